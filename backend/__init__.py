@@ -1,0 +1,1 @@
+"""The import root: the engine, the services, the legacy shop and the demo."""

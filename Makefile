@@ -1,0 +1,63 @@
+# Everything sets itself up: Python >= 3.11 and make are all it takes.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+# One worker per core. Set to 0 for one process.
+WORKERS ?= logical
+
+.PHONY: help venv demo test check fmt bench up down clean lock
+
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[36m%-8s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(STAMP) ## make the virtual environment, if it is not up to date
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| { echo "Tandem needs Python 3.11 or newer as $(PYTHON); set PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "$(PYTHON) has no venv with ensurepip; on Debian: apt install python3-venv" >&2; exit 2; }
+	@rm -f $(STAMP)
+	@$(BIN)/python -c '' 2>/dev/null || { echo "making $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
+	@echo "installing requirements.lock"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+demo: $(STAMP) ## run the shop under faults and hold the ledger against it (DATA=file SEED=n SECONDS=n)
+	@$(BIN)/tandem demo $(if $(DATA),--data $(DATA)) $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
+
+test: $(STAMP) ## run all tests against real servers, in parallel (ARGS="-k name")
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+check: $(STAMP) ## lint, format, types, import contracts; changes nothing
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { echo "not formatted: run 'make fmt'" >&2; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+fmt: $(STAMP) ## format, and mend what the linter can mend
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format .
+
+bench: $(STAMP) ## measure, and write benchmarks/results/latest.json (ONLY=name)
+	@$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))
+
+up: $(STAMP) ## start the embedded stack and all services, and leave them running
+	@$(BIN)/tandem up
+
+down: $(STAMP) ## stop what `make up` started
+	@$(BIN)/tandem down
+
+clean: ## stop the stack; remove its data, the caches and the virtual environment
+	@if [ -x $(BIN)/tandem ]; then $(BIN)/tandem down --remove; fi
+	@rm -rf $(VENV) .tandem .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+lock: $(STAMP) ## renew requirements.lock from pyproject.toml
+	@$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-annotate --no-header --extra dev --output-file requirements.lock

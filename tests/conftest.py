@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from backend.shared.testing.clusters import Cluster, Databases
-from backend.shared.testing.programs import state_directory
+from backend.shared.testing.programs import scratch_directory
 
 
 class MakeDatabase(Protocol):
@@ -32,7 +32,7 @@ class MakeTemplate(Protocol):
 @pytest.fixture(scope="session")
 def worker_directory() -> Iterator[Path]:
     """A folder of this worker alone, with which the server's account can work."""
-    folder = state_directory() / "tests"
+    folder = scratch_directory() / "tests"
     folder.mkdir(mode=0o711, exist_ok=True)
     for left_over in folder.iterdir():
         if not psutil.pid_exists(int(left_over.name)):  # of a run that was killed

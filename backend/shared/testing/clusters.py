@@ -85,7 +85,6 @@ class Cluster:
         self._wanted_port = port
         self._account = server_account()
         self._programs = postgres_programs(self._account)
-        self._child: subprocess.Popen[bytes] | None = None
 
     @property
     def programs(self) -> Path:
@@ -168,14 +167,16 @@ class Cluster:
             raise ClusterError(
                 f"the server in {self.data} did not stop in {_STOP_TIMEOUT_SECONDS:.0f} s"
             ) from error
-        self._ended(process.pid)
+        WATCHDOG.forget(process.pid)
 
     def kill9(self) -> None:
         """SIGKILL to every process of the server, as when the machine takes it away."""
         process = self._server()
         if process is not None:
             kill_tree(process)
-            self._ended(process.pid)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.wait(_STOP_TIMEOUT_SECONDS)  # if it is our child, it is collected here
+            WATCHDOG.forget(process.pid)
 
     def restart(self, mode: StopMode = "fast") -> None:
         """Stop and start again, on the same port."""
@@ -208,7 +209,9 @@ class Cluster:
     async def create_database(self, name: str, *, template: str | None = None) -> str:
         """Make a database, as a copy of `template` if given (nobody may be connected to that). Returns its URL."""
         copied = f" TEMPLATE {_quoted(template)}" if template else ""
-        await self._execute(f"CREATE DATABASE {_quoted(name)}{copied}")
+        # Without fsync, copying files takes a quarter of the time that writing them to the log does.
+        strategy = "" if self._fsync else " STRATEGY FILE_COPY"
+        await self._execute(f"CREATE DATABASE {_quoted(name)}{copied}{strategy}")
         return self.url(name)
 
     async def drop_database(self, name: str) -> None:
@@ -234,9 +237,14 @@ class Cluster:
     def _start_once(self) -> None:
         settings = {**_SETTINGS, "port": str(self.port)}
         if not self._fsync:
-            settings |= {"fsync": "off", "full_page_writes": "off"}
+            settings |= {
+                "fsync": "off",
+                "full_page_writes": "off",
+                "max_wal_size": "128MB",
+                "min_wal_size": "32MB",
+            }
         with self.log.open("ab") as log:
-            self._child = subprocess.Popen(
+            child = subprocess.Popen(
                 [
                     self._programs / "postgres",
                     "-D",
@@ -251,8 +259,10 @@ class Cluster:
                 **self._account.popen_arguments,
             )
         if not self._detached:
-            WATCHDOG.watch(self._child.pid)
-        self._wait_until_ready(self._child)
+            WATCHDOG.watch(child.pid)
+        self._wait_until_ready(child)
+        # From here on the process is found by its number, also by other objects for this folder.
+        child.returncode = 0
 
     def _wait_until_ready(self, child: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + _START_TIMEOUT_SECONDS
@@ -279,12 +289,6 @@ class Cluster:
         except (IndexError, ValueError, psutil.NoSuchProcess, psutil.AccessDenied):
             return None
         return process if ours else None
-
-    def _ended(self, pid: int) -> None:
-        if self._child is not None and self._child.pid == pid:
-            self._child.wait()
-            self._child = None
-        WATCHDOG.forget(pid)
 
     def _pid_file(self) -> list[str]:
         try:

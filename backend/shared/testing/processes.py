@@ -104,9 +104,8 @@ class ServiceProcess:
             return None
         if child.poll() is None:
             child.terminate()
-            deadline = time.monotonic() + timeout_seconds
-            while child.poll() is None and time.monotonic() < deadline:
-                await asyncio.sleep(_POLL_SECONDS)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                await asyncio.to_thread(child.wait, timeout_seconds)
         self.kill9()
         return child.returncode
 

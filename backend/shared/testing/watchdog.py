@@ -7,23 +7,37 @@ holds for children that were started from a thread which has ended since.
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import threading
-from typing import IO
+import time
 
 import psutil
 
+_KILL_TIMEOUT_SECONDS = 10.0
+_POLL_SECONDS = 0.005
+
 
 def kill_tree(process: psutil.Process) -> None:
-    """Kill a process and its descendants, suspended ones included. Gone ones are passed over."""
+    """Kill a process and its descendants, suspended ones included, and wait for their end. Gone ones are passed over."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process.suspend()  # so that it starts no more children while we look at them
         family = [process, *process.children(recursive=True)]
         for member in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
-        psutil.wait_procs(family, timeout=10)
+        # Descendants end up with another parent, which may take its time to collect them: a zombie is dead enough.
+        deadline = time.monotonic() + _KILL_TIMEOUT_SECONDS
+        while any(_is_alive(member) for member in family) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 class Watchdog:
@@ -31,7 +45,7 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._pipe: IO[bytes] | None = None
+        self._pipe: int | None = None  # a bare number: it is to stay open until the very end
 
     def watch(self, pid: int) -> None:
         """Kill `pid` and its descendants should this process end first."""
@@ -46,21 +60,21 @@ class Watchdog:
             if self._pipe is None:
                 self._pipe = self._start()
             with contextlib.suppress(BrokenPipeError):  # somebody killed the watchdog; nothing depends on it
-                self._pipe.write(line.encode())
-                self._pipe.flush()
+                os.write(self._pipe, line.encode())
 
     @staticmethod
-    def _start() -> IO[bytes]:
+    def _start() -> int:
+        far_end, near_end = os.pipe()
         process = subprocess.Popen(
             [sys.executable, "-m", __name__],
-            stdin=subprocess.PIPE,
+            stdin=far_end,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # out of reach of Ctrl-C
         )
-        assert process.stdin is not None
         process.returncode = 0  # it ends after us, so nobody waits for it
-        return process.stdin
+        os.close(far_end)
+        return near_end
 
 
 def main() -> None:

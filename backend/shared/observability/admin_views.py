@@ -1,0 +1,140 @@
+"""What an engine answers to its operators: plain frozen data, the same for the HTTP routes and the command line.
+
+It stands here, below the manager that fills it and the routes that show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from backend.shared.domain.phases import Phase, Side
+from backend.shared.observability.labels import BreakerState, Verdict
+
+SettingValue = bool | int | float | str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusView:
+    """Where a service stands. `settings` holds no secrets; `lag_seconds` is the age of the oldest open journal row."""
+
+    service: str
+    phase: Phase
+    epoch: int
+    authoritative: Side
+    secondary: Side | None
+    dual_write_enabled: bool
+    relay_running: bool
+    lag_seconds: float
+    journal_rows: int
+    failures_open: int
+    entities: tuple[str, ...]
+    settings: Mapping[str, SettingValue]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolView:
+    """The connection pool of one side."""
+
+    size_count: int
+    in_use_count: int
+    waiting_count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideHealthView:
+    """One database as this process sees it."""
+
+    side: Side
+    ok: bool
+    breaker: BreakerState
+    latency_seconds: float | None
+    pool: PoolView | None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealthView:
+    """Both sides. `ok` is True when everything works that the phase needs."""
+
+    service: str
+    ok: bool
+    sides: tuple[SideHealthView, ...]
+    relay_running: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldDifferenceView:
+    """One field that differs; the values are None unless they were asked for, and always for secret fields."""
+
+    field: str
+    legacy: str | None = None
+    new: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationView:
+    """One key compared on both sides. `incomplete`: still on its way, look again."""
+
+    service: str
+    entity: str
+    key: str
+    verdict: Verdict
+    in_legacy: bool | None
+    in_new: bool | None
+    differences: tuple[FieldDifferenceView, ...] = ()
+    detail: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperationTestView:
+    """A probe that was written, carried, compared and removed again."""
+
+    service: str
+    entity: str
+    success: bool
+    new_db_success: bool
+    legacy_db_success: bool
+    sync_validated: bool
+    cleaned_up: bool
+    duration_seconds: float
+    detail: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailureView:
+    """A key that could not be carried: kept until somebody decides. `error` holds no row values."""
+
+    id: int
+    service: str
+    entity: str
+    key: str
+    direction: str
+    state: str
+    attempts: int
+    error: str
+    first_failed_at: datetime
+    last_failed_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigView:
+    """All run-time settings after a change, and the names of those that changed."""
+
+    service: str
+    settings: Mapping[str, SettingValue]
+    changed: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseChangeView:
+    """What a phase change did, or with `dry_run` would do, step by step."""
+
+    service: str
+    from_phase: Phase
+    to_phase: Phase
+    dry_run: bool
+    changed: bool
+    epoch: int
+    steps: tuple[str, ...]

@@ -1,0 +1,102 @@
+"""The closed sets of metric labels. A value outside of its set is counted as `other`, so no caller can add series."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+OTHER = "other"
+
+
+class OperationOutcome(StrEnum):
+    """How one side ended in one operation."""
+
+    SUCCEEDED = "succeeded"
+    PENDING = "pending"
+    """Left to the relay."""
+    REFUSED = "refused"
+    """The side refused the data."""
+    UNAVAILABLE = "unavailable"
+    """The side could not answer."""
+    FENCED = "fenced"
+    """The side was closed, or its epoch another one."""
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+class RelayOutcome(StrEnum):
+    """What became of one key in one relay batch."""
+
+    CARRIED = "carried"
+    SKIPPED = "skipped"
+    """The guard stood further already."""
+    REFUSED = "refused"
+    """The target refused this key's data: an attempt."""
+    WAITING = "waiting"
+    """Not this key's fault; tried again without counting."""
+
+
+class BreakerState(StrEnum):
+    """Whether calls to a side are let through."""
+
+    CLOSED = "closed"
+    HALF_OPEN = "half_open"
+    OPEN = "open"
+
+
+class Verdict(StrEnum):
+    """The validator's answer."""
+
+    EQUAL = "equal"
+    DIFFERENT = "different"
+    INCOMPLETE = "incomplete"
+
+
+def closed(kind: type[StrEnum], value: str) -> str:
+    """`value` when it is one of `kind`, else `other`."""
+    try:
+        return kind(value).value
+    except ValueError:
+        return OTHER
+
+
+@dataclass
+class ServiceLabels:
+    """What one service has declared."""
+
+    operations: set[str] = field(default_factory=set)
+    entities: set[str] = field(default_factory=set)
+    enabled: bool = True
+
+
+class DeclaredLabels:
+    """The services of this process, with their operations and entities."""
+
+    def __init__(self) -> None:
+        self._services: dict[str, ServiceLabels] = {}
+
+    def declare(self, service: str, *, operations: Iterable[str] = (), entities: Iterable[str] = ()) -> None:
+        """Add to the closed sets; may be repeated."""
+        labels = self._services.setdefault(service, ServiceLabels())
+        labels.operations.update(operations)
+        labels.entities.update(entities)
+
+    def set_enabled(self, service: str, *, enabled: bool) -> None:
+        """Switch the counting for one service on or off."""
+        self._services.setdefault(service, ServiceLabels()).enabled = enabled
+
+    def is_enabled(self, service: str) -> bool:
+        labels = self._services.get(service)
+        return labels is None or labels.enabled
+
+    def service(self, value: str) -> str:
+        return value if value in self._services else OTHER
+
+    def operation(self, service: str, value: str) -> str:
+        labels = self._services.get(service)
+        return value if labels and value in labels.operations else OTHER
+
+    def entity(self, service: str, value: str) -> str:
+        labels = self._services.get(service)
+        return value if labels and value in labels.entities else OTHER

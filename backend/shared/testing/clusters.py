@@ -70,18 +70,15 @@ class Cluster:
 
     Everything lies under `directory`, also the port and the random password, so that another process can come back to the
     same cluster by naming the folder. `fsync=False` is for tests: data outlives a killed server, not a killed machine.
-    Unless `detached`, the server is killed when this process ends, however it ends. All methods but the two on databases
+    Until `detach()`, the server is killed when the process that started it ends, however that ends. All methods but the two on databases
     block: from a coroutine call them through `asyncio.to_thread`.
     """
 
-    def __init__(
-        self, directory: Path, *, fsync: bool = False, detached: bool = False, port: int | None = None
-    ) -> None:
+    def __init__(self, directory: Path, *, fsync: bool = False, port: int | None = None) -> None:
         self.directory = directory
         self.data = directory / "data"
         self.log = directory / "postgres.log"
         self._fsync = fsync
-        self._detached = detached
         self._wanted_port = port
         self._account = server_account()
         self._programs = postgres_programs(self._account)
@@ -201,6 +198,12 @@ class Cluster:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     member.resume()
 
+    def detach(self) -> None:
+        """Let the running server outlive this process."""
+        process = self._server()
+        if process is not None:
+            WATCHDOG.forget(process.pid)
+
     def remove(self) -> None:
         """Kill the server and delete its folder."""
         self.kill9()
@@ -258,8 +261,7 @@ class Cluster:
                 start_new_session=True,
                 **self._account.popen_arguments,
             )
-        if not self._detached:
-            WATCHDOG.watch(child.pid)
+        WATCHDOG.watch(child.pid)
         self._wait_until_ready(child)
         # From here on the process is found by its number, also by other objects for this folder.
         child.returncode = 0

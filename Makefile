@@ -58,6 +58,8 @@ clean: ## stop the stack; remove its data, the caches and the virtual environmen
 	@rm -rf $(VENV) .tandem .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-lock: $(STAMP) ## renew requirements.lock from pyproject.toml
-	@$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-annotate --no-header --extra dev --output-file requirements.lock
+LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-annotate --no-header
+lock: $(STAMP) ## renew requirements.lock, and the image's part of it, from pyproject.toml
+	@$(LOCK) --upgrade --extra dev --output-file requirements.lock
+	@$(LOCK) --upgrade --constraint requirements.lock --output-file deploy/requirements.lock

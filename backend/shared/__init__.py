@@ -1,1 +1,96 @@
-"""The engine: keeps two databases of one service the same. It knows no service."""
+"""The engine: keeps two databases of one service the same. It knows no service.
+
+Services import from here; what is not named below is not theirs to use. Names are loaded when they are first asked for,
+so that a program that needs one room does not pay for all of them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from backend.shared.domain.errors import (
+        ConfigurationError,
+        ConflictError,
+        FencedError,
+        InstallationError,
+        LegacySideError,
+        NewSideError,
+        NotFoundError,
+        PermissionDeniedError,
+        SideError,
+        TandemError,
+        UnauthenticatedError,
+        ValidationError,
+    )
+    from backend.shared.domain.mapping import EntityMapping, Key, KeyPart, Projection, Source
+    from backend.shared.domain.phases import Direction, Phase, Side
+    from backend.shared.domain.results import DualWriteResult, SecondWrite
+    from backend.shared.dual_write_config import DualWriteSettings
+    from backend.shared.dual_write_manager import DualWriteManager
+    from backend.shared.sync_validator import SyncValidator
+    from backend.shared.unit_of_work import UnitOfWork
+    from backend.shared.unit_runner import Unit
+
+_HOMES = {
+    "domain.errors": (
+        "ConfigurationError",
+        "ConflictError",
+        "FencedError",
+        "InstallationError",
+        "LegacySideError",
+        "NewSideError",
+        "NotFoundError",
+        "PermissionDeniedError",
+        "SideError",
+        "TandemError",
+        "UnauthenticatedError",
+        "ValidationError",
+    ),
+    "domain.mapping": ("EntityMapping", "Key", "KeyPart", "Projection", "Source"),
+    "domain.phases": ("Direction", "Phase", "Side"),
+    "domain.results": ("DualWriteResult", "SecondWrite"),
+    "dual_write_config": ("DualWriteSettings",),
+    "dual_write_manager": ("DualWriteManager",),
+    "sync_validator": ("SyncValidator",),
+    "unit_of_work": ("UnitOfWork",),
+    "unit_runner": ("Unit",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "ConfigurationError",
+    "ConflictError",
+    "Direction",
+    "DualWriteManager",
+    "DualWriteResult",
+    "DualWriteSettings",
+    "EntityMapping",
+    "FencedError",
+    "InstallationError",
+    "Key",
+    "KeyPart",
+    "LegacySideError",
+    "NewSideError",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "Phase",
+    "Projection",
+    "SecondWrite",
+    "Side",
+    "SideError",
+    "Source",
+    "SyncValidator",
+    "TandemError",
+    "UnauthenticatedError",
+    "Unit",
+    "UnitOfWork",
+    "ValidationError",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)

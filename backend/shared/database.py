@@ -1,0 +1,102 @@
+"""Engines for the two sides: bounded pools, a timeout on every wait, UTC, TLS as the URL asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import event, make_url
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from backend.shared.domain.errors import ConfigurationError
+from backend.shared.journal.capture import UNIT_NOTICE
+
+XID = "tandem_xid"
+"""Where a connection keeps the id of the transaction that its unit of work runs in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseLimits:
+    """Bounds of one side's pool. Times are in seconds."""
+
+    pool_size: int = 10
+    pool_wait_seconds: float = 5.0
+    connect_seconds: float = 5.0
+    statement_seconds: float = 30.0
+    lock_seconds: float = 5.0
+    idle_in_transaction_seconds: float = 60.0
+
+
+def parse_url(url: str, *, variable: str) -> URL:
+    """A PostgreSQL URL as SQLAlchemy wants it; a wrong one raises `ConfigurationError` without showing it."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigurationError("is no database URL", variable=variable) from None
+    if parsed.drivername.split("+")[0] not in ("postgresql", "postgres"):
+        raise ConfigurationError(f"{parsed.drivername!r} is no kind of database that a side can be", variable=variable)
+    if not parsed.database:
+        raise ConfigurationError("names no database", variable=variable)
+    query = dict(parsed.query)
+    if "sslmode" in query:
+        query["ssl"] = query.pop("sslmode")
+    return parsed.set(drivername="postgresql+asyncpg", query=query)
+
+
+def create_side_engine(
+    url: str, *, application_name: str, variable: str = "DATABASE_URL", limits: DatabaseLimits | None = None
+) -> AsyncEngine:
+    """An engine for one side. Connects to nothing yet; the caller disposes of it.
+
+    `?pgbouncer=true` in the URL is for PgBouncer in transaction mode: no settings at start-up, no named prepared
+    statements.
+    """
+    limits = limits or DatabaseLimits()
+    parsed = parse_url(url, variable=variable)
+    pgbouncer = str(parsed.query.get("pgbouncer", "")).lower() in ("1", "true", "yes")
+    parsed = parsed.difference_update_query(["pgbouncer"])
+    engine = create_async_engine(
+        parsed,
+        pool_size=limits.pool_size,
+        max_overflow=0,
+        pool_timeout=limits.pool_wait_seconds,
+        pool_recycle=1800,
+        hide_parameters=True,
+        connect_args=_connect_args(application_name, limits, pgbouncer=pgbouncer),
+    )
+    event.listen(engine.sync_engine, "connect", _listen_for_xid)
+    return engine
+
+
+def _connect_args(application_name: str, limits: DatabaseLimits, *, pgbouncer: bool) -> Mapping[str, Any]:
+    arguments: dict[str, Any] = {
+        "timeout": limits.connect_seconds,
+        # A little longer than the server's own limit, whose error says more.
+        "command_timeout": limits.statement_seconds + 5,
+    }
+    if pgbouncer:
+        return arguments | {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
+    milliseconds = {
+        "statement_timeout": limits.statement_seconds,
+        "lock_timeout": limits.lock_seconds,
+        "idle_in_transaction_session_timeout": limits.idle_in_transaction_seconds,
+    }
+    settings = {name: str(int(seconds * 1000)) for name, seconds in milliseconds.items()}
+    arguments["server_settings"] = settings | {
+        "application_name": application_name,
+        "timezone": "UTC",
+        "jit": "off",
+    }
+    return arguments
+
+
+def _listen_for_xid(dbapi_connection: Any, record: Any) -> None:
+    def note(_connection: object, message: Any) -> None:
+        text = str(message.message)
+        if text.startswith(UNIT_NOTICE):
+            record.info[XID] = int(text.removeprefix(UNIT_NOTICE))
+
+    dbapi_connection.driver_connection.add_log_listener(note)

@@ -1,0 +1,203 @@
+"""How an entity looks on both sides: its key, and one projection per table and direction.
+
+A projection is a SQLAlchemy select over the tables of one side that yields the rows of one table of the other. It is
+written once and used by relay, synchronous write, backfill, validator and repair alike, and by the unit of work to
+read and write the new shape while legacy is still authoritative.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from sqlalchemy import Column, FromClause, Select, Table
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.types import TypeEngine
+
+from backend.shared.domain.errors import ConfigurationError
+from backend.shared.domain.phases import Direction, Side
+
+Key = tuple[Any, ...]
+"""The values of an entity's key, in the order of `EntityMapping.key`."""
+
+RowFunction = Callable[[dict[str, Any]], dict[str, Any] | None]
+KeysOfChanged = Callable[[FromClause], Select[Any]]
+
+
+def encode_key(key: Key) -> str:
+    """The canonical text of a key, equal to PostgreSQL's `jsonb_build_array(…)::text` for integers and text."""
+    return json.dumps([part if isinstance(part, int) else str(part) for part in key], ensure_ascii=False)
+
+
+def decode_key(text: str) -> Key:
+    """The inverse of `encode_key`."""
+    return tuple(json.loads(text))
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyPart:
+    """One column of an entity's key, the same on both sides."""
+
+    name: str
+    type: TypeEngine[Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Projection:
+    """The rows of one target table, as a query over the tables of the source side.
+
+    `query` labels its columns with the names of `table`'s columns; columns that it does not name are never written.
+    `key` names the columns of `table` that hold the entity's key. The first projection of a direction is the root: an
+    entity without a root row does not exist. `function`, where SQL cannot say it, turns one row of the query (as JSON
+    values) into one row of `table`, or None for no row: rows then pass through Python, which costs about ten times as
+    much per row.
+    """
+
+    table: Table
+    key: tuple[str, ...]
+    query: Select[Any]
+    function: RowFunction | None = None
+    function_columns: tuple[str, ...] = ()
+    """The columns of `table` that `function` yields."""
+
+    @property
+    def columns(self) -> tuple[Column[Any], ...]:
+        """The mapped columns of the target table."""
+        names = self.function_columns or tuple(column.key for column in self.query.selected_columns)
+        return tuple(self.table.c[name] for name in names)
+
+    @property
+    def key_columns(self) -> tuple[Column[Any], ...]:
+        """The columns of the target table that hold the key."""
+        return tuple(self.table.c[name] for name in self.key)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """A table that projections read, and which keys a changed row of it touches.
+
+    `keys` is either the names of the columns that hold the entity's key, or a function that gets the changed rows (OLD
+    and NEW alike) and returns a select of keys, for tables that are only looked up.
+    """
+
+    table: Table
+    keys: tuple[str, ...] | KeysOfChanged
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the key stands in the row itself."""
+        return isinstance(self.keys, tuple)
+
+
+class LegacyWriter(Protocol):
+    """Hand-written writes to the legacy tables of one entity, where evaluating its projection cannot say it.
+
+    `rows` holds the values by name of the new side's tables, `session` runs on the legacy side.
+    """
+
+    async def insert(self, session: AsyncSession, rows: dict[str, dict[str, Any]]) -> Key:
+        """Insert the entity; answers its key."""
+        ...
+
+    async def update(self, session: AsyncSession, key: Key, rows: dict[str, dict[str, Any]]) -> bool:
+        """Change the values named; False if there is no such entity."""
+        ...
+
+    async def delete(self, session: AsyncSession, key: Key) -> bool:
+        """Delete the entity; False if there is none."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EntityMapping:
+    """One kind of thing a service owns, with a key and one shape per side.
+
+    `parents` names the entities that have to be on a side before this one (foreign keys). `secret` names columns whose
+    values are never shown. `legacy_sources` and `new_sources` list every table that the projections read; the first is
+    the root table, whose row stands for the entity.
+    """
+
+    name: str
+    key: tuple[KeyPart, ...]
+    to_new: tuple[Projection, ...]
+    to_legacy: tuple[Projection, ...]
+    legacy_sources: tuple[Source, ...]
+    new_sources: tuple[Source, ...]
+    parents: tuple[str, ...] = ()
+    secret: frozenset[str] = frozenset()
+    parked: Mapping[str, str] = field(default_factory=dict)
+    """SQL expressions to park a unique column at during a swap, by column name; by default NULL or a random value."""
+
+    legacy_writer: LegacyWriter | None = None
+
+    def __post_init__(self) -> None:
+        for sources in (self.legacy_sources, self.new_sources):
+            if not sources or not sources[0].is_direct:
+                raise ConfigurationError(f"entity {self.name}: the first source must hold the key in its rows")
+        for projection in (*self.to_new, *self.to_legacy):
+            if len(projection.key) != len(self.key):
+                raise ConfigurationError(f"entity {self.name}: {projection.table.name} needs {len(self.key)} key columns")
+            names = {column.name for column in projection.columns}
+            if missing := set(projection.key) - names:
+                raise ConfigurationError(
+                    f"entity {self.name}: the projection of {projection.table.name} lacks its key {sorted(missing)}"
+                )
+
+    def projections(self, direction: Direction) -> tuple[Projection, ...]:
+        """The projections of one direction, root first."""
+        return self.to_new if direction is Direction.TO_NEW else self.to_legacy
+
+    def sources(self, side: Side) -> tuple[Source, ...]:
+        """The tables of `side` that are read, root first."""
+        return self.legacy_sources if side is Side.LEGACY else self.new_sources
+
+    def new_tables(self) -> tuple[Table, ...]:
+        """The tables of the new side, root first."""
+        return tuple(projection.table for projection in self.to_new)
+
+
+class EntityCatalog:
+    """The entities of one service, parents before children."""
+
+    def __init__(self, entities: Sequence[EntityMapping]) -> None:
+        self._by_name = {entity.name: entity for entity in entities}
+        if len(self._by_name) != len(entities):
+            raise ConfigurationError("two entities bear the same name")
+        self.ordered: tuple[EntityMapping, ...] = tuple(self._sorted(entities))
+        self._rank = {entity.name: rank for rank, entity in enumerate(self.ordered)}
+
+    def _sorted(self, entities: Sequence[EntityMapping]) -> list[EntityMapping]:
+        ordered: list[EntityMapping] = []
+        waiting = list(entities)
+        while waiting:
+            done = {entity.name for entity in ordered}
+            ready = [entity for entity in waiting if set(entity.parents) <= done]
+            if not ready:
+                names = ", ".join(entity.name for entity in waiting)
+                raise ConfigurationError(f"entities are each other's parents, or a parent is unknown: {names}")
+            ordered += ready
+            waiting = [entity for entity in waiting if entity not in ready]
+        return ordered
+
+    def __getitem__(self, name: str) -> EntityMapping:
+        try:
+            return self._by_name[name]
+        except KeyError:
+            known = ", ".join(self._by_name)
+            raise ConfigurationError(f"unknown entity {name!r}; known: {known}") from None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
+    def rank(self, name: str) -> int:
+        """Position in parents-first order."""
+        return self._rank[name]
+
+    def owner_of(self, table: Table) -> EntityMapping:
+        """The entity that `table` of the new side belongs to."""
+        for entity in self.ordered:
+            if table in entity.new_tables():
+                return entity
+        raise ConfigurationError(f"no entity is kept in table {table.name}")

@@ -1,0 +1,90 @@
+"""The six phases and the one policy table that says what each of them means.
+
+The names are those of LaunchDarkly's migration stages. Everything that asks "who is authoritative?" asks here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Side(StrEnum):
+    """One of the two databases of a service."""
+
+    LEGACY = "legacy"
+    NEW = "new"
+
+    @property
+    def other(self) -> Side:
+        """The opposite side."""
+        return Side.NEW if self is Side.LEGACY else Side.LEGACY
+
+
+class Direction(StrEnum):
+    """Which way state is carried."""
+
+    TO_NEW = "to_new"
+    TO_LEGACY = "to_legacy"
+
+    @property
+    def source(self) -> Side:
+        """The side that state is read from."""
+        return self.target.other
+
+    @property
+    def target(self) -> Side:
+        """The side that state is written to."""
+        return Side.NEW if self is Direction.TO_NEW else Side.LEGACY
+
+    @classmethod
+    def towards(cls, target: Side) -> Direction:
+        """The direction whose target is `target`."""
+        return cls.TO_NEW if target is Side.NEW else cls.TO_LEGACY
+
+
+class Phase(StrEnum):
+    """How far a service has moved. One row in the database says which phase holds."""
+
+    OFF = "off"
+    DUALWRITE = "dualwrite"
+    SHADOW = "shadow"
+    LIVE = "live"
+    RAMPDOWN = "rampdown"
+    COMPLETE = "complete"
+
+    @property
+    def policy(self) -> PhasePolicy:
+        """What this phase means for reads and writes."""
+        return POLICIES[self]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhasePolicy:
+    """One line of the phase table."""
+
+    authoritative: Side
+    dual: bool
+    """Whether changes are carried to the other side."""
+    compares_reads: bool
+    """Whether a read is also asked of the other side and compared."""
+
+    @property
+    def secondary(self) -> Side | None:
+        """The side that is written second, if any is."""
+        return self.authoritative.other if self.dual else None
+
+    @property
+    def direction(self) -> Direction | None:
+        """Which way changes are carried, if they are."""
+        return Direction.towards(self.authoritative.other) if self.dual else None
+
+
+POLICIES: dict[Phase, PhasePolicy] = {
+    Phase.OFF: PhasePolicy(authoritative=Side.LEGACY, dual=False, compares_reads=False),
+    Phase.DUALWRITE: PhasePolicy(authoritative=Side.LEGACY, dual=True, compares_reads=False),
+    Phase.SHADOW: PhasePolicy(authoritative=Side.LEGACY, dual=True, compares_reads=True),
+    Phase.LIVE: PhasePolicy(authoritative=Side.NEW, dual=True, compares_reads=True),
+    Phase.RAMPDOWN: PhasePolicy(authoritative=Side.NEW, dual=True, compares_reads=False),
+    Phase.COMPLETE: PhasePolicy(authoritative=Side.NEW, dual=False, compares_reads=False),
+}

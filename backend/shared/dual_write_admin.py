@@ -1,0 +1,248 @@
+"""What an operator asks of a manager; the `/dual-write` routes and the command line are shells round this."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from sqlalchemy import QueuePool, text
+
+from backend.shared.domain.errors import ConflictError, NotFoundError, ValidationError
+from backend.shared.domain.mapping import EntityMapping, Key
+from backend.shared.domain.phases import Phase, Side
+from backend.shared.journal.repository import Failure
+from backend.shared.observability.admin_views import (
+    ConfigView,
+    FailureView,
+    HealthView,
+    OperationTestView,
+    PhaseChangeView,
+    PoolView,
+    SettingValue,
+    SideHealthView,
+    StatusView,
+    ValidationView,
+)
+from backend.shared.observability.labels import Verdict
+from backend.shared.observability.metrics_snapshot import MetricsSnapshot
+from backend.shared.runtime import ServiceRuntime, waiting_for
+from backend.shared.stores.postgres.errors import describe, is_database_error
+from backend.shared.sync_validator import SyncValidator, parse_key
+from backend.shared.unit_of_work import UnitOfWork
+
+if TYPE_CHECKING:
+    from backend.shared.dual_write_manager import DualWriteManager
+
+PROBE_SECONDS = 10.0
+
+
+class AdminOperations:
+    """The operator's side of a manager: implements `backend.shared.api.admin_protocol.DualWriteAdmin`."""
+
+    runtime: ServiceRuntime
+
+    async def status(self: DualWriteManager) -> StatusView:
+        """Phase, settings and backlog, measured now."""
+        await self.start()
+        runtime = self.runtime
+        depth = await runtime.measure()
+        policy = runtime.phase.policy
+        return StatusView(
+            service=self.service,
+            phase=runtime.phase,
+            epoch=runtime.control.epoch,
+            authoritative=policy.authoritative,
+            secondary=policy.secondary,
+            dual_write_enabled=runtime.settings.carries(runtime.phase),
+            relay_running=runtime.relay_running,
+            lag_seconds=depth.lag_seconds,
+            journal_rows=depth.rows,
+            failures_open=depth.failures,
+            entities=tuple(entity.name for entity in runtime.catalog.ordered),
+            settings=runtime.settings.to_dict(),
+        )
+
+    async def health(self: DualWriteManager) -> HealthView:
+        """Both sides and their pools; answers even when a side does not."""
+        sides = tuple([await _side_health(self.runtime, side) for side in Side])
+        needed = self.runtime.phase.policy.authoritative
+        return HealthView(
+            service=self.service,
+            ok=all(side.ok for side in sides if side.side is needed),
+            sides=sides,
+            relay_running=self.runtime.relay_running,
+        )
+
+    def metrics_snapshot(self: DualWriteManager) -> MetricsSnapshot:
+        """Counts and latencies of this process. Asks no database."""
+        return self.runtime.metrics.snapshot(self.service)
+
+    async def validate_key(
+        self: DualWriteManager, key: str, *, entity: str | None, show_values: bool = False
+    ) -> ValidationView:
+        """Compare one key now; `entity` may be left out if the service has one only."""
+        await self.start()
+        mapping = _entity_of(self.runtime, entity)
+        return await SyncValidator(self.runtime).validate_key(
+            mapping, parse_key(mapping, key), show_values=show_values
+        )
+
+    async def test_operation(self: DualWriteManager) -> OperationTestView:
+        """Write a probe, carry it, compare it, and remove it from both sides."""
+        await self.start()
+        started = time.perf_counter()
+        carried = gone = False
+        entity = ""
+        written = await self.write("probe", self.write_probe)
+        if written.value is not None:
+            entity, key = written.value
+            carried = await self._carry_probe(entity, key)
+            removed = await self.write("remove_probe", lambda work: work.delete(entity, key))
+            gone = removed.success and await self._carry_probe(entity, key, present=False)
+        success = {written.authoritative: written.success, written.authoritative.other: carried}
+        return OperationTestView(
+            service=self.service,
+            entity=entity,
+            success=written.success and carried and gone,
+            new_db_success=success[Side.NEW],
+            legacy_db_success=success[Side.LEGACY],
+            sync_validated=carried,
+            cleaned_up=gone,
+            duration_seconds=time.perf_counter() - started,
+            detail=str(written.error) if written.error else None,
+        )
+
+    async def _carry_probe(self: DualWriteManager, entity: str, key: Key, *, present: bool = True) -> bool:
+        """Help the relay along until the probe is equal on both sides; False after `PROBE_SECONDS`."""
+        if not self.runtime.phase.policy.dual:
+            return True
+        deadline = time.monotonic() + PROBE_SECONDS
+        mapping = self.runtime.catalog[entity]
+        while time.monotonic() < deadline:
+            await self.relay().run_once()
+            view = await SyncValidator(self.runtime).validate_key(mapping, key, show_values=False)
+            if view.verdict is Verdict.EQUAL:
+                return bool(view.in_new) is present and bool(view.in_legacy) is present
+        return False
+
+    async def list_failures(
+        self: DualWriteManager, *, limit: int, after_id: int | None = None, entity: str | None = None
+    ) -> Sequence[FailureView]:
+        """Up to `limit` open failures with numbers above `after_id`, in rising order."""
+        await self.start()
+        if entity is not None:
+            _entity_of(self.runtime, entity)
+        async with self.runtime.engines[self.phase.policy.authoritative].connect() as connection:
+            found = await self.runtime.failures.page(
+                connection, after_id=after_id or 0, limit=limit, entity=entity
+            )
+        return [_failure_view(self.service, failure) for failure in found]
+
+    async def retry_failure(self: DualWriteManager, failure_id: int) -> FailureView:
+        """Put a failed key back on its way; it closes once it is carried. May be repeated."""
+        await self.start()
+        async with self.runtime.engines[self.phase.policy.authoritative].begin() as connection:
+            failure = await self.runtime.failures.get(connection, failure_id)
+            if failure is None:
+                raise NotFoundError(f"there is no failure {failure_id}")
+            await self.runtime.failures.retry(connection, failure_id=failure_id)
+        self.relay().wake()
+        return _failure_view(self.service, failure)
+
+    async def retry_failures(self: DualWriteManager, *, entity: str | None = None) -> int:
+        """Put all open failures (of `entity`) back on their way; answers how many."""
+        await self.start()
+        async with self.runtime.engines[self.phase.policy.authoritative].begin() as connection:
+            count = await self.runtime.failures.retry(connection, entity=entity)
+        self.relay().wake()
+        return count
+
+    async def change_config(
+        self: DualWriteManager, changes: Mapping[str, SettingValue], *, by: str = "api"
+    ) -> ConfigView:
+        """Change settings at run time, for every replica within a second; all of `changes` or none."""
+        await self.start()
+        before = self.settings.to_dict()
+        self.settings.changed(changes)
+        await self.runtime.controls.change_settings(changes, by=by)
+        await self.runtime.refresh()
+        after = self.settings.to_dict()
+        return ConfigView(
+            service=self.service,
+            settings=after,
+            changed=tuple(name for name in changes if before.get(name) != after.get(name)),
+        )
+
+    async def change_phase(self: DualWriteManager, to: Phase, *, dry_run: bool) -> PhaseChangeView:
+        """Move one phase up or down, within one authority. Raises `ConflictError` for any other step."""
+        await self.start()
+        now = self.phase
+        order = list(Phase)
+        if abs(order.index(to) - order.index(now)) != 1:
+            raise ConflictError(f"from {now.value} the next phases are one step up or down, not {to.value}")
+        if to.policy.authoritative is not now.policy.authoritative or to.policy.dual is not now.policy.dual:
+            raise ConflictError(f"the step from {now.value} to {to.value} moves the authority or the capture: it needs a cutover")
+        self.settings.check_phase(to)
+        if not dry_run:
+            await self.runtime.controls.change_phase(to, by="api", reason="asked for")
+            await self.runtime.refresh()
+        return PhaseChangeView(
+            service=self.service,
+            from_phase=now,
+            to_phase=to,
+            dry_run=dry_run,
+            changed=not dry_run,
+            epoch=self.runtime.control.epoch,
+            steps=(f"set the phase row from {now.value} to {to.value}", "replicas learn of it within a second"),
+        )
+
+
+async def _side_health(runtime: ServiceRuntime, side: Side) -> SideHealthView:
+    pool = runtime.engines[side].pool
+    view = None
+    if isinstance(pool, QueuePool):
+        view = PoolView(size_count=pool.size(), in_use_count=pool.checkedout(), waiting_count=waiting_for(pool))
+    started, detail = time.perf_counter(), None
+    try:
+        async with runtime.engines[side].connect() as connection:
+            await connection.execute(text("SELECT 1"))
+    except Exception as error:
+        if not is_database_error(error):
+            raise
+        detail = describe(error)
+    return SideHealthView(
+        side=side,
+        ok=detail is None,
+        breaker=runtime.breakers[side].state,
+        latency_seconds=time.perf_counter() - started if detail is None else None,
+        pool=view,
+        detail=detail,
+    )
+
+
+def _entity_of(runtime: ServiceRuntime, name: str | None) -> EntityMapping:
+    if name is None and len(runtime.catalog.ordered) == 1:
+        return runtime.catalog.ordered[0]
+    known = ", ".join(entity.name for entity in runtime.catalog.ordered)
+    if name is None:
+        raise ValidationError(f"say which entity: {known}")
+    if name not in runtime.catalog:
+        raise NotFoundError(f"there is no entity {name!r}; there are: {known}")
+    return runtime.catalog[name]
+
+
+def _failure_view(service: str, failure: Failure) -> FailureView:
+    return FailureView(
+        id=failure.id,
+        service=service,
+        entity=failure.entity,
+        key=failure.key,
+        direction=failure.direction.value,
+        state=failure.state,
+        attempts=failure.attempts,
+        error=failure.reason,
+        first_failed_at=failure.first_failed_at,
+        last_failed_at=failure.last_failed_at,
+    )
+

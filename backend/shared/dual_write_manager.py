@@ -1,0 +1,164 @@
+"""`DualWriteManager`: the front door. A service subclasses it, names its entities and writes its operations."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import cached_property
+from types import EllipsisType
+from typing import Any, ClassVar, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from backend.shared.database import DatabaseLimits
+from backend.shared.domain.mapping import EntityCatalog, EntityMapping, Key
+from backend.shared.domain.phases import Phase, Side
+from backend.shared.domain.results import DualWriteResult
+from backend.shared.dual_write_admin import AdminOperations
+from backend.shared.dual_write_config import DualWriteSettings
+from backend.shared.journal.carrier import Hook, no_hook
+from backend.shared.journal.install import install
+from backend.shared.journal.relay import Relay
+from backend.shared.observability.metrics import Metrics, default_metrics
+from backend.shared.runtime import ServiceRuntime
+from backend.shared.unit_of_work import UnitOfWork
+from backend.shared.unit_runner import Unit
+from backend.shared.writes import WritePath, read_unit
+
+T = TypeVar("T")
+Url = str | EllipsisType | None
+
+
+class DualWriteManager(AdminOperations, ABC):
+    """Keeps one service's two databases the same, and says which one to believe.
+
+    A subclass supplies `service`, `entities` and its operations, which call `write` with a unit of work. URLs and
+    settings that are not given (or given as `...`) come from the environment. Nothing connects before the first
+    operation or `start`; whoever makes a manager closes it.
+    """
+
+    service: ClassVar[str]
+
+    def __init__(
+        self,
+        new_db_url: Url = None,
+        legacy_db_url: Url = None,
+        settings: DualWriteSettings | None = None,
+        *,
+        metrics: Metrics | None = None,
+        limits: DatabaseLimits | None = None,
+        hook: Hook = no_hook,
+    ) -> None:
+        settings = settings or DualWriteSettings.from_env(self.service.upper())
+        if isinstance(new_db_url, str):
+            settings = replace(settings, database_url=new_db_url)
+        if isinstance(legacy_db_url, str):
+            settings = replace(settings, legacy_database_url=legacy_db_url)
+        self._settings = replace(settings, service=self.service)
+        self._metrics = metrics or default_metrics()
+        self._limits = limits
+        self._hook = hook
+        self._operations: set[str] = set()
+
+    @classmethod
+    @abstractmethod
+    def entities(cls) -> Sequence[EntityMapping]:
+        """What the service owns, and how each looks on both sides."""
+
+    @abstractmethod
+    async def write_probe(self, work: UnitOfWork) -> tuple[str, Key]:
+        """Insert a harmless entity for `test_operation`; answers its name and key, by which it is removed again."""
+
+    @classmethod
+    def catalog(cls) -> EntityCatalog:
+        """The entities, parents first."""
+        return EntityCatalog(cls.entities())
+
+    @cached_property
+    def runtime(self) -> ServiceRuntime:
+        """The running parts: engines, breakers, relays."""
+        return ServiceRuntime(
+            service=self.service,
+            catalog=self.catalog(),
+            settings=self._settings,
+            metrics=self._metrics,
+            limits=self._limits,
+            hook=self._hook,
+        )
+
+    @cached_property
+    def _writes(self) -> WritePath:
+        return WritePath(self.runtime)
+
+    @property
+    def settings(self) -> DualWriteSettings:
+        """The settings that hold now, run-time changes included."""
+        return self.runtime.settings
+
+    @property
+    def phase(self) -> Phase:
+        """The phase that holds now, as far as this process knows."""
+        return self.runtime.phase
+
+    @property
+    def new_engine(self) -> AsyncEngine:
+        """The engine of the new side."""
+        return self.runtime.engines[Side.NEW]
+
+    def relay(self) -> Relay:
+        """The relay of the present phase; in a phase without second writes that of the direction last used."""
+        direction = self.phase.policy.direction
+        return self.runtime.relays[direction or next(iter(self.runtime.relays))]
+
+    async def install(self) -> Phase:
+        """Put journal, guards, marks and triggers into both sides; answers the phase. May be repeated."""
+        return await install(self.runtime.engines, self.runtime.names, self.runtime.catalog, phase=self._settings.phase)
+
+    async def start(self, *, relay: bool = False) -> None:
+        """Connect and check both sides; with `relay`, carry changes in this process too. May be repeated.
+
+        Raises `SideError` for a database that is down, `ConfigurationError` for one that lacks what is needed.
+        """
+        await self.runtime.start()
+        if relay:
+            self.runtime.start_relay()
+
+    async def close(self) -> None:
+        """Finish what is under way and let go of both databases. May be repeated; `start` begins anew."""
+        await self._writes.finish()
+        await self.runtime.close()
+
+    async def write(self, operation: str, unit: Unit[T]) -> DualWriteResult[T]:
+        """Run `unit` in one transaction on the authoritative side and see to the other side as the settings say.
+
+        `unit` may be run again (deadlock, lost connection), each time in a fresh transaction: it must have no effect
+        outside of it. A `ValidationError` raised inside comes out unchanged with nothing kept; trouble with a database
+        comes as `success=False`.
+        """
+        await self.start()
+        if operation not in self._operations:
+            self._operations.add(operation)
+            self._metrics.declare(self.service, operations=[operation])
+        return await self._writes.run(operation, unit)
+
+    async def batch(self, operations: Sequence[tuple[str, Unit[Any]]]) -> DualWriteResult[list[Any]]:
+        """Run several units in one transaction: all of them or none. Answers their values in order."""
+
+        async def together(work: UnitOfWork) -> list[Any]:
+            return [await unit(work) for _, unit in operations]
+
+        return await self.write("batch", together)
+
+    async def read(self, unit: Unit[T]) -> T:
+        """Run a read-only unit on the side that the phase reads from; raises `SideError` if it does not answer."""
+        await self.start()
+        return await read_unit(self.runtime, unit)
+
+    @asynccontextmanager
+    async def new_session(self) -> AsyncIterator[AsyncSession]:
+        """A session on the new side in one transaction, for tables that are not dual-written."""
+        await self.start()
+        async with AsyncSession(self.new_engine, expire_on_commit=False) as session, session.begin():
+            yield session

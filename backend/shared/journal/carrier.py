@@ -1,0 +1,226 @@
+"""Carries the current state of some keys from one side to the other, and says what became of each (R2, R3, R5).
+
+A batch goes over in one transaction. If the target refuses it, it is halved until the row that it refuses stands alone:
+good rows are never blocked by a bad one. A unique value that another key still holds brings that key into the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from backend.shared.domain.errors import FencedError
+from backend.shared.domain.mapping import EntityCatalog
+from backend.shared.domain.phases import Direction
+from backend.shared.stores.postgres import clashes
+from backend.shared.stores.postgres.errors import classify, constraint_of, describe, is_database_error, sqlstate_of
+from backend.shared.stores.postgres.store import PostgresStore
+from backend.shared.stores.protocol import Position, StateBatch, Trouble
+
+KeysByEntity = Mapping[str, Sequence[str]]
+Hook = Callable[[str], Awaitable[None]]
+MAX_CLASH_KEYS = 1000
+
+
+async def no_hook(_step: str) -> None:
+    """Nothing; tests put a pause or a crash here."""
+
+
+class Outcome(StrEnum):
+    """What became of one key."""
+
+    CARRIED = "carried"
+    SKIPPED = "skipped"
+    """Something as new or newer was there already."""
+    WAITING = "waiting"
+    """It cannot go yet, through no fault of its own."""
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyOutcome:
+    """What became of one key, with the position that was read, and the reason if it did not go."""
+
+    outcome: Outcome
+    position: Position | None = None
+    reason: str = ""
+    sqlstate: str | None = None
+
+
+Outcomes = dict[tuple[str, str], KeyOutcome]
+
+
+class TargetUnavailable(Exception):
+    """A side could not be asked at all: nothing is known of any key, nothing counts as an attempt."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(describe(cause))
+        self.cause = cause
+
+
+class Carrier:
+    """Carries keys in one direction. Safe to run beside others and to repeat: the guard decides."""
+
+    def __init__(
+        self,
+        *,
+        source: AsyncEngine,
+        target: AsyncEngine,
+        store: PostgresStore,
+        catalog: EntityCatalog,
+        direction: Direction,
+        hook: Hook = no_hook,
+    ) -> None:
+        self._source = source.execution_options(isolation_level="AUTOCOMMIT")
+        self._target = target
+        self._store = store
+        self._catalog = catalog
+        self._direction = direction
+        self._hook = hook
+
+    async def carry(self, keys: KeysByEntity, *, epoch: int) -> Outcomes:
+        """Carry `keys`; durable on the target when this returns.
+
+        Raises `TargetUnavailable` if either side could not be asked and `FencedError` if the target is not closed in
+        this epoch; some of the keys may have been carried by then, which does no harm.
+        """
+        wanted = {entity: list(found) for entity, found in keys.items() if found}
+        outcomes: Outcomes = {}
+        if wanted:
+            await self._attempt(wanted, epoch=epoch, outcomes=outcomes)
+        return outcomes
+
+    async def _attempt(self, keys: dict[str, list[str]], *, epoch: int, outcomes: Outcomes) -> None:
+        batches: list[StateBatch] = []
+        try:
+            batches = await self._read(keys)
+            outcomes.update(await self._apply(batches, epoch=epoch))
+        except FencedError:
+            raise
+        except Exception as error:
+            if not is_database_error(error):
+                raise
+            trouble = classify(error)
+            if trouble is Trouble.UNAVAILABLE:
+                raise TargetUnavailable(error) from error
+            halves = _halves(keys)
+            if not halves:
+                outcomes.update(await self._single(keys, batches, error, epoch=epoch))
+            for half in halves:
+                await self._attempt(half, epoch=epoch, outcomes=outcomes)
+
+    async def _read(self, keys: KeysByEntity) -> list[StateBatch]:
+        async with self._source.connect() as connection:
+            batches = [
+                await self._store.read_state(connection, self._catalog[entity], self._direction, keys=found)
+                for entity, found in keys.items()
+            ]
+        await self._hook("after_read")
+        return batches
+
+    async def _apply(
+        self,
+        batches: Sequence[StateBatch],
+        *,
+        epoch: int,
+        before: Callable[[AsyncConnection], Awaitable[None]] | None = None,
+    ) -> Outcomes:
+        async with self._target.connect() as connection:
+            async with connection.begin():
+                if before:
+                    await before(connection)
+                applied = await self._store.apply(connection, batches, epoch=epoch)
+                await self._hook("before_target_commit")
+        await self._hook("after_target_commit")
+        outcomes: Outcomes = {}
+        for batch in batches:
+            for key in batch.keys:
+                moved = key in applied[batch.entity.name].moved
+                outcome = Outcome.CARRIED if moved else Outcome.SKIPPED
+                outcomes[batch.entity.name, key] = KeyOutcome(outcome=outcome, position=batch.position)
+        return outcomes
+
+    async def _single(
+        self, keys: dict[str, list[str]], batches: Sequence[StateBatch], error: BaseException, *, epoch: int
+    ) -> Outcomes:
+        """Decide about one key that was refused alone."""
+        ((entity, (key,)),) = keys.items()
+        trouble = classify(error)
+        if trouble is Trouble.CLASH and batches:
+            swapped = await self._swap(batches[0], error, epoch=epoch)
+            if swapped is not None:
+                return swapped
+        return {
+            (entity, key): KeyOutcome(
+                outcome=Outcome.WAITING if trouble is Trouble.MISSING_PARENT else Outcome.REFUSED,
+                position=batches[0].position if batches else None,
+                reason=describe(error),
+                sqlstate=sqlstate_of(error),
+            )
+        }
+
+    async def _swap(self, batch: StateBatch, error: BaseException, *, epoch: int) -> Outcomes | None:
+        """Carry a key together with those that hold its unique values; None if they hold them rightly."""
+        _, name = constraint_of(error)
+        keys = set(batch.keys)
+        while True:
+            async with self._target.connect() as connection:
+                index = await clashes.find_index(connection, batch, name)
+                if index is None:
+                    return None
+                more = await clashes.holders(connection, batch, index) - keys
+            if not more:
+                break
+            keys |= more
+            if len(keys) > MAX_CLASH_KEYS:
+                return {(batch.entity.name, key): _still_clashing(batch, error) for key in batch.keys}
+            (batch,) = await self._read({batch.entity.name: sorted(keys)})
+        if len(keys) == 1:
+            return None
+        try:
+            return await self._apply_parked(batch, index, epoch=epoch)
+        except FencedError:
+            raise
+        except Exception as again:
+            if not is_database_error(again):
+                raise
+            if classify(again) is Trouble.UNAVAILABLE:
+                raise TargetUnavailable(again) from again
+            return None
+
+    async def _apply_parked(self, batch: StateBatch, index: clashes.UniqueIndex, *, epoch: int) -> Outcomes:
+        async def let_go(connection: AsyncConnection) -> None:
+            await self._store.enter(connection, batch.direction, epoch=epoch)
+            await self._store.lock_guards(connection, batch.entity, keys=batch.keys)
+            newer = await self._newer_guards(connection, batch, epoch=epoch)
+            await clashes.let_go(connection, batch.entity, index, sorted(set(batch.keys) - newer))
+
+        return await self._apply([batch], epoch=epoch, before=let_go)
+
+    async def _newer_guards(self, connection: AsyncConnection, batch: StateBatch, *, epoch: int) -> set[str]:
+        """Keys that this batch will not write, and which must not be parked either."""
+        guards = await self._store.read_guards(connection, batch.entity, keys=batch.keys)
+        return {key for key, guard in guards.items() if guard >= (epoch, batch.position)}
+
+
+def _still_clashing(batch: StateBatch, error: BaseException) -> KeyOutcome:
+    return KeyOutcome(
+        outcome=Outcome.WAITING, position=batch.position, reason=describe(error), sqlstate=sqlstate_of(error)
+    )
+
+
+def _halves(keys: dict[str, list[str]]) -> list[dict[str, list[str]]]:
+    """Two parts of `keys`, parting entities first; nothing if there is only one key."""
+    if len(keys) > 1:
+        return [{entity: found} for entity, found in keys.items()]
+    ((entity, found),) = keys.items()
+    if len(found) < 2:
+        return []
+    middle = len(found) // 2
+    return [{entity: found[:middle]}, {entity: found[middle:]}]
+
+
+__all__ = ["Carrier", "Hook", "KeyOutcome", "Outcome", "Outcomes", "TargetUnavailable", "no_hook"]

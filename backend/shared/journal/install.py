@@ -1,0 +1,126 @@
+"""Put the journal, its triggers, guards and marks into the two sides of a service; check that they are there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from backend.shared.domain.errors import InstallationError
+from backend.shared.domain.mapping import EntityCatalog
+from backend.shared.domain.phases import Phase, Side
+from backend.shared.journal.capture import CaptureTrigger, capture_triggers, fingerprint
+from backend.shared.stores.postgres.names import EngineNames
+
+LOCK_TIMEOUT_MS = 3000
+"""CREATE TRIGGER queues behind writers and stops those behind it: so it waits no longer than this for its lock."""
+
+
+async def install(
+    engines: Mapping[Side, AsyncEngine], names: EngineNames, catalog: EntityCatalog, *, phase: Phase
+) -> Phase:
+    """Install both sides; answers the phase that holds. May be repeated; changes nothing that is as it should be.
+
+    Each side is one transaction. `phase` counts only the first time: afterwards the phase row is what it is. Capture is
+    put on the authoritative side if the phase carries changes.
+    """
+    async with engines[Side.NEW].begin() as connection:
+        await _tables(connection, names)
+        await connection.execute(
+            text(
+                f"INSERT INTO {names.control} (phase, epoch, changed_by, reason) "
+                "VALUES (:phase, 1, 'install', 'first value') ON CONFLICT DO NOTHING"
+            ),
+            {"phase": phase.value},
+        )
+        row = (await connection.execute(text(f"SELECT phase, epoch FROM {names.control}"))).one()
+    held = Phase(row.phase)
+    for side in Side:
+        async with engines[side].begin() as connection:
+            await _tables(connection, names)
+            await _mark(connection, names, side=side, phase=held, epoch=row.epoch)
+            await _capture(connection, names, catalog, side=side, phase=held)
+    return held
+
+
+async def _tables(connection: AsyncConnection, names: EngineNames) -> None:
+    await connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
+    script = files("backend.shared.journal").joinpath("tables.sql").read_text(encoding="utf-8")
+    code = "\n".join(line for line in script.splitlines() if not line.lstrip().startswith("--"))
+    for statement in code.replace("{schema}", names.schema).split(";"):
+        if statement.strip():
+            await connection.exec_driver_sql(statement)
+
+
+async def _mark(connection: AsyncConnection, names: EngineNames, *, side: Side, phase: Phase, epoch: int) -> None:
+    state = "open" if side is phase.policy.authoritative else "closed"
+    await connection.execute(
+        text(f"INSERT INTO {names.mark} (state, epoch) VALUES (:state, :epoch) ON CONFLICT DO NOTHING"),
+        {"state": state, "epoch": epoch},
+    )
+
+
+async def _capture(
+    connection: AsyncConnection, names: EngineNames, catalog: EntityCatalog, *, side: Side, phase: Phase
+) -> None:
+    wanted = wanted_triggers(names, catalog, side=side, phase=phase)
+    print_ = fingerprint(wanted)
+    if not await missing_triggers(connection, names, wanted) and await installed(connection, names) == print_:
+        return
+    for trigger in wanted:
+        await connection.exec_driver_sql(trigger.function_sql)
+        await connection.exec_driver_sql(trigger.trigger_sql)
+        await connection.exec_driver_sql(f'ALTER TABLE {trigger.table} ENABLE ALWAYS TRIGGER "{trigger.name}"')
+    await connection.execute(
+        text(
+            f"INSERT INTO {names.installation} (fingerprint) VALUES (:print) "
+            "ON CONFLICT (only_row) DO UPDATE SET fingerprint = excluded.fingerprint, installed_at = clock_timestamp()"
+        ),
+        {"print": print_},
+    )
+
+
+def wanted_triggers(
+    names: EngineNames, catalog: EntityCatalog, *, side: Side, phase: Phase
+) -> list[CaptureTrigger]:
+    """The triggers that `side` should bear in `phase`."""
+    policy = phase.policy
+    return capture_triggers(names, catalog, side) if policy.dual and policy.authoritative is side else []
+
+
+async def installed(connection: AsyncConnection, names: EngineNames) -> str | None:
+    """The fingerprint of what was installed here, or None."""
+    if not (await connection.execute(text("SELECT to_regclass(:name)"), {"name": names.installation})).scalar():
+        return None
+    print_ = (await connection.execute(text(f"SELECT fingerprint FROM {names.installation}"))).scalar()
+    return str(print_) if print_ else None
+
+
+async def missing_triggers(
+    connection: AsyncConnection, names: EngineNames, wanted: list[CaptureTrigger]
+) -> list[str]:
+    """Names of wanted triggers that are gone or do not fire always."""
+    rows = await connection.execute(
+        text("SELECT tgname FROM pg_trigger WHERE tgname LIKE :prefix AND tgenabled = 'A'"),
+        {"prefix": names.schema.replace("_", r"\_") + r"\_%"},
+    )
+    there = {row.tgname for row in rows}
+    return [trigger.name for trigger in wanted if trigger.name not in there]
+
+
+async def check_installation(
+    engine: AsyncEngine, names: EngineNames, catalog: EntityCatalog, *, side: Side, phase: Phase
+) -> None:
+    """Raise `InstallationError` unless `side` bears exactly what this version of the service needs."""
+    wanted = wanted_triggers(names, catalog, side=side, phase=phase)
+    remedy = f"run `tandem install {names.service}`"
+    async with engine.connect() as connection:
+        print_ = await installed(connection, names)
+        if print_ is None:
+            raise InstallationError(f"the journal is not installed on the {side.value} side: {remedy}")
+        if print_ != fingerprint(wanted):
+            raise InstallationError(f"capture on the {side.value} side is of another version of the mapping: {remedy}")
+        if gone := await missing_triggers(connection, names, wanted):
+            raise InstallationError(f"capture on the {side.value} side is incomplete, {gone[0]} is missing: {remedy}")

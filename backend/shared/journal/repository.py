@@ -1,0 +1,258 @@
+"""SQL of the journal and of the failures of one side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from backend.shared.domain.phases import Direction
+from backend.shared.stores.postgres.names import EngineNames
+
+COUNT_LIMIT = 100_000
+"""Journal rows are counted up to here; a longer journal is reported as this many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimedKey:
+    """All claimed journal rows of one key, folded into one."""
+
+    entity: str
+    key: str
+    captured_at: datetime
+    attempts: int
+    waits: int
+    request_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """Some journal rows that this transaction has taken, folded by key."""
+
+    row_count: int
+    keys: dict[tuple[str, str], ClaimedKey]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JournalDepth:
+    """How much is waiting on a side. `lag_seconds` is the age of the oldest row."""
+
+    rows: int
+    lag_seconds: float
+    failures: int
+
+
+class JournalRepository:
+    """Reads and writes the journal of one service on one side; the caller owns the transactions."""
+
+    def __init__(self, names: EngineNames) -> None:
+        self.names = names
+
+    async def claim(self, connection: AsyncConnection, *, limit: int) -> Claim:
+        """Take up to `limit` rows that are due, oldest first, past those that others hold.
+
+        They are deleted in the caller's transaction: if it does not commit they are there again, and until it commits
+        everybody else still sees them. So exactly the claimed rows end, and only then.
+        """
+        rows = await connection.exec_driver_sql(
+            f"WITH due AS MATERIALIZED (SELECT id FROM {self.names.journal} "
+            "WHERE wait_until IS NULL OR wait_until <= clock_timestamp() ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED) "
+            f"DELETE FROM {self.names.journal} AS j USING due WHERE j.id = due.id "
+            "RETURNING j.entity, j.key, j.captured_at, j.attempts, j.waits, j.request_id",
+            (limit,),
+        )
+        keys: dict[tuple[str, str], ClaimedKey] = {}
+        count = 0
+        for row in rows:
+            count += 1
+            new = ClaimedKey(
+                entity=row.entity,
+                key=row.key,
+                captured_at=row.captured_at,
+                attempts=row.attempts,
+                waits=row.waits,
+                request_id=row.request_id,
+            )
+            old = keys.get((row.entity, row.key))
+            keys[row.entity, row.key] = _folded(old, new) if old else new
+        return Claim(row_count=count, keys=keys)
+
+    async def requeue(
+        self, connection: AsyncConnection, key: ClaimedKey, *, delay_seconds: float, error: str
+    ) -> None:
+        """Write a claimed key back, to be tried again after `delay_seconds`; its age is kept."""
+        await connection.exec_driver_sql(
+            f"INSERT INTO {self.names.journal} "
+            "(entity, key, captured_at, request_id, attempts, waits, wait_until, last_error) "
+            "VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp() + make_interval(secs => $7), $8)",
+            (
+                key.entity,
+                key.key,
+                key.captured_at,
+                key.request_id,
+                key.attempts,
+                key.waits,
+                float(delay_seconds),
+                error,
+            ),
+        )
+
+    async def add(self, connection: AsyncConnection, entity: str, keys: Iterable[str]) -> int:
+        """Journal `keys` by hand; answers how many."""
+        wanted = sorted(set(keys))
+        await connection.exec_driver_sql(
+            f"INSERT INTO {self.names.journal} (entity, key) SELECT $1, k FROM unnest($2::text[]) AS k",
+            (entity, wanted),
+        )
+        return len(wanted)
+
+    async def last_id(self, connection: AsyncConnection) -> int:
+        """A journal number below which this transaction cannot have written."""
+        statement = f"SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('{self.names.journal}', 'id')), 0)"
+        return int((await connection.exec_driver_sql(statement)).scalar_one())
+
+    async def own_rows(
+        self, connection: AsyncConnection, *, after_id: int
+    ) -> tuple[list[int], dict[str, list[str]]]:
+        """Numbers and keys (by entity) of the journal rows that this very transaction has written."""
+        rows = await connection.exec_driver_sql(
+            f"SELECT id, entity, key FROM {self.names.journal} WHERE id > $1 AND xid = pg_current_xact_id()",
+            (after_id,),
+        )
+        ids: list[int] = []
+        keys: dict[str, list[str]] = {}
+        for row in rows:
+            ids.append(row.id)
+            keys.setdefault(row.entity, []).append(row.key)
+        return ids, {entity: sorted(set(found)) for entity, found in keys.items()}
+
+    async def end(self, connection: AsyncConnection, ids: Sequence[int]) -> None:
+        """End exactly these rows; those that a relay holds are its own to end."""
+        await connection.exec_driver_sql(
+            f"DELETE FROM {self.names.journal} WHERE id IN (SELECT id FROM {self.names.journal} "
+            "WHERE id = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED)",
+            (list(ids),),
+        )
+
+    async def open_keys(self, connection: AsyncConnection, entity: str, keys: Sequence[str]) -> set[str]:
+        """Those of `keys` that have an open journal row."""
+        rows = await connection.exec_driver_sql(
+            f"SELECT DISTINCT key FROM {self.names.journal} WHERE entity = $1 AND key = ANY ($2::text[])",
+            (entity, list(keys)),
+        )
+        return {row.key for row in rows}
+
+    async def depth(self, connection: AsyncConnection) -> JournalDepth:
+        """How much is waiting, without reading a long journal to its end."""
+        row = (
+            await connection.exec_driver_sql(
+                f"SELECT (SELECT count(*) FROM (SELECT 1 FROM {self.names.journal} LIMIT {COUNT_LIMIT}) AS j) AS rows, "
+                "coalesce(extract(epoch FROM clock_timestamp() - least("
+                f"(SELECT captured_at FROM {self.names.journal} WHERE wait_until IS NULL ORDER BY id LIMIT 1), "
+                f"(SELECT min(captured_at) FROM {self.names.journal} WHERE wait_until IS NOT NULL))), 0) AS lag, "
+                f"(SELECT count(*) FROM {self.names.failure} WHERE state = 'open') AS failures"
+            )
+        ).one()
+        return JournalDepth(rows=row.rows, lag_seconds=max(0.0, float(row.lag)), failures=row.failures)
+
+
+def _folded(one: ClaimedKey, other: ClaimedKey) -> ClaimedKey:
+    older, newer = (one, other) if one.captured_at <= other.captured_at else (other, one)
+    return replace(
+        older, attempts=max(one.attempts, other.attempts), waits=max(one.waits, other.waits),
+        request_id=newer.request_id or older.request_id,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A key that could not be carried. `reason` holds no value of the row."""
+
+    id: int
+    entity: str
+    key: str
+    direction: Direction
+    state: str
+    attempts: int
+    reason: str
+    sqlstate: str | None
+    request_id: str | None
+    captured_at: datetime
+    first_failed_at: datetime
+    last_failed_at: datetime
+
+
+class FailureRepository:
+    """Reads and writes the failures of one service on its authoritative side."""
+
+    _COLUMNS = (
+        "id, entity, key, direction, state, attempts, reason, sqlstate, request_id, "
+        "captured_at, first_failed_at, last_failed_at"
+    )
+
+    def __init__(self, names: EngineNames) -> None:
+        self.names = names
+
+    async def record(
+        self, connection: AsyncConnection, key: ClaimedKey, *, direction: Direction, reason: str, sqlstate: str | None
+    ) -> None:
+        """Keep a key as FAILED, once however often it fails."""
+        await connection.exec_driver_sql(
+            f"INSERT INTO {self.names.failure} AS f "
+            "(entity, key, direction, attempts, reason, sqlstate, request_id, captured_at) "
+            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (entity, key) WHERE state = 'open' DO UPDATE "
+            "SET attempts = f.attempts + excluded.attempts, reason = excluded.reason, sqlstate = excluded.sqlstate, "
+            "last_failed_at = clock_timestamp()",
+            (
+                key.entity, key.key, direction.value, key.attempts, reason, sqlstate, key.request_id, key.captured_at,
+            ),
+        )
+
+    async def close(self, connection: AsyncConnection, keys: Iterable[tuple[str, str]], *, by: str) -> int:
+        """Close the open failures of keys that have been carried; answers how many there were."""
+        pairs = list(keys)
+        result = await connection.exec_driver_sql(
+            f"UPDATE {self.names.failure} AS f SET state = 'closed', closed_at = clock_timestamp(), closed_by = $3 "
+            "FROM unnest($1::text[], $2::text[]) AS k(entity, key) "
+            "WHERE f.state = 'open' AND f.entity = k.entity AND f.key = k.key",
+            ([entity for entity, _ in pairs], [key for _, key in pairs], by),
+        )
+        return int(result.rowcount)
+
+    async def page(
+        self, connection: AsyncConnection, *, after_id: int = 0, limit: int = 50, state: str = "open",
+        entity: str | None = None,
+    ) -> list[Failure]:
+        """Failures in order of their number, past `after_id`."""
+        rows = await connection.exec_driver_sql(
+            f"SELECT {self._COLUMNS} FROM {self.names.failure} WHERE id > $1 AND state = $2 "
+            "AND ($3::text IS NULL OR entity = $3) ORDER BY id LIMIT $4",
+            (after_id, state, entity, limit),
+        )
+        return [_failure(row) for row in rows.mappings()]
+
+    async def get(self, connection: AsyncConnection, failure_id: int) -> Failure | None:
+        """One failure by its number."""
+        rows = await connection.exec_driver_sql(
+            f"SELECT {self._COLUMNS} FROM {self.names.failure} WHERE id = $1", (failure_id,)
+        )
+        row = rows.mappings().first()
+        return _failure(row) if row else None
+
+    async def retry(
+        self, connection: AsyncConnection, *, failure_id: int | None = None, entity: str | None = None
+    ) -> int:
+        """Journal the keys of open failures again: one, those of an entity, or all. They close when carried."""
+        result = await connection.exec_driver_sql(
+            f"INSERT INTO {self.names.journal} (entity, key) SELECT entity, key FROM {self.names.failure} "
+            "WHERE state = 'open' AND ($1::bigint IS NULL OR id = $1) AND ($2::text IS NULL OR entity = $2)",
+            (failure_id, entity),
+        )
+        return int(result.rowcount)
+
+
+def _failure(row: object) -> Failure:
+    fields = dict(row)  # type: ignore[call-overload]  # a RowMapping
+    return Failure(**{**fields, "direction": Direction(fields["direction"])})

@@ -1,0 +1,235 @@
+"""The synchronous second write (R4).
+
+Two databases share no transaction, so the order is: write the first side, try the rows in an open transaction on the
+second with its guards held, commit the first, read what is there now with its position, write that to the open second
+transaction, commit it, end the journal rows. From the first commit on the journal row is there, and whatever happens
+the relay finishes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from backend.shared.breaker import CircuitBreaker
+from backend.shared.domain.errors import FencedError, SideError
+from backend.shared.domain.mapping import EntityCatalog
+from backend.shared.domain.phases import Direction
+from backend.shared.domain.results import SecondWrite
+from backend.shared.journal.carrier import Hook, no_hook
+from backend.shared.journal.repository import FailureRepository, JournalRepository
+from backend.shared.stores.postgres import clashes
+from backend.shared.stores.postgres.errors import (
+    Trouble,
+    classify,
+    constraint_of,
+    is_connection_loss,
+    is_database_error,
+    to_side_error,
+)
+from backend.shared.stores.postgres.names import EngineNames
+from backend.shared.stores.postgres.store import PostgresStore
+from backend.shared.stores.protocol import StateBatch
+from backend.shared.unit_runner import Unit, UnitRunner, UnitTransaction
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynchronousOutcome(Generic[T]):
+    """What a unit answered, and what became of its second write. Times in seconds."""
+
+    value: T
+    second_write: SecondWrite
+    error: SideError | None
+    first_seconds: float
+    second_seconds: float
+
+
+@dataclass(kw_only=True)
+class _Trial:
+    """The open transaction on the secondary side."""
+
+    connection: AsyncConnection
+    batches: Sequence[StateBatch]
+
+
+class SecondaryRefused(Exception):
+    """The secondary side said no and its errors fail the call: nothing has been kept."""
+
+    def __init__(self, error: SideError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class SynchronousWriter:
+    """Runs units with both writes in the call."""
+
+    def __init__(
+        self,
+        *,
+        runner: UnitRunner,
+        source: AsyncEngine,
+        target: AsyncEngine,
+        target_breaker: CircuitBreaker,
+        names: EngineNames,
+        catalog: EntityCatalog,
+        direction: Direction,
+        hook: Hook = no_hook,
+    ) -> None:
+        self._runner = runner
+        self._source = source
+        self._autocommit = source.execution_options(isolation_level="AUTOCOMMIT")
+        self._target = target
+        self._breaker = target_breaker
+        self._store = PostgresStore(names, catalog)
+        self._catalog = catalog
+        self._journal = JournalRepository(names)
+        self._failures = FailureRepository(names)
+        self._direction = direction
+        self._hook = hook
+
+    async def run(
+        self, unit: Unit[T], *, request_id: str, epoch: int, fails_call: bool
+    ) -> SynchronousOutcome[T]:
+        """Run `unit`. Raises `SecondaryRefused` with nothing kept when the second side says no and `fails_call`."""
+        started = time.perf_counter()
+        async with self._runner.transaction(request_id=request_id) as first:
+            start_id = await self._journal.last_id(first.connection)
+            value = await unit(first.work)
+            await first.session.flush()
+            ids, keys = await self._journal.own_rows(first.connection, after_id=start_id)
+            if not keys:
+                await first.commit()
+                seconds = time.perf_counter() - started
+                return _outcome(value, SecondWrite.NONE, None, seconds, 0.0)
+            tried = time.perf_counter()
+            trial, error = await self._try(first, keys, epoch=epoch)
+            try:
+                if error is not None and fails_call:
+                    raise SecondaryRefused(error)
+                await self._hook("before_first_commit")
+                await first.commit()
+                committed = time.perf_counter()
+                await self._hook("after_first_commit")
+                if trial is not None:
+                    error = await self._finish(trial, keys, ids, epoch=epoch)
+            finally:
+                if trial is not None:
+                    await trial.connection.close()
+        done = SecondWrite.APPLIED if error is None else SecondWrite.PENDING
+        return _outcome(value, done, error, committed - started, time.perf_counter() - tried)
+
+    async def _try(
+        self, first: UnitTransaction, keys: dict[str, list[str]], *, epoch: int
+    ) -> tuple[_Trial | None, SideError | None]:
+        """Hold the guards of `keys` on the secondary side and write the uncommitted state there, in a transaction."""
+        connection: AsyncConnection | None = None
+        try:
+            self._breaker.check()
+            connection = await self._target.connect()
+            await connection.begin()
+            await self._store.enter(connection, self._direction, epoch=epoch)
+            for entity in sorted(keys, key=self._catalog.rank):
+                await self._store.lock_guards(connection, self._catalog[entity], keys=keys[entity])
+            await self._hook("after_guards_locked")
+            batches = await self._uncommitted(first, keys)
+            await self._write(connection, batches)
+            await self._hook("after_trial")
+        except Exception as error:
+            if connection is not None:
+                await connection.close()
+            if not is_database_error(error) and not isinstance(error, SideError):
+                raise
+            if is_connection_loss(error):
+                self._breaker.failed()
+            first_entity = next(iter(keys))
+            one_key = keys[first_entity][0] if len(keys) == 1 and len(keys[first_entity]) == 1 else None
+            return None, to_side_error(error, self._direction.target, entity=first_entity, key=one_key)
+        except BaseException:
+            if connection is not None:
+                await connection.invalidate()
+                await connection.close()
+            raise
+        return _Trial(connection=connection, batches=batches), None
+
+    async def _uncommitted(self, first: UnitTransaction, keys: dict[str, list[str]]) -> list[StateBatch]:
+        """The state of `keys` as the first transaction sees it; a projection that fails does not spoil it."""
+        await first.connection.exec_driver_sql("SAVEPOINT tandem_trial")
+        try:
+            return await self._states(first.connection, keys)
+        except Exception:
+            await first.connection.exec_driver_sql("ROLLBACK TO SAVEPOINT tandem_trial")
+            raise
+
+    async def _states(self, connection: AsyncConnection, keys: dict[str, list[str]]) -> list[StateBatch]:
+        return [
+            await self._store.read_state(connection, self._catalog[entity], self._direction, keys=keys[entity])
+            for entity in sorted(keys, key=self._catalog.rank)
+        ]
+
+    async def _write(self, connection: AsyncConnection, batches: Sequence[StateBatch]) -> None:
+        """Write `batches`; unique values that two of their own keys swap are let go of first."""
+        moved = {batch.entity.name: frozenset(batch.keys) for batch in batches}
+        await connection.exec_driver_sql("SAVEPOINT tandem_write")
+        try:
+            await self._store.write(connection, batches, moved)
+        except Exception as error:
+            if not is_database_error(error) or classify(error) is not Trouble.CLASH:
+                raise
+            await connection.exec_driver_sql("ROLLBACK TO SAVEPOINT tandem_write")
+            if not await self._let_go(connection, batches, error):
+                raise
+            await self._store.write(connection, batches, moved)
+
+    @staticmethod
+    async def _let_go(connection: AsyncConnection, batches: Sequence[StateBatch], error: Exception) -> bool:
+        _, name = constraint_of(error)
+        for batch in batches:
+            index = await clashes.find_index(connection, batch, name)
+            if index is not None and await clashes.holders(connection, batch, index) <= set(batch.keys):
+                await clashes.let_go(connection, batch.entity, index, list(batch.keys))
+                return True
+        return False
+
+    async def _finish(
+        self, trial: _Trial, keys: dict[str, list[str]], ids: list[int], *, epoch: int
+    ) -> SideError | None:
+        """Write what the first side holds now, commit, end the journal rows. The first side has committed already."""
+        try:
+            async with self._autocommit.connect() as source:
+                batches = await self._states(source, keys)
+            await self._hook("after_final_read")
+            for tried, final in zip(trial.batches, batches, strict=True):
+                moved = await self._store.move_guards(trial.connection, final, epoch=epoch)
+                if moved != frozenset(final.keys):
+                    raise FencedError("a newer state is there already", side=self._direction.target, unavailable=True)
+                if not final.same_rows(tried):
+                    await self._write(trial.connection, [final])
+            await self._hook("before_second_commit")
+            await trial.connection.commit()
+            await self._hook("after_second_commit")
+            async with self._source.begin() as source:
+                await self._journal.end(source, ids)
+                carried = [(entity, key) for entity, found in keys.items() for key in found]
+                await self._failures.close(source, carried, by="synchronous write")
+        except Exception as error:
+            if not is_database_error(error) and not isinstance(error, SideError):
+                raise
+            log.warning("second_write_left_to_relay", side=self._direction.target.value, error=str(error))
+            return to_side_error(error, self._direction.target)
+        return None
+
+
+def _outcome(
+    value: T, second: SecondWrite, error: SideError | None, first_seconds: float, second_seconds: float
+) -> SynchronousOutcome[T]:
+    return SynchronousOutcome(
+        value=value, second_write=second, error=error, first_seconds=first_seconds, second_seconds=second_seconds
+    )

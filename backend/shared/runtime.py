@@ -1,0 +1,275 @@
+"""What a running manager is made of: engines, breakers, the phase it goes by, the relay and the background checks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+
+import structlog
+from sqlalchemy import QueuePool, text
+
+from backend.shared.breaker import CircuitBreaker
+from backend.shared.control import Control, ControlRepository
+from backend.shared.database import DatabaseLimits, create_side_engine
+from backend.shared.domain.errors import ConfigurationError, TandemError, ValidationError, side_error
+from backend.shared.domain.mapping import EntityCatalog
+from backend.shared.domain.phases import Direction, Phase, Side
+from backend.shared.dual_write_config import DualWriteSettings
+from backend.shared.journal.carrier import Hook, no_hook
+from backend.shared.journal.install import check_installation
+from backend.shared.journal.relay import Relay, RelayPass, RelaySettings
+from backend.shared.journal.repository import FailureRepository, JournalDepth, JournalRepository
+from backend.shared.journal.synchronous import SynchronousWriter
+from backend.shared.observability.metrics import Metrics
+from backend.shared.stores.postgres.errors import describe, is_database_error
+from backend.shared.stores.postgres.names import EngineNames
+from backend.shared.unit_runner import UnitRunner
+
+REFRESH_SECONDS = 1.0
+START_SECONDS = 10.0
+_URL_VARIABLES = {Side.LEGACY: "LEGACY_DATABASE_URL", Side.NEW: "DATABASE_URL"}
+
+log = structlog.get_logger(__name__)
+
+
+class ServiceRuntime:
+    """The parts of one service's engine in this process. `start` before use, `close` at the end; both may be repeated."""
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        catalog: EntityCatalog,
+        settings: DualWriteSettings,
+        metrics: Metrics,
+        limits: DatabaseLimits | None = None,
+        hook: Hook = no_hook,
+    ) -> None:
+        self.names = EngineNames(service)
+        self.catalog = catalog
+        self.metrics = metrics
+        self.hook = hook
+        self.base_settings = settings
+        self.settings = settings
+        self.control = Control(phase=settings.phase, epoch=0)
+        self.limits = limits or DatabaseLimits()
+        urls = {Side.LEGACY: settings.legacy_database_url, Side.NEW: settings.database_url}
+        self.engines = {side: self._engine(side, url) for side, url in urls.items()}
+        self.breakers = {
+            side: CircuitBreaker(engine, side, on_change=partial(self._breaker_changed, side))
+            for side, engine in self.engines.items()
+        }
+        self.runners = {
+            side: UnitRunner(engine, side, catalog, self.breakers[side]) for side, engine in self.engines.items()
+        }
+        self.journal = JournalRepository(self.names)
+        self.failures = FailureRepository(self.names)
+        self.controls = ControlRepository(self.engines[Side.NEW], self.names)
+        self.relays = {direction: self._relay(direction) for direction in Direction}
+        self.depth = JournalDepth(rows=0, lag_seconds=0.0, failures=0)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stop = asyncio.Event()
+        self._started = False
+        self._relay_started = False
+        self._start_lock = asyncio.Lock()
+
+    @property
+    def service(self) -> str:
+        """The service's name."""
+        return self.names.service
+
+    @property
+    def phase(self) -> Phase:
+        """The phase that this process goes by."""
+        return self.control.phase
+
+    @property
+    def relay_running(self) -> bool:
+        """Whether a relay runs in this process."""
+        return self._relay_started
+
+    def _engine(self, side: Side, url: str) -> object:
+        variable = _URL_VARIABLES[side]
+        if not url:
+            prefixed = f"{self.names.service.upper()}_{variable}"
+            raise ConfigurationError(f"is not set, nor is {prefixed}", variable=variable)
+        return create_side_engine(
+            url, application_name=f"tandem-{self.names.service}", variable=variable, limits=self.limits
+        )
+
+    async def start(self) -> None:
+        """Read the phase, check that both sides bear what is needed, keep up with changes from then on.
+
+        Raises `SideError` for a database that is down and `ConfigurationError` for one that lacks something.
+        """
+        async with self._start_lock:
+            if self._started:
+                return
+            self.metrics.declare(self.service, entities=[entity.name for entity in self.catalog.ordered])
+            for side in Side:
+                await self._reach(side)
+            await self._refresh_control()
+            for side in Side:
+                await check_installation(
+                    self.engines[side], self.names, self.catalog, side=side, phase=self.control.phase
+                )
+            self._spawn(self._every(REFRESH_SECONDS, self.refresh))
+            self._started = True
+
+    async def _reach(self, side: Side) -> None:
+        try:
+            async with asyncio.timeout(START_SECONDS), self.engines[side].connect() as connection:
+                await connection.execute(text("SELECT 1"))
+        except Exception as error:
+            if not is_database_error(error):
+                raise
+            raise side_error(
+                side, f"{_URL_VARIABLES[side]}: {describe(error)}", unavailable=True
+            ) from None
+
+    def start_relay(self) -> None:
+        """Carry changes in this process, as long as the phase asks for it. One relay a process is enough."""
+        if self._relay_started:
+            return
+        self._relay_started = True
+        for direction, relay in self.relays.items():
+            self._spawn(relay.run(self._stop, paused=partial(self._relay_paused, direction)))
+
+    def _relay_paused(self, direction: Direction) -> bool:
+        return self.phase.policy.direction is not direction or not self.settings.carries(self.phase)
+
+    async def close(self) -> None:
+        """Stop everything; waits for the pass in hand."""
+        self._stop.set()
+        for task in self._tasks[:1]:
+            task.cancel()
+        for task in self._tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+        self._tasks.clear()
+        for breaker in self.breakers.values():
+            await breaker.close()
+        for engine in self.engines.values():
+            await engine.dispose()
+        self._started = self._relay_started = False
+        self._stop = asyncio.Event()
+
+    async def refresh(self) -> None:
+        """Read the phase row again and measure the journal."""
+        await self._refresh_control()
+        await self.measure()
+
+    async def measure(self) -> JournalDepth:
+        """Measure journal and pools, for metrics and status."""
+        policy = self.phase.policy
+        for side, engine in self.engines.items():
+            pool = engine.pool
+            if isinstance(pool, QueuePool):
+                self.metrics.pool_measured(
+                    service=self.service,
+                    side=side,
+                    in_use_count=pool.checkedout(),
+                    waiting_count=waiting_for(pool),
+                    size_count=pool.size(),
+                )
+        async with self.engines[policy.authoritative].connect() as connection:
+            self.depth = await self.journal.depth(connection)
+        direction = Direction.towards(policy.authoritative.other)
+        self.metrics.journal_measured(
+            service=self.service,
+            direction=direction,
+            rows_count=self.depth.rows,
+            lag_seconds=self.depth.lag_seconds,
+        )
+        self.metrics.failures_counted(
+            service=self.service, direction=direction, open_count=self.depth.failures
+        )
+        return self.depth
+
+    async def _refresh_control(self) -> None:
+        control = await self.controls.read()
+        if control.phase is not self.control.phase or not self.control.epoch:
+            log.info("phase_learnt", service=self.service, phase=control.phase.value, epoch=control.epoch)
+        self.control = control
+        try:
+            self.settings = self.base_settings.changed(control.settings)
+        except ValidationError as error:
+            log.error("settings_ignored", service=self.service, error=str(error))
+        self.metrics.set_enabled(self.service, enabled=self.settings.metrics_enabled)
+        self.metrics.phase_changed(service=self.service, phase=control.phase)
+
+    def _relay(self, direction: Direction) -> Relay:
+        return Relay(
+            source=self.engines[direction.source],
+            target=self.engines[direction.target],
+            names=self.names,
+            catalog=self.catalog,
+            direction=direction,
+            settings=self._relay_settings,
+            hook=self.hook,
+            on_pass=partial(self._relay_passed, direction),
+        )
+
+    def _relay_settings(self) -> RelaySettings:
+        return RelaySettings(
+            batch_size=self.settings.batch_size,
+            retry_attempts=self.settings.retry_attempts,
+            retry_delay_seconds=self.settings.retry_delay_seconds,
+            epoch=self.control.epoch,
+            log_all=self.settings.log_all,
+        )
+
+    def _relay_passed(self, direction: Direction, done: RelayPass) -> None:
+        self.metrics.relay_batch_finished(
+            service=self.service,
+            direction=direction,
+            carried=done.carried,
+            skipped=done.skipped,
+            refused=done.refused + done.failed,
+            waiting=done.waiting,
+            seconds=done.seconds,
+        )
+
+    def synchronous_writer(self, direction: Direction) -> SynchronousWriter:
+        """The synchronous way of writing in `direction`."""
+        return SynchronousWriter(
+            runner=self.runners[direction.source],
+            source=self.engines[direction.source],
+            target=self.engines[direction.target],
+            target_breaker=self.breakers[direction.target],
+            names=self.names,
+            catalog=self.catalog,
+            direction=direction,
+            hook=self.hook,
+        )
+
+    def _breaker_changed(self, side: Side, state: object) -> None:
+        self.metrics.breaker_changed(service=self.service, side=side, state=str(state))
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        self._tasks.append(asyncio.ensure_future(work))
+
+    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        """Do `work` again and again; trouble with a database is logged and does not end it."""
+        quiet_until = 0.0
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await work()
+            except Exception as error:
+                if not is_database_error(error) and not isinstance(error, TandemError):
+                    raise
+                if time.monotonic() > quiet_until:
+                    quiet_until = time.monotonic() + 30
+                    log.warning("refresh_failed", service=self.service, error=describe(error))
+
+
+def waiting_for(pool: QueuePool) -> int:
+    """How many tasks wait for a connection of `pool`."""
+    waiters = getattr(getattr(pool, "_pool", None), "_queue", None)
+    return len(getattr(waiters, "_getters", ()) or ())
+
+

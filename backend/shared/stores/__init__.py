@@ -1,0 +1,1 @@
+"""Rooms for the kinds of database that a side can be, behind one protocol."""

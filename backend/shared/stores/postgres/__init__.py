@@ -1,0 +1,1 @@
+"""PostgreSQL as a side: state by projection, guards, and what its refusals mean."""

@@ -1,0 +1,135 @@
+"""What a PostgreSQL error means to the engine, by SQLSTATE (PostgreSQL manual, appendix A)."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from backend.shared.domain.errors import SideError, side_error
+from backend.shared.domain.phases import Side
+from backend.shared.stores.protocol import Trouble
+
+UNIQUE_VIOLATION = "23505"
+FOREIGN_KEY_VIOLATION = "23503"
+SERIALIZATION_FAILURE = "40001"
+DEADLOCK_DETECTED = "40P01"
+INTERNAL_PYTHON_VALUE = "22000"
+
+# Class 22 is "data exception", 23 "integrity constraint violation", 44 "with check option"; P0001 is RAISE EXCEPTION
+# in a trigger of the user's. All else says nothing about the row at hand.
+_REFUSALS = ("22", "23", "44", "P0001")
+CONNECTION_ERRORS = (OSError, ConnectionError, asyncio.TimeoutError, TimeoutError, PoolTimeoutError, InterfaceError)
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """The SQLSTATE of an error that came through SQLAlchemy or straight from asyncpg, if it has one."""
+    for candidate in (error, getattr(error, "orig", None), getattr(getattr(error, "orig", None), "__cause__", None)):
+        state = getattr(candidate, "sqlstate", None)
+        if isinstance(state, str):
+            return state
+    return None
+
+
+def constraint_of(error: BaseException) -> tuple[str | None, str | None]:
+    """(table, constraint) that an integrity error names."""
+    for candidate in (getattr(getattr(error, "orig", None), "__cause__", None), getattr(error, "orig", None), error):
+        name = getattr(candidate, "constraint_name", None)
+        if isinstance(name, str):
+            return getattr(candidate, "table_name", None), name
+    return None, None
+
+
+def classify(error: BaseException) -> Trouble:
+    """What to do about `error`. Only `REFUSED` (and an unresolved `CLASH`) counts as an attempt."""
+    state = sqlstate_of(error)
+    if state == UNIQUE_VIOLATION:
+        return Trouble.CLASH
+    if state == FOREIGN_KEY_VIOLATION:
+        return Trouble.MISSING_PARENT
+    if state and state.startswith(_REFUSALS):
+        return Trouble.REFUSED
+    return Trouble.UNAVAILABLE
+
+
+def is_connection_loss(error: BaseException) -> bool:
+    """Whether the connection is gone, so that the outcome of a COMMIT under way is unknown."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    state = sqlstate_of(error)
+    if state is not None:
+        return state.startswith(("08", "57P"))
+    return isinstance(error, CONNECTION_ERRORS) or "connection" in str(error).lower()
+
+
+def is_repeatable(error: BaseException) -> bool:
+    """Whether the transaction may simply be run again: a deadlock or a serialization failure."""
+    return sqlstate_of(error) in (SERIALIZATION_FAILURE, DEADLOCK_DETECTED)
+
+
+def is_database_error(error: BaseException) -> bool:
+    """Whether `error` came from a database, its driver or the way to it."""
+    return isinstance(error, SQLAlchemyError | OSError | TimeoutError) or sqlstate_of(error) is not None or (
+        type(error).__module__.startswith("asyncpg")
+    )
+
+
+def describe(error: BaseException) -> str:
+    """One line about `error` that holds no row's values and no password.
+
+    PostgreSQL puts values of the row into DETAIL and, for class 22, into the message itself: so neither is repeated.
+    """
+    state = sqlstate_of(error)
+    table, constraint = constraint_of(error)
+    if state is None:
+        root = getattr(error, "orig", None) or error
+        return f"not reachable ({type(root).__name__})"
+    text = _STATES.get(state) or _CLASSES.get(state[:2]) or "database error"
+    where = f" by {constraint}" if constraint else ""
+    column = getattr(getattr(getattr(error, "orig", None), "__cause__", None), "column_name", None)
+    where += f" in column {column}" if isinstance(column, str) else ""
+    where += f" of {table}" if table else ""
+    return f"{text}{where} (SQLSTATE {state})"
+
+
+def to_side_error(error: BaseException, side: Side, *, entity: str | None = None, key: str | None = None) -> SideError:
+    """`error` as the error type of `side`."""
+    if isinstance(error, SideError):
+        return error
+    return side_error(
+        side,
+        describe(error),
+        entity=entity,
+        key=key,
+        unavailable=classify(error) is Trouble.UNAVAILABLE,
+        sqlstate=sqlstate_of(error),
+    )
+
+
+_STATES = {
+    UNIQUE_VIOLATION: "unique value refused",
+    FOREIGN_KEY_VIOLATION: "foreign key refused",
+    "23502": "null refused",
+    "23514": "check refused",
+    "22001": "text too long",
+    "22003": "number out of range",
+    "22P02": "text is not a value of the column's type",
+    SERIALIZATION_FAILURE: "serialization failure",
+    DEADLOCK_DETECTED: "deadlock",
+    "55P03": "lock not available in time",
+    "57014": "statement cancelled or timed out",
+    "42501": "permission missing",
+    "42P01": "table missing",
+    "42703": "column missing",
+}
+_CLASSES = {
+    "08": "connection failed",
+    "22": "data refused",
+    "23": "constraint refused",
+    "28": "login refused",
+    "3D": "database missing",
+    "53": "out of resources",
+    "57": "server is shutting down or starting",
+    "P0": "refused by a trigger",
+}

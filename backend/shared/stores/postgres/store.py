@@ -1,0 +1,186 @@
+"""State of entities on PostgreSQL: read with its position, applied behind the guard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from backend.shared.domain.errors import FencedError
+from backend.shared.domain.mapping import EntityCatalog, EntityMapping, Projection
+from backend.shared.domain.phases import Direction
+from backend.shared.stores.postgres.names import CARRY_SETTING, EngineNames
+from backend.shared.stores.postgres.projection_sql import EntitySql, key_text, quoted
+from backend.shared.stores.protocol import Applied, Position, StateBatch
+
+
+@lru_cache(maxsize=1024)
+def entity_sql(entity: EntityMapping, direction: Direction) -> EntitySql:
+    """The compiled statements of an entity in one direction."""
+    return EntitySql(entity, entity.projections(direction))
+
+
+class PostgresStore:
+    """Reads and writes the state of one service's entities on a PostgreSQL side.
+
+    The caller owns connection and transaction. `apply` is meant for a transaction of its own: it takes the fence lock
+    of the target in share mode, gives up (`FencedError`) unless the target is closed and of the epoch named, moves the
+    guards in key order, and writes only keys whose guard moved. Doing it again, or late, changes nothing.
+    """
+
+    def __init__(self, names: EngineNames, catalog: EntityCatalog) -> None:
+        self.names = names
+        self.catalog = catalog
+
+    async def read_state(
+        self, connection: AsyncConnection, entity: EntityMapping, direction: Direction, *, keys: Sequence[str]
+    ) -> StateBatch:
+        """The state of `keys` on the source, in the target's shape, with the position of the snapshot that read it."""
+        return await self._read(connection, entity_sql(entity, direction).read_state, entity, direction, keys)
+
+    async def read_stored(
+        self, connection: AsyncConnection, entity: EntityMapping, direction: Direction, *, keys: Sequence[str]
+    ) -> StateBatch:
+        """What the target of `direction` itself holds of `keys`: mapped columns only."""
+        return await self._read(connection, entity_sql(entity, direction).read_stored, entity, direction, keys, raw=True)
+
+    async def _read(
+        self,
+        connection: AsyncConnection,
+        statement: str,
+        entity: EntityMapping,
+        direction: Direction,
+        keys: Sequence[str],
+        *,
+        raw: bool = False,
+    ) -> StateBatch:
+        ordered = tuple(sorted(set(keys)))
+        row = (await connection.exec_driver_sql(statement, (list(ordered),))).one()
+        rows, present = [], []
+        for number, projection in enumerate(entity.projections(direction)):
+            text, found = row[2 + 2 * number], frozenset(row[3 + 2 * number])
+            if projection.function and not raw:
+                text, found = through_function(entity, projection, text)
+            rows.append(text)
+            present.append(found)
+        return StateBatch(
+            entity=entity,
+            direction=direction,
+            keys=ordered,
+            position=Position(major=row.major, minor=row.minor),
+            rows=tuple(rows),
+            present=tuple(present),
+        )
+
+    async def apply(
+        self, connection: AsyncConnection, batches: Sequence[StateBatch], *, epoch: int
+    ) -> dict[str, Applied]:
+        """Write `batches`, one per entity, where their guards move forward; answers by entity name.
+
+        Everything in the caller's transaction. Raises `FencedError` before any row is touched when the target is open
+        or of another epoch, and whatever the database raises when it refuses a row.
+        """
+        ordered = sorted(batches, key=lambda batch: self.catalog.rank(batch.entity.name))
+        await self.enter(connection, ordered[0].direction, epoch=epoch)
+        moved = {batch.entity.name: await self.move_guards(connection, batch, epoch=epoch) for batch in ordered}
+        await self.write(connection, ordered, moved)
+        return {
+            batch.entity.name: Applied(
+                moved=moved[batch.entity.name], skipped=frozenset(batch.keys) - moved[batch.entity.name]
+            )
+            for batch in ordered
+        }
+
+    async def enter(self, connection: AsyncConnection, direction: Direction, *, epoch: int) -> None:
+        """Mark the transaction as a carry and take the fence lock of the target in share mode."""
+        await connection.exec_driver_sql(
+            f"SELECT pg_advisory_xact_lock_shared({self.names.fence_lock}), set_config('{CARRY_SETTING}', $1, true)",
+            (self.names.carry_mark(direction, epoch),),
+        )
+
+    async def move_guards(self, connection: AsyncConnection, batch: StateBatch, *, epoch: int) -> frozenset[str]:
+        """Move the guards of a batch to its position; answers the keys that moved.
+
+        The mark is read in this statement, later than the one that took the lock, so that it cannot be an old one.
+        """
+        row = (
+            await connection.exec_driver_sql(
+                self._move_guards,
+                (batch.entity.name, epoch, batch.position.major, batch.position.minor, list(batch.keys)),
+            )
+        ).one()
+        if not row.closed:
+            raise FencedError(
+                f"not closed in epoch {epoch}, so nothing may be carried to it",
+                side=batch.direction.target,
+                entity=batch.entity.name,
+                unavailable=True,
+            )
+        return frozenset(row.moved or ())
+
+    @property
+    def _move_guards(self) -> str:
+        return (
+            f"WITH mark AS MATERIALIZED (SELECT 1 FROM {self.names.mark} WHERE state = 'closed' AND epoch = $2::bigint), "
+            f"moved AS (INSERT INTO {self.names.guard} AS g (entity, key, epoch, major, minor) "
+            "SELECT $1::text, k, $2::bigint, $3::bigint, $4::bigint FROM unnest($5::text[]) AS k "
+            'WHERE EXISTS (SELECT 1 FROM mark) ORDER BY k COLLATE "C" '
+            "ON CONFLICT (entity, key) DO UPDATE "
+            "SET epoch = excluded.epoch, major = excluded.major, minor = excluded.minor "
+            "WHERE (g.epoch, g.major, g.minor) < (excluded.epoch, excluded.major, excluded.minor) RETURNING g.key) "
+            "SELECT EXISTS (SELECT 1 FROM mark) AS closed, (SELECT array_agg(key) FROM moved) AS moved"
+        )
+
+    async def lock_guards(self, connection: AsyncConnection, entity: EntityMapping, *, keys: Sequence[str]) -> None:
+        """Hold the guards of `keys` until the transaction ends, without moving them."""
+        await connection.exec_driver_sql(
+            f"INSERT INTO {self.names.guard} AS g (entity, key, epoch, major, minor) "
+            'SELECT $1::text, k, 0, 0, 0 FROM unnest($2::text[]) AS k ORDER BY k COLLATE "C" '
+            "ON CONFLICT (entity, key) DO UPDATE SET key = excluded.key",
+            (entity.name, sorted(set(keys))),
+        )
+
+    async def read_guards(
+        self, connection: AsyncConnection, entity: EntityMapping, *, keys: Sequence[str]
+    ) -> dict[str, tuple[int, Position]]:
+        """Epoch and position of the guards of `keys` that have one."""
+        rows = await connection.exec_driver_sql(
+            f"SELECT key, epoch, major, minor FROM {self.names.guard} WHERE entity = $1 AND key = ANY ($2::text[])",
+            (entity.name, list(keys)),
+        )
+        return {row.key: (row.epoch, Position(major=row.major, minor=row.minor)) for row in rows}
+
+    async def write(
+        self, connection: AsyncConnection, batches: Sequence[StateBatch], moved: Mapping[str, frozenset[str]]
+    ) -> None:
+        """Make the rows of the `moved` keys what the batches say: deletes children first, then upserts parents first."""
+        for batch in reversed(batches):
+            await self._delete(connection, batch, moved[batch.entity.name])
+        for batch in batches:
+            keys = moved[batch.entity.name]
+            statements = entity_sql(batch.entity, batch.direction).projections
+            for sql, rows, present in zip(statements, batch.rows, batch.present, strict=True):
+                if wanted := keys & present:
+                    await connection.exec_driver_sql(sql.upsert, (rows, sorted(wanted)))
+
+    @staticmethod
+    async def _delete(connection: AsyncConnection, batch: StateBatch, keys: frozenset[str]) -> None:
+        statements = entity_sql(batch.entity, batch.direction).projections
+        for sql, present in reversed(list(zip(statements, batch.present, strict=True))):
+            if gone := keys - present:
+                await connection.exec_driver_sql(sql.delete, (sorted(gone),))
+
+
+def through_function(entity: EntityMapping, projection: Projection, text: str) -> tuple[str, frozenset[str]]:
+    """Pass the rows of a projection through its Python function; answers the new rows and their keys."""
+    function = projection.function
+    if function is None:
+        raise AssertionError(f"{entity.name}: {projection.table.name} is mapped by SQL")
+    rows = [row for row in map(function, json.loads(text)) if row is not None]
+    keys = frozenset(json.dumps([row[name] for name in projection.key], ensure_ascii=False) for row in rows)
+    return json.dumps(rows, ensure_ascii=False), keys
+
+
+__all__ = ["PostgresStore", "entity_sql", "key_text", "quoted", "through_function"]

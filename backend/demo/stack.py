@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -32,9 +32,9 @@ class Stack:
     """Two clusters (legacy; services), a process per service and a relay per service.
 
     `folder` takes the logs, the key and what tells others about the stack; `data` the clusters, and it must be a place that
-    the servers' account can reach. Without `ports`, free ones are taken. `setup()` brings everything up step by step, each
-    of which can also be called alone; `stop()` ends what this object has started, and so does the end of this process, unless
-    `detach()` was called.
+    the servers' account can reach. Without `ports`, free ones are taken; without `members`, all services that are installed.
+    `setup()` brings everything up step by step, each of which can also be called alone; `stop()` ends what this object has
+    started, and so does the end of this process, unless `detach()` was called.
 
     `legacy` and `services` are the clusters; `processes` holds the services by name and the relays as `NAME-relay`; `env` is
     what `stack.env` says.
@@ -47,12 +47,13 @@ class Stack:
         data: Path,
         ports: Mapping[str, int] | None = None,
         phase: str = FIRST_PHASE,
+        members: Sequence[RegisteredService] | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.folder = folder
         self.logs = folder / "logs"
         self.data = data
-        self.members = registered_services()
+        self.members = tuple(registered_services() if members is None else members)
         self.processes: dict[str, ServiceProcess] = {}
         self.env: dict[str, str] = {}
         self._ports = dict(ports) if ports is not None else {}
@@ -274,7 +275,8 @@ class Stack:
         key = self.folder / "signing_key.pem"
         steps.write_signing_key(key)
         self.env["AUTH_SIGNING_KEY_FILE"] = str(key)
-        self.env["AUTH_JWKS_URL"] = f"{self.env['AUTH_URL']}/.well-known/jwks.json"
+        if "AUTH_URL" in self.env:
+            self.env["AUTH_JWKS_URL"] = f"{self.env['AUTH_URL']}/.well-known/jwks.json"
         self.env["TANDEM_ADMIN_EMAIL"] = ADMIN_EMAIL
         self.env["TANDEM_ADMIN_PASSWORD"] = self._admin_password()
 

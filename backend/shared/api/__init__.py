@@ -1,0 +1,1 @@
+"""The HTTP edge that every service shares: application, problem details, security, pagination, `/dual-write`."""

@@ -1,0 +1,343 @@
+"""The `/dual-write` routes: closed to all but operators, and no more than a door to the manager."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from backend.shared.api.admin_protocol import DualWriteAdmin
+from backend.shared.api.application import build_app
+from backend.shared.api.router import ConfigPatch, dual_write_router
+from backend.shared.api.tokens import Role, TokenIssuer, TokenVerifier, generate_signing_key
+from backend.shared.domain.errors import ConflictError, LegacySideError, NotFoundError
+from backend.shared.domain.phases import Phase, Side
+from backend.shared.observability.admin_views import (
+    ConfigView,
+    FailureView,
+    FieldDifferenceView,
+    HealthView,
+    OperationTestView,
+    PhaseChangeView,
+    PoolView,
+    SettingValue,
+    SideHealthView,
+    StatusView,
+    ValidationView,
+)
+from backend.shared.observability.labels import BreakerState, Verdict
+from backend.shared.observability.metrics import Metrics
+from backend.shared.observability.metrics_snapshot import MetricsSnapshot
+
+ISSUER = TokenIssuer(generate_signing_key())
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def _failure(number: int) -> FailureView:
+    return FailureView(
+        id=number,
+        service="cart",
+        entity="cart",
+        key=str(number),
+        direction="to_legacy",
+        state="failed",
+        attempts=3,
+        error="value too long",
+        first_failed_at=NOW,
+        last_failed_at=NOW,
+    )
+
+
+class _Manager:
+    """Answers from memory, and remembers what it was asked."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self.asked: list[tuple[str, Any]] = []
+        self.failures = [_failure(number) for number in range(1, 6)]
+        self.down = False
+
+    async def status(self) -> StatusView:
+        if self.down:
+            raise LegacySideError("gone", unavailable=True)
+        return StatusView(
+            service="cart",
+            phase=Phase.DUALWRITE,
+            epoch=1,
+            authoritative=Side.LEGACY,
+            secondary=Side.NEW,
+            dual_write_enabled=True,
+            relay_running=True,
+            lag_seconds=0.5,
+            journal_rows=2,
+            failures_open=0,
+            entities=("cart",),
+            settings={"batch_size": 100, "retry_delay": 5.0, "enabled": True, "phase": None},
+        )
+
+    async def health(self) -> HealthView:
+        pool = PoolView(size_count=10, in_use_count=1, waiting_count=0)
+        side = SideHealthView(
+            side=Side.LEGACY, ok=True, breaker=BreakerState.CLOSED, latency_seconds=0.001, pool=pool
+        )
+        return HealthView(service="cart", ok=True, sides=(side,), relay_running=True)
+
+    def metrics_snapshot(self) -> MetricsSnapshot:
+        return self._metrics.snapshot("cart")
+
+    async def validate_key(self, key: str, *, entity: str | None, show_values: bool) -> ValidationView:
+        self.asked.append(("validate", (key, entity, show_values)))
+        if entity == "ghost":
+            raise NotFoundError("no entity ghost")
+        return ValidationView(
+            service="cart",
+            entity=entity or "cart",
+            key=key,
+            verdict=Verdict.DIFFERENT,
+            in_legacy=True,
+            in_new=True,
+            differences=(FieldDifferenceView(field="status"),),
+        )
+
+    async def test_operation(self) -> OperationTestView:
+        return OperationTestView(
+            service="cart",
+            entity="cart",
+            success=True,
+            new_db_success=True,
+            legacy_db_success=True,
+            sync_validated=True,
+            cleaned_up=True,
+            duration_seconds=0.1,
+        )
+
+    async def list_failures(
+        self, *, limit: int, after_id: int | None = None, entity: str | None = None
+    ) -> Sequence[FailureView]:
+        return [failure for failure in self.failures if failure.id > (after_id or 0)][:limit]
+
+    async def retry_failure(self, failure_id: int) -> FailureView:
+        if failure_id > 5:
+            raise NotFoundError(f"no failure {failure_id}")
+        return _failure(failure_id)
+
+    async def change_config(self, changes: Mapping[str, SettingValue]) -> ConfigView:
+        self.asked.append(("config", dict(changes)))
+        return ConfigView(service="cart", settings=changes, changed=tuple(changes))
+
+    async def change_phase(self, to: Phase, *, dry_run: bool) -> PhaseChangeView:
+        if to is Phase.COMPLETE:
+            raise ConflictError("only one step at a time")
+        return PhaseChangeView(
+            service="cart",
+            from_phase=Phase.DUALWRITE,
+            to_phase=to,
+            dry_run=dry_run,
+            changed=not dry_run,
+            epoch=1,
+            steps=("close legacy",),
+        )
+
+
+@pytest.fixture
+def manager() -> _Manager:
+    metrics = Metrics(CollectorRegistry())
+    metrics.declare("cart", operations=("create_cart",))
+    metrics.operation_finished(
+        service="cart", operation="create_cart", side=Side.NEW, outcome="succeeded", seconds=0.01
+    )
+    return _Manager(metrics)
+
+
+@pytest.fixture
+def app(manager: _Manager) -> FastAPI:
+    def get_manager() -> DualWriteAdmin:
+        return manager
+
+    return build_app(
+        "cart",
+        version="1",
+        metrics=Metrics(CollectorRegistry()),
+        routers=[dual_write_router(get_manager)],
+        token_verifier=TokenVerifier(ISSUER.key_source()),
+    )
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    headers = {"Authorization": f"Bearer {ISSUER.issue('1', role=Role.ADMIN)}"}
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=app), base_url="http://test/dual-write", headers=headers
+    ) as made:
+        yield made
+
+
+ROUTES: list[tuple[str, str, Any]] = [
+    ("GET", "/status", None),
+    ("GET", "/health", None),
+    ("GET", "/metrics", None),
+    ("POST", "/validate-sync/7", None),
+    ("POST", "/test-operation", None),
+    ("GET", "/failures", None),
+    ("POST", "/failures/1/retry", None),
+    ("PATCH", "/config", {"batch_size": 50}),
+    ("POST", "/phase", {"to": "shadow"}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), ROUTES)
+async def test_every_route_is_for_operators_only(
+    app: FastAPI, client: httpx.AsyncClient, method: str, path: str, body: Any
+) -> None:
+    assert (await client.request(method, path, json=body)).status_code == 200
+    service = {"Authorization": f"Bearer {ISSUER.service_token('auth')}"}
+    assert (await client.request(method, path, json=body, headers=service)).status_code == 200
+    user = {"Authorization": f"Bearer {ISSUER.issue('1', role=Role.USER)}"}
+    assert (await client.request(method, path, json=body, headers=user)).status_code == 403
+    del client.headers["Authorization"]
+    assert (await client.request(method, path, json=body)).status_code == 401
+    app.state.token_verifier = None
+    assert (await client.request(method, path, json=body)).status_code == 503
+
+
+def test_no_route_is_left_out_above(app: FastAPI) -> None:
+    declared = {
+        (method.upper(), path)
+        for path, item in app.openapi()["paths"].items()
+        for method in item
+        if path.startswith("/dual-write")
+    }
+    assert len(declared) == len(ROUTES)
+    for path, item in app.openapi()["paths"].items():
+        if path.startswith("/dual-write"):
+            assert all(operation["security"] == [{"bearer": []}] for operation in item.values())
+
+
+async def test_status_and_health(client: httpx.AsyncClient) -> None:
+    status = (await client.get("/status")).json()
+    assert status["phase"] == "dualwrite"
+    assert status["settings"] == {"batch_size": 100, "retry_delay": 5.0, "enabled": True, "phase": None}
+    health = (await client.get("/health")).json()
+    assert health["sides"][0]["pool"] == {"size_count": 10, "in_use_count": 1, "waiting_count": 0}
+
+
+async def test_a_side_that_is_down_is_a_503(client: httpx.AsyncClient, manager: _Manager) -> None:
+    manager.down = True
+    response = await client.get("/status")
+    assert response.status_code == 503
+    assert response.json()["type"] == "urn:tandem:problem:side-unavailable"
+
+
+async def test_metrics_are_those_of_prometheus_as_json(client: httpx.AsyncClient, manager: _Manager) -> None:
+    said = (await client.get("/metrics")).json()
+    assert said == json.loads(json.dumps(manager.metrics_snapshot().to_dict()))
+    assert said["latency"]["new"]["count"] == 1
+
+
+async def test_validate(client: httpx.AsyncClient, manager: _Manager) -> None:
+    said = (
+        await client.post("/validate-sync/a%2Cb", params={"entity": "cart", "show_values": "true"})
+    ).json()
+    assert said["verdict"] == "different"
+    assert said["differences"] == [{"field": "status", "legacy": None, "new": None}]
+    assert manager.asked == [("validate", ("a,b", "cart", True))]
+
+
+@pytest.mark.parametrize(
+    ("path", "params", "status"),
+    [
+        ("/validate-sync/7", {"entity": "ghost"}, 404),
+        ("/validate-sync/7", {"entity": "Robert'); DROP"}, 422),
+        ("/validate-sync/%00", {}, 422),
+        ("/validate-sync/" + "x" * 201, {}, 422),
+        ("/validate-sync/7", {"show_values": "maybe"}, 422),
+        ("/failures/6/retry", {}, 404),
+        ("/failures/0/retry", {}, 422),
+        ("/failures/x/retry", {}, 422),
+        ("/failures/9223372036854775808/retry", {}, 422),
+    ],
+)
+async def test_bad_requests(
+    client: httpx.AsyncClient, path: str, params: dict[str, str], status: int
+) -> None:
+    response = await client.post(path, params=params)
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+async def test_failures_come_in_pages(client: httpx.AsyncClient) -> None:
+    seen: list[int] = []
+    params: dict[str, str] = {"limit": "2"}
+    while True:
+        page = (await client.get("/failures", params=params)).json()
+        seen += [failure["id"] for failure in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        params["cursor"] = page["next_cursor"]
+    assert seen == [1, 2, 3, 4, 5]
+
+
+async def test_only_the_settings_named_are_changed(client: httpx.AsyncClient, manager: _Manager) -> None:
+    assert (await client.patch("/config", json={"retry_delay": 1.5, "log_all": True})).status_code == 200
+    assert manager.asked == [("config", {"retry_delay": 1.5, "log_all": True})]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        None,
+        {"batch_size": None},
+        {"batch_size": 0},
+        {"batch_size": 10**30},
+        {"retry_delay": -1},
+        {"sync_interval": 0},
+        {"phase": "complete"},
+        {"DATABASE_URL": "postgresql://u:hunter2@h/d"},
+        {"enabled": "perhaps"},
+        {"enabled": 0},
+        {"batch_size": "50"},
+        {"batch_size": True},
+        {"retry_delay": "1"},
+    ],
+)
+async def test_bad_settings_are_refused_and_nothing_is_changed(
+    client: httpx.AsyncClient, manager: _Manager, body: Any
+) -> None:
+    response = await client.patch("/config", json=body)
+    assert response.status_code == 422
+    assert "hunter2" not in response.text
+    assert manager.asked == []
+
+
+@pytest.mark.parametrize("literal", ["NaN", "Infinity", "1e400"])
+async def test_a_setting_is_a_finite_number(
+    client: httpx.AsyncClient, manager: _Manager, literal: str
+) -> None:
+    response = await client.patch(
+        "/config", content=f'{{"retry_delay": {literal}}}', headers={"Content-Type": "application/json"}
+    )
+    assert response.status_code == 422
+    assert manager.asked == []
+
+
+async def test_phase(client: httpx.AsyncClient) -> None:
+    said = (await client.post("/phase", json={"to": "shadow", "dry_run": True})).json()
+    assert said["changed"] is False
+    assert said["steps"] == ["close legacy"]
+    assert (await client.post("/phase", json={"to": "complete"})).status_code == 409
+    assert (await client.post("/phase", json={"to": "sideways"})).status_code == 422
+    assert (await client.post("/phase", json={"to": "shadow", "force": True})).status_code == 422
+
+
+def test_the_patch_tells_no_defaults() -> None:
+    schema = ConfigPatch.model_json_schema()
+    assert schema["minProperties"] == 1
+    assert not any("default" in setting for setting in schema["properties"].values())
+    assert "required" not in schema

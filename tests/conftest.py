@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-import psutil
 import pytest
 
 from backend.shared.testing.clusters import Cluster, Databases
-from backend.shared.testing.programs import scratch_directory
+from backend.shared.testing.programs import remove_left_overs, scratch_directory
+
+
+pytest_plugins = ["tests.support.fixtures"]
 
 
 class MakeDatabase(Protocol):
@@ -34,9 +36,7 @@ def worker_directory() -> Iterator[Path]:
     """A folder of this worker alone, with which the server's account can work."""
     folder = scratch_directory() / "tests"
     folder.mkdir(mode=0o711, exist_ok=True)
-    for left_over in folder.iterdir():
-        if not psutil.pid_exists(int(left_over.name)):  # of a run that was killed
-            shutil.rmtree(left_over, ignore_errors=True)
+    remove_left_overs(folder)  # of runs that were killed
     own = folder / str(os.getpid())
     own.mkdir(mode=0o711)
     yield own

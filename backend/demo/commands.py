@@ -13,7 +13,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from backend.shared.testing.programs import REPOSITORY, FileLock, scratch_directory, state_directory
+from backend.shared.testing.programs import (
+    REPOSITORY,
+    FileLock,
+    remove_left_overs,
+    scratch_directory,
+    state_directory,
+)
 
 from .record import StackRecord
 from .stack import Stack, default_ports
@@ -54,9 +60,10 @@ def down(*, remove: Remove = False) -> None:
         if remove:
             stack.remove()
             # Only what is ours by name: the folder may be one that the user has chosen.
-            for name in ("up", "programs", "tests"):
+            for name in ("up", "programs"):
                 shutil.rmtree(state_directory() / name, ignore_errors=True)
-                shutil.rmtree(scratch_directory() / name, ignore_errors=True)
+            for folder in (state_directory(), scratch_directory()):
+                remove_left_overs(folder / "tests")
     console.print("stopped" if found else "nothing was running")
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from backend.shared.domain.errors import ConfigurationError
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -80,6 +82,13 @@ def scratch_directory() -> Path:
     except OSError:
         has_room = False
     return _folder_of_this_clone(_MEMORY) if has_room else state_directory()
+
+
+def remove_left_overs(folder: Path) -> None:
+    """Delete the folders in `folder` that are named for a process which has ended."""
+    for path in folder.glob("[0-9]*"):
+        if not psutil.pid_exists(int(path.name)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _folder_of_this_clone(base: Path) -> Path:

@@ -15,7 +15,6 @@ import pytest
 from backend.shared.testing.clusters import Cluster, Databases
 from backend.shared.testing.programs import remove_left_overs, scratch_directory
 
-
 pytest_plugins = ["tests.support.fixtures"]
 
 

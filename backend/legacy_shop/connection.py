@@ -47,17 +47,10 @@ async def open_connection(dsn: str, *, application_name: str) -> Any:
             timeout=CONNECT_TIMEOUT_SECONDS,
             server_settings={"application_name": application_name},
         )
-    except (*LOST, asyncpg.PostgresError, ValueError) as error:
-        raise LoadError(f"cannot connect to the legacy database: {_without(address, error)}") from error
-
-
-def _without(address: str, error: BaseException) -> str:
-    """The error's line, unless it repeats (a part of) the address, which may hold a password."""
-    text = one_line(error)
-    credentials = address.partition("://")[2].rpartition("@")[0]
-    password = credentials.partition(":")[2]
-    leaks = bool(password) and password in text
-    return type(error).__name__ if leaks or "://" in text else text
+    except ValueError as error:  # its text may quote what stands in the address
+        raise LoadError("the address of the legacy database is malformed") from error
+    except (*LOST, asyncpg.PostgresError) as error:
+        raise LoadError(f"cannot connect to the legacy database: {one_line(error)}") from error
 
 
 @asynccontextmanager

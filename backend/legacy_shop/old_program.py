@@ -25,8 +25,9 @@ import asyncpg
 from backend.legacy_shop.connection import LOST, one_line, open_connection
 from backend.legacy_shop.errors import LoadError
 from backend.legacy_shop.old_operations import RECIPES, Change, Desk, choose
+from backend.legacy_shop.old_settlement import has_committed
 from backend.legacy_shop.old_targets import Targets, find_targets
-from backend.legacy_shop.old_writes import Operation, OldWrite
+from backend.legacy_shop.old_writes import OldWrite, Operation
 
 __all__ = ["OldProgram", "OldProgramResult", "OldWrite", "Operation", "main"]
 
@@ -189,6 +190,8 @@ class OldProgram:
             try:
                 changes = await RECIPES[operation].run(desk)
                 xid = await self._connection.fetchval("SELECT pg_current_xact_id_if_assigned()::text")
+            except LOST:
+                raise
             except asyncpg.PostgresError:
                 await transaction.rollback()
                 raise
@@ -248,28 +251,28 @@ class OldProgram:
             return
 
     async def _settled(self) -> list[OldWrite]:
-        """Ask the server how the transaction in doubt ended; the connection that began it may outlive its client."""
-        while self._doubt is not None:
-            status = await self._connection.fetchval(
-                "SELECT pg_xact_status($1::text::xid8)", self._doubt.xid, timeout=STATEMENT_TIMEOUT_SECONDS
-            )
-            if status == "committed":
-                return self._acknowledge()
-            if status == "in progress":
-                await asyncio.sleep(self._reconnect_delay_seconds)
-                continue
-            self._doubt = None
+        """Ask the server how the transaction in doubt ended."""
+        doubt = self._doubt
+        if doubt is not None and await has_committed(
+            self._connection,
+            xid=doubt.xid,
+            changes=doubt.changes,
+            poll_seconds=self._reconnect_delay_seconds,
+        ):
+            return self._acknowledge()
+        self._doubt = None
         return []
 
     async def _last_question(self, on_write: Callable[[OldWrite], None]) -> tuple[OldWrite, ...]:
         """Settle a doubt that is left at the end, for a few seconds; what stays open is given back."""
-        if self._doubt is None:
-            return ()
-        never = asyncio.Event()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_QUESTION_SECONDS):
-                await self._come_back(never, on_write=on_write)
-        return tuple(self._told(self._doubt)) if self._doubt is not None else ()
+        if self._doubt is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_QUESTION_SECONDS):
+                    await self._come_back(asyncio.Event(), on_write=on_write)
+        return self._still_in_doubt()
+
+    def _still_in_doubt(self) -> tuple[OldWrite, ...]:
+        return () if self._doubt is None else tuple(self._told(self._doubt))
 
 
 async def _pause(stop: asyncio.Event, *, seconds: float) -> None:

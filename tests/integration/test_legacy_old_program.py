@@ -34,7 +34,7 @@ async def build(url: str) -> None:
 
 @pytest.fixture(scope="session")
 def template(legacy_cluster: Cluster, make_template: MakeTemplate) -> str:
-    return make_template(legacy_cluster, "legacy_shop_small", build)
+    return make_template(legacy_cluster, "legacy_shop_of_1200_lines", build)
 
 
 @pytest.fixture

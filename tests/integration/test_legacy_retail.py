@@ -89,7 +89,7 @@ DIRT = {
 
 @pytest.fixture(scope="session")
 def template(legacy_cluster: Cluster, make_template: MakeTemplate) -> str:
-    return make_template(legacy_cluster, "legacy_shop", create_schema)
+    return make_template(legacy_cluster, "legacy_tables_empty", create_schema)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ SMALL = ShopSize(products=300, categories=40, users=200, carts=400, lines=1_500,
 
 @pytest.fixture(scope="session")
 def template(legacy_cluster: Cluster, make_template: MakeTemplate) -> str:
-    return make_template(legacy_cluster, "legacy_shop", create_schema)
+    return make_template(legacy_cluster, "legacy_tables_empty", create_schema)
 
 
 @pytest.fixture

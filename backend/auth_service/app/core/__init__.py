@@ -1,0 +1,1 @@
+"""Settings, and the manager that keeps the service's two databases the same."""

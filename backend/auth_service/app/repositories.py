@@ -1,0 +1,252 @@
+"""All SQL of the service. What concerns users runs on whichever side is authoritative, through the new side's shape."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import FromClause, Select, case, delete, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backend.shared import UnitOfWork
+
+from .entities import NewUser, Profile, ProfileChanges, User, UserRole
+from .legacy import USER
+from .models import refresh_tokens, user_profiles, users
+
+_PROFILE_COLUMNS = tuple(column.name for column in user_profiles.c if column.name != "user_id")
+_EXPIRED_TOKENS_PER_SWEEP = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserFilter:
+    """Which users to list; None asks for all."""
+
+    email: str | None = None
+    text: str | None = None
+    role: UserRole | None = None
+    is_active: bool | None = None
+
+
+class UserRepository:
+    """Users of the side that a unit of work runs on."""
+
+    def __init__(self, uow: UnitOfWork) -> None:
+        self._uow = uow
+        self._users = uow.shape(users)
+        self._profiles = uow.shape(user_profiles)
+
+    async def find(self, user_id: str, *, for_update: bool = False) -> User | None:
+        """The user, if there is one; `for_update` holds her row until the unit ends."""
+        if for_update and not await self._uow.lock(USER.name, (user_id,)):
+            return None
+        found = await self._uow.rows(self._select().where(self._users.c.id == user_id))
+        return _user(found[0]) if found else None
+
+    async def find_by_email(self, email: str) -> User | None:
+        """The user of this address as typed; else the only one whose address differs by letter case alone."""
+        exact = self._users.c.email == email
+        query = (
+            self._select()
+            .where(func.lower(self._users.c.email) == func.lower(email))
+            .order_by(case((exact, 0), else_=1), self._users.c.id)
+            .limit(2)
+        )
+        found = [_user(row) for row in await self._uow.rows(query)]
+        if len(found) > 1 and found[0].email != email:
+            return None  # twins of an old program's making: neither is meant more than the other
+        return found[0] if found else None
+
+    async def is_taken(self, email: str) -> bool:
+        """Whether an address is in use, in any letter case. From here on nobody else can take it until the unit ends."""
+        lock = func.pg_advisory_xact_lock(func.hashtextextended(func.lower(f"tandem auth e-mail {email}"), 0))
+        await self._uow.execute(select(lock))
+        # A statement of its own, so that it sees what the one before us in the queue has committed.
+        query = select(self._users.c.id).where(func.lower(self._users.c.email) == func.lower(email)).limit(1)
+        return bool(await self._uow.rows(query))
+
+    async def list(self, wanted: UserFilter, *, after_id: str | None, limit: int) -> Sequence[User]:
+        """Up to `limit` users with ids above `after_id`, by rising id."""
+        query = self._filtered(self._select(), wanted).order_by(self._users.c.id).limit(limit)
+        if after_id is not None:
+            query = query.where(self._users.c.id > after_id)
+        return [_user(row) for row in await self._uow.rows(query)]
+
+    async def add(self, user: NewUser, *, now: datetime) -> User:
+        """Insert a user; her id is made here if she has none."""
+        user_id = user.id or f"u{uuid.uuid4().hex}"
+        values = {
+            users.c.id: user_id,
+            users.c.email: user.email,
+            users.c.password_hash: user.password_hash,
+            users.c.role: user.role.value,
+            users.c.is_active: user.is_active,
+            users.c.created_at: now,
+            users.c.updated_at: None,
+        }
+        values |= {user_profiles.c[name]: getattr(user.profile, name) for name in _PROFILE_COLUMNS}
+        await self._uow.insert(USER.name, values)
+        return User(
+            id=user_id,
+            email=user.email,
+            password_hash=user.password_hash,
+            role=user.role,
+            is_active=user.is_active,
+            created_at=now,
+            updated_at=None,
+            profile=user.profile,
+        )
+
+    async def change_profile(self, user_id: str, changes: ProfileChanges, *, now: datetime) -> None:
+        """Change what `changes` names."""
+        values: dict[Any, Any] = {user_profiles.c[name]: value for name, value in changes.items()}
+        await self._uow.update(USER.name, (user_id,), {**values, users.c.updated_at: now})
+
+    async def change_password(self, user_id: str, password_hash: str, *, now: datetime) -> None:
+        """Put another hash in the place of the present one."""
+        await self._uow.update(
+            USER.name, (user_id,), {users.c.password_hash: password_hash, users.c.updated_at: now}
+        )
+
+    async def change_state(self, user_id: str, *, is_active: bool, now: datetime) -> None:
+        """Activate or deactivate a user."""
+        await self._uow.update(USER.name, (user_id,), {users.c.is_active: is_active, users.c.updated_at: now})
+
+    async def change_role(self, user_id: str, role: UserRole, *, now: datetime) -> None:
+        """Give a user another role."""
+        await self._uow.update(USER.name, (user_id,), {users.c.role: role.value, users.c.updated_at: now})
+
+    def _select(self) -> Select[Any]:
+        profile = [self._profiles.c[name] for name in _PROFILE_COLUMNS]
+        return select(self._users, *profile).select_from(
+            self._users.outerjoin(self._profiles, self._profiles.c.user_id == self._users.c.id)
+        )
+
+    def _filtered(self, query: Select[Any], wanted: UserFilter) -> Select[Any]:
+        found: FromClause = self._users
+        if wanted.email is not None:
+            query = query.where(func.lower(found.c.email) == func.lower(wanted.email))
+        if wanted.text is not None:
+            fields = (found.c.email, self._profiles.c.first_name, self._profiles.c.last_name)
+            query = query.where(or_(*(item.icontains(wanted.text, autoescape=True) for item in fields)))
+        if wanted.role is not None:
+            query = query.where(found.c.role == wanted.role.value)
+        if wanted.is_active is not None:
+            query = query.where(found.c.is_active.is_(wanted.is_active))
+        return query
+
+
+def _user(row: dict[str, Any]) -> User:
+    """A row as an entity. A role or flag that legacy holds and nobody understands opens nothing."""
+    profile = {name: row[name] for name in _PROFILE_COLUMNS}
+    return User(
+        id=row["id"],
+        email=row["email"],
+        password_hash=row["password_hash"],
+        role=UserRole(row["role"] or UserRole.USER),
+        is_active=bool(row["is_active"]),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        profile=Profile(**profile | {"newsletter": bool(profile["newsletter"])}),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRefreshToken:
+    """What is known of a refresh token."""
+
+    id: int
+    family_id: uuid.UUID
+    user_id: str
+    credential: str
+    expires_at: datetime
+    used_at: datetime | None
+    revoked_at: datetime | None
+
+
+class RefreshTokenRepository:
+    """Refresh tokens, kept on the new side alone. The caller owns the session and its transaction."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def find(self, token_hash: str) -> StoredRefreshToken | None:
+        """The token of this hash, in whatever state."""
+        row = (
+            (
+                await self._session.execute(
+                    select(
+                        *(refresh_tokens.c[name] for name in StoredRefreshToken.__dataclass_fields__)
+                    ).where(refresh_tokens.c.token_hash == token_hash)
+                )
+            )
+            .mappings()
+            .first()
+        )
+        return StoredRefreshToken(**row) if row is not None else None
+
+    async def add(
+        self,
+        token_hash: str,
+        *,
+        family_id: uuid.UUID,
+        user_id: str,
+        credential: str,
+        issued_at: datetime,
+        expires_at: datetime,
+    ) -> None:
+        """Remember a token that is being given out."""
+        await self._session.execute(
+            insert(refresh_tokens).values(
+                token_hash=token_hash,
+                family_id=family_id,
+                user_id=user_id,
+                credential=credential,
+                issued_at=issued_at,
+                expires_at=expires_at,
+            )
+        )
+
+    async def use(self, token_id: int, *, now: datetime) -> bool:
+        """Mark a token as exchanged; False if it no longer can be. Of several callers at once, one gets True."""
+        found = await self._session.execute(
+            update(refresh_tokens)
+            .where(
+                refresh_tokens.c.id == token_id,
+                refresh_tokens.c.used_at.is_(None),
+                refresh_tokens.c.revoked_at.is_(None),
+                refresh_tokens.c.expires_at > now,
+            )
+            .values(used_at=now)
+            .returning(refresh_tokens.c.id)
+        )
+        return found.first() is not None
+
+    async def revoke_family(self, family_id: uuid.UUID, *, now: datetime) -> None:
+        """End every token that descends from one log-in."""
+        await self._revoke(refresh_tokens.c.family_id == family_id, now=now)
+
+    async def revoke_user(self, user_id: str, *, now: datetime) -> None:
+        """End every token of a user."""
+        await self._revoke(refresh_tokens.c.user_id == user_id, now=now)
+
+    async def remove_expired(self, *, now: datetime) -> None:
+        """Remove some of the tokens that expired, whoever's they are. Never waits for another who does the same."""
+        expired = (
+            select(refresh_tokens.c.id)
+            .where(refresh_tokens.c.expires_at < now)
+            .order_by(refresh_tokens.c.expires_at)
+            .limit(_EXPIRED_TOKENS_PER_SWEEP)
+            .with_for_update(skip_locked=True)
+        )
+        await self._session.execute(delete(refresh_tokens).where(refresh_tokens.c.id.in_(expired)))
+
+    async def _revoke(self, condition: Any, *, now: datetime) -> None:
+        await self._session.execute(
+            update(refresh_tokens)
+            .where(condition, refresh_tokens.c.revoked_at.is_(None))
+            .values(revoked_at=now)
+        )

@@ -1,0 +1,1 @@
+"""Routes, thin: what comes in, the use case, what goes out."""

@@ -1,0 +1,1 @@
+"""Use cases; each writes in one unit of work."""

@@ -1,0 +1,1 @@
+"""Products, their stock, and the categories they stand in."""

@@ -1,0 +1,83 @@
+"""The tables of the service's own database."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Numeric,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+)
+
+METADATA = MetaData()
+
+# The names of a parent's children are unique, those of the roots too. Deferrable, so that two may swap their names; and
+# the parent's row may come later in the same transaction.
+categories = Table(
+    "categories",
+    METADATA,
+    Column("id", Integer, Identity(always=False), primary_key=True),
+    Column(
+        "parent_id",
+        Integer,
+        ForeignKey("categories.id", name="categories_parent_id_fkey", deferrable=True, initially="IMMEDIATE"),
+    ),
+    Column("name", Text, nullable=False),
+    UniqueConstraint(
+        "parent_id",
+        "name",
+        name="categories_parent_id_name_key",
+        deferrable=True,
+        initially="IMMEDIATE",
+        postgresql_nulls_not_distinct=True,
+    ),
+)
+
+# `name` may be NULL, empty or padded, and `price` below zero: history is kept as it is, only the API is strict.
+products = Table(
+    "products",
+    METADATA,
+    Column("id", Integer, Identity(always=False), primary_key=True),
+    Column("sku", Text, nullable=False),
+    Column("name", Text),
+    Column("price", Numeric(12, 2), nullable=False),
+    Column(
+        "category_id",
+        Integer,
+        ForeignKey("categories.id", name="products_category_id_fkey", deferrable=True, initially="IMMEDIATE"),
+    ),
+    Column("is_active", Boolean, nullable=False, default=True),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("updated_at", DateTime(timezone=True)),
+    UniqueConstraint("sku", name="products_sku_key", deferrable=True, initially="IMMEDIATE"),
+)
+
+# Apart from `products`, because stock changes with every sale and the rest hardly ever.
+product_stock = Table(
+    "product_stock",
+    METADATA,
+    Column(
+        "product_id",
+        Integer,
+        ForeignKey("products.id", name="product_stock_product_id_fkey", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("quantity", Integer, nullable=False, default=0),
+)
+
+NAME_ORDER = func.coalesce(products.c.name, "").collate("C")
+"""How products are sorted by name: the same on every server, whatever its locale."""
+
+Index("products_category_id_idx", products.c.category_id)
+Index("products_price_id_idx", products.c.price, products.c.id)
+Index("products_name_id_idx", func.coalesce(products.c.name, "").collate("C"), products.c.id)

@@ -1,0 +1,207 @@
+"""All SQL of the service, written against the shape of its own tables, whichever side a unit runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    FromClause,
+    Numeric,
+    Select,
+    Text,
+    func,
+    literal,
+    select,
+    tuple_,
+)
+from sqlalchemy.types import TypeEngine
+
+from backend.shared import UnitOfWork
+
+from .category_tree import CategoryRow, CategoryTree
+from .entities import NewProduct, Product, ProductChanges, ProductFilter, ProductSort
+from .models import categories, product_stock, products
+
+SortKey = tuple[Any, ...]
+_WRITERS_LOCK = func.hashtextextended("product_service.category_writers", 0, type_=BigInteger)
+
+
+class ProductRepository:
+    """Products with their stock."""
+
+    def __init__(self, work: UnitOfWork) -> None:
+        self._work = work
+        self._products = work.shape(products)
+        self._stock = work.shape(product_stock)
+
+    async def get(self, product_id: int) -> Product | None:
+        rows = await self._work.rows(self._query().where(self._products.c.id == product_id))
+        return Product(**rows[0]) if rows else None
+
+    async def get_many(self, product_ids: Sequence[int]) -> list[Product]:
+        """Those of `product_ids` that exist, by rising id."""
+        query = self._query().where(self._products.c.id.in_(product_ids)).order_by(self._products.c.id)
+        return [Product(**row) for row in await self._work.rows(query)]
+
+    async def lock(self, product_id: int) -> Product | None:
+        """The product as it is once nobody else changes it, and until this unit ends."""
+        if not await self._work.lock("product", (product_id,)):
+            return None
+        return await self.get(product_id)
+
+    async def id_of_sku(self, sku: str) -> int | None:
+        rows = await self._work.rows(select(self._products.c.id).where(self._products.c.sku == sku))
+        return rows[0]["id"] if rows else None
+
+    async def insert(self, new: NewProduct) -> int:
+        """Insert a product; answers its id."""
+        values = {
+            products.c.sku: new.sku,
+            products.c.name: new.name,
+            products.c.price: new.price,
+            products.c.category_id: new.category_id,
+            products.c.is_active: new.is_active,
+            products.c.created_at: datetime.now(UTC),
+            product_stock.c.quantity: new.quantity,
+        }
+        (product_id,) = await self._work.insert("product", values)
+        return int(product_id)
+
+    async def update(self, product_id: int, changes: ProductChanges) -> None:
+        await self._change(product_id, {products.c[name]: value for name, value in changes.named().items()})
+
+    async def set_active(self, product_id: int, *, is_active: bool) -> None:
+        await self._change(product_id, {products.c.is_active: is_active})
+
+    async def set_quantity(self, product_id: int, quantity: int) -> None:
+        """The stock alone: `updated_at` tells of the product itself."""
+        await self._work.update("product", (product_id,), {product_stock.c.quantity: quantity})
+
+    async def count_in_category(self, category_id: int) -> int:
+        query = select(func.count()).select_from(self._products)
+        rows = await self._work.rows(query.where(self._products.c.category_id == category_id))
+        return int(rows[0]["count_1"])
+
+    async def search(
+        self, wanted: ProductFilter, *, sort: ProductSort, after: SortKey | None, limit: int
+    ) -> list[Product]:
+        """Up to `limit` products in order of `sort`, past the one with the sort key `after`."""
+        order = self._order(sort)
+        query = self._query().where(*self._conditions(wanted))
+        if after is not None:
+            here, last = tuple_(*order), tuple_(*_sort_literals(sort, after))
+            query = query.where(here < last if sort.is_descending else here > last)
+        query = query.order_by(*[item.desc() if sort.is_descending else item for item in order]).limit(limit)
+        return [Product(**row) for row in await self._work.rows(query)]
+
+    async def _change(self, product_id: int, values: Mapping[Any, Any]) -> None:
+        await self._work.update(
+            "product", (product_id,), {**values, products.c.updated_at: datetime.now(UTC)}
+        )
+
+    def _query(self) -> Select[Any]:
+        quantity = func.coalesce(self._stock.c.quantity, 0).label("quantity")
+        joined = self._products.outerjoin(self._stock, self._stock.c.product_id == self._products.c.id)
+        return select(self._products, quantity).select_from(joined)
+
+    def _order(self, sort: ProductSort) -> list[ColumnElement[Any]]:
+        identity = self._products.c.id
+        match sort.field:
+            case "price":
+                return [self._products.c.price, identity]
+            case "name":
+                # The same order on both sides and on every server, so that a listing may go on after a cutover.
+                return [func.coalesce(self._products.c.name, "").collate("C"), identity]
+            case _:
+                return [identity]
+
+    def _conditions(self, wanted: ProductFilter) -> list[ColumnElement[bool]]:
+        shape = self._products.c
+        found: list[ColumnElement[bool]] = [
+            shape.name.icontains(word, autoescape=True) | shape.sku.icontains(word, autoescape=True)
+            for word in wanted.words
+        ]
+        if wanted.category_id is not None:
+            found.append(shape.category_id.in_(subtree(self._work.shape(categories), wanted.category_id)))
+        if wanted.price_min is not None:
+            found.append(shape.price >= wanted.price_min)
+        if wanted.price_max is not None:
+            found.append(shape.price <= wanted.price_max)
+        if wanted.is_active is not None:
+            found.append(shape.is_active.is_(wanted.is_active))
+        if wanted.in_stock is not None:
+            quantity = func.coalesce(self._stock.c.quantity, 0)
+            found.append(quantity > 0 if wanted.in_stock else quantity <= 0)
+        return found
+
+
+def sort_key(product: Product, sort: ProductSort) -> SortKey:
+    """The values that a product is sorted by."""
+    match sort.field:
+        case "price":
+            return (product.price, product.id)
+        case "name":
+            return (product.name or "", product.id)
+        case _:
+            return (product.id,)
+
+
+def sort_types(sort: ProductSort) -> tuple[type[int | str | Decimal], ...]:
+    """The types of a sort key's values."""
+    return {"price": (Decimal, int), "name": (str, int)}.get(sort.field, (int,))
+
+
+def _sort_literals(sort: ProductSort, key: SortKey) -> list[ColumnElement[Any]]:
+    """A sort key as parameters, of types so wide that no cursor can be out of range."""
+    kinds: dict[type, TypeEngine[Any]] = {Decimal: Numeric(), str: Text(), int: BigInteger()}
+    return [literal(value, kinds[kind]) for value, kind in zip(key, sort_types(sort), strict=True)]
+
+
+def subtree(shape: FromClause, category_id: int) -> Select[Any]:
+    """The ids of a category and of all below it."""
+    # Read once: on legacy each reading works out the parents of all rows anew.
+    nodes = select(shape.c.id, shape.c.parent_id).cte("nodes").prefix_with("MATERIALIZED")
+    below = select(nodes.c.id).where(nodes.c.id == category_id).cte("below", recursive=True)
+    children = select(nodes.c.id).join_from(nodes, below, nodes.c.parent_id == below.c.id)
+    return select(below.union(children).c.id)
+
+
+class CategoryRepository:
+    """The tree of categories."""
+
+    def __init__(self, work: UnitOfWork) -> None:
+        self._work = work
+
+    async def lock_tree(self) -> None:
+        """Wait for whoever else changes the tree through this service, and let nobody else until this unit ends."""
+        await self._work.execute(select(func.pg_advisory_xact_lock(_WRITERS_LOCK)))
+
+    async def tree(self) -> CategoryTree:
+        shape = self._work.shape(categories)
+        rows = await self._work.rows(select(shape.c.id, shape.c.parent_id, shape.c.name))
+        return CategoryTree(CategoryRow(**row) for row in rows)
+
+    async def exists(self, category_id: int) -> bool:
+        shape = self._work.shape(categories)
+        return bool(await self._work.rows(select(shape.c.id).where(shape.c.id == category_id)))
+
+    async def insert(self, *, parent_id: int | None, name: str) -> int:
+        """Insert a category; answers its id."""
+        (category_id,) = await self._work.insert(
+            "category", {categories.c.parent_id: parent_id, categories.c.name: name}
+        )
+        return int(category_id)
+
+    async def place(self, category_id: int, *, parent_id: int | None, name: str) -> None:
+        """Rename a category, move it, or both; all below it comes along."""
+        await self._work.update(
+            "category", (category_id,), {categories.c.parent_id: parent_id, categories.c.name: name}
+        )
+
+    async def delete(self, category_id: int) -> None:
+        await self._work.delete("category", (category_id,))

@@ -66,7 +66,10 @@ class ControlRepository:
     async def change_settings(self, changes: Mapping[str, Any], *, by: str) -> None:
         """Merge `changes` into the run-time settings."""
         await self._update(
-            "settings = settings || CAST(:value AS jsonb)", json.dumps(dict(changes)), by=by, reason="settings changed"
+            "settings = settings || CAST(:value AS jsonb)",
+            json.dumps(dict(changes)),
+            by=by,
+            reason="settings changed",
         )
 
     async def change_phase(self, phase: Phase, *, by: str, reason: str) -> None:

@@ -37,7 +37,9 @@ def parse_url(url: str, *, variable: str) -> URL:
     except ArgumentError:
         raise ConfigurationError("is no database URL", variable=variable) from None
     if parsed.drivername.split("+")[0] not in ("postgresql", "postgres"):
-        raise ConfigurationError(f"{parsed.drivername!r} is no kind of database that a side can be", variable=variable)
+        raise ConfigurationError(
+            f"{parsed.drivername!r} is no kind of database that a side can be", variable=variable
+        )
     if not parsed.database:
         raise ConfigurationError("names no database", variable=variable)
     query = dict(parsed.query)

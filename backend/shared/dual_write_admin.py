@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import ClassVar, TypeVar
 
 from sqlalchemy import QueuePool, text
 
 from backend.shared.domain.errors import ConflictError, NotFoundError, ValidationError
 from backend.shared.domain.mapping import EntityMapping, Key
-from backend.shared.domain.phases import Phase, Side
+from backend.shared.domain.phases import Direction, Phase, Side
+from backend.shared.domain.results import DualWriteResult
+from backend.shared.dual_write_config import DualWriteSettings
+from backend.shared.journal.relay import Relay
 from backend.shared.journal.repository import Failure
 from backend.shared.observability.admin_views import (
     ConfigView,
@@ -30,19 +34,50 @@ from backend.shared.runtime import ServiceRuntime, waiting_for
 from backend.shared.stores.postgres.errors import describe, is_database_error
 from backend.shared.sync_validator import SyncValidator, parse_key
 from backend.shared.unit_of_work import UnitOfWork
+from backend.shared.unit_runner import Unit
 
-if TYPE_CHECKING:
-    from backend.shared.dual_write_manager import DualWriteManager
-
+T = TypeVar("T")
 PROBE_SECONDS = 10.0
 
 
-class AdminOperations:
+class AdminOperations(ABC):
     """The operator's side of a manager: implements `backend.shared.api.admin_protocol.DualWriteAdmin`."""
 
-    runtime: ServiceRuntime
+    service: ClassVar[str]
 
-    async def status(self: DualWriteManager) -> StatusView:
+    @property
+    @abstractmethod
+    def runtime(self) -> ServiceRuntime:
+        """The running parts: engines, breakers, relays."""
+
+    @abstractmethod
+    async def start(self, *, relay: bool = False) -> None:
+        """Connect and check both sides."""
+
+    @abstractmethod
+    async def write(self, operation: str, unit: Unit[T]) -> DualWriteResult[T]:
+        """Run a unit of work."""
+
+    @abstractmethod
+    async def write_probe(self, work: UnitOfWork) -> tuple[str, Key]:
+        """Insert a harmless entity for `test_operation`; answers its name and key, by which it is removed again."""
+
+    @property
+    def phase(self) -> Phase:
+        """The phase that holds now, as far as this process knows."""
+        return self.runtime.phase
+
+    @property
+    def settings(self) -> DualWriteSettings:
+        """The settings that hold now, run-time changes included."""
+        return self.runtime.settings
+
+    def relay(self) -> Relay:
+        """The relay of the present phase; in a phase without second writes either."""
+        direction = self.phase.policy.direction
+        return self.runtime.relays[direction or Direction.TO_NEW]
+
+    async def status(self) -> StatusView:
         """Phase, settings and backlog, measured now."""
         await self.start()
         runtime = self.runtime
@@ -63,7 +98,7 @@ class AdminOperations:
             settings=runtime.settings.to_dict(),
         )
 
-    async def health(self: DualWriteManager) -> HealthView:
+    async def health(self) -> HealthView:
         """Both sides and their pools; answers even when a side does not."""
         sides = tuple([await _side_health(self.runtime, side) for side in Side])
         needed = self.runtime.phase.policy.authoritative
@@ -74,12 +109,12 @@ class AdminOperations:
             relay_running=self.runtime.relay_running,
         )
 
-    def metrics_snapshot(self: DualWriteManager) -> MetricsSnapshot:
+    def metrics_snapshot(self) -> MetricsSnapshot:
         """Counts and latencies of this process. Asks no database."""
         return self.runtime.metrics.snapshot(self.service)
 
     async def validate_key(
-        self: DualWriteManager, key: str, *, entity: str | None, show_values: bool = False
+        self, key: str, *, entity: str | None, show_values: bool = False
     ) -> ValidationView:
         """Compare one key now; `entity` may be left out if the service has one only."""
         await self.start()
@@ -88,7 +123,7 @@ class AdminOperations:
             mapping, parse_key(mapping, key), show_values=show_values
         )
 
-    async def test_operation(self: DualWriteManager) -> OperationTestView:
+    async def test_operation(self) -> OperationTestView:
         """Write a probe, carry it, compare it, and remove it from both sides."""
         await self.start()
         started = time.perf_counter()
@@ -113,7 +148,7 @@ class AdminOperations:
             detail=str(written.error) if written.error else None,
         )
 
-    async def _carry_probe(self: DualWriteManager, entity: str, key: Key, *, present: bool = True) -> bool:
+    async def _carry_probe(self, entity: str, key: Key, *, present: bool = True) -> bool:
         """Help the relay along until the probe is equal on both sides; False after `PROBE_SECONDS`."""
         if not self.runtime.phase.policy.dual:
             return True
@@ -127,7 +162,7 @@ class AdminOperations:
         return False
 
     async def list_failures(
-        self: DualWriteManager, *, limit: int, after_id: int | None = None, entity: str | None = None
+        self, *, limit: int, after_id: int | None = None, entity: str | None = None
     ) -> Sequence[FailureView]:
         """Up to `limit` open failures with numbers above `after_id`, in rising order."""
         await self.start()
@@ -139,7 +174,7 @@ class AdminOperations:
             )
         return [_failure_view(self.service, failure) for failure in found]
 
-    async def retry_failure(self: DualWriteManager, failure_id: int) -> FailureView:
+    async def retry_failure(self, failure_id: int) -> FailureView:
         """Put a failed key back on its way; it closes once it is carried. May be repeated."""
         await self.start()
         async with self.runtime.engines[self.phase.policy.authoritative].begin() as connection:
@@ -150,7 +185,7 @@ class AdminOperations:
         self.relay().wake()
         return _failure_view(self.service, failure)
 
-    async def retry_failures(self: DualWriteManager, *, entity: str | None = None) -> int:
+    async def retry_failures(self, *, entity: str | None = None) -> int:
         """Put all open failures (of `entity`) back on their way; answers how many."""
         await self.start()
         async with self.runtime.engines[self.phase.policy.authoritative].begin() as connection:
@@ -158,9 +193,7 @@ class AdminOperations:
         self.relay().wake()
         return count
 
-    async def change_config(
-        self: DualWriteManager, changes: Mapping[str, SettingValue], *, by: str = "api"
-    ) -> ConfigView:
+    async def change_config(self, changes: Mapping[str, SettingValue], *, by: str = "api") -> ConfigView:
         """Change settings at run time, for every replica within a second; all of `changes` or none."""
         await self.start()
         before = self.settings.to_dict()
@@ -174,7 +207,7 @@ class AdminOperations:
             changed=tuple(name for name in changes if before.get(name) != after.get(name)),
         )
 
-    async def change_phase(self: DualWriteManager, to: Phase, *, dry_run: bool) -> PhaseChangeView:
+    async def change_phase(self, to: Phase, *, dry_run: bool) -> PhaseChangeView:
         """Move one phase up or down, within one authority. Raises `ConflictError` for any other step."""
         await self.start()
         now = self.phase
@@ -182,7 +215,9 @@ class AdminOperations:
         if abs(order.index(to) - order.index(now)) != 1:
             raise ConflictError(f"from {now.value} the next phases are one step up or down, not {to.value}")
         if to.policy.authoritative is not now.policy.authoritative or to.policy.dual is not now.policy.dual:
-            raise ConflictError(f"the step from {now.value} to {to.value} moves the authority or the capture: it needs a cutover")
+            raise ConflictError(
+                f"the step from {now.value} to {to.value} moves the authority or the capture: it needs a cutover"
+            )
         self.settings.check_phase(to)
         if not dry_run:
             await self.runtime.controls.change_phase(to, by="api", reason="asked for")
@@ -194,7 +229,10 @@ class AdminOperations:
             dry_run=dry_run,
             changed=not dry_run,
             epoch=self.runtime.control.epoch,
-            steps=(f"set the phase row from {now.value} to {to.value}", "replicas learn of it within a second"),
+            steps=(
+                f"set the phase row from {now.value} to {to.value}",
+                "replicas learn of it within a second",
+            ),
         )
 
 
@@ -202,7 +240,9 @@ async def _side_health(runtime: ServiceRuntime, side: Side) -> SideHealthView:
     pool = runtime.engines[side].pool
     view = None
     if isinstance(pool, QueuePool):
-        view = PoolView(size_count=pool.size(), in_use_count=pool.checkedout(), waiting_count=waiting_for(pool))
+        view = PoolView(
+            size_count=pool.size(), in_use_count=pool.checkedout(), waiting_count=waiting_for(pool)
+        )
     started, detail = time.perf_counter(), None
     try:
         async with runtime.engines[side].connect() as connection:
@@ -245,4 +285,3 @@ def _failure_view(service: str, failure: Failure) -> FailureView:
         first_failed_at=failure.first_failed_at,
         last_failed_at=failure.last_failed_at,
     )
-

@@ -117,7 +117,10 @@ class DualWriteSettings:
                 values[name] = parse(found[given])
             except ValueError as error:
                 raise ConfigurationError(str(error), variable=given) from None
-        for variable, name in (("LEGACY_DATABASE_URL", "legacy_database_url"), ("DATABASE_URL", "database_url")):
+        for variable, name in (
+            ("LEGACY_DATABASE_URL", "legacy_database_url"),
+            ("DATABASE_URL", "database_url"),
+        ):
             values[name] = found.get(prefix + variable) or found.get(variable) or ""
         values.setdefault("phase", _phase_of_flags(values))
         settings = cls(**values)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import cached_property
 from types import EllipsisType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from backend.shared.database import DatabaseLimits
-from backend.shared.domain.mapping import EntityCatalog, EntityMapping, Key
+from backend.shared.domain.mapping import EntityCatalog, EntityMapping
 from backend.shared.domain.phases import Phase, Side
 from backend.shared.domain.results import DualWriteResult
 from backend.shared.dual_write_admin import AdminOperations
 from backend.shared.dual_write_config import DualWriteSettings
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.journal.install import install
-from backend.shared.journal.relay import Relay
 from backend.shared.observability.metrics import Metrics, default_metrics
 from backend.shared.runtime import ServiceRuntime
 from backend.shared.unit_of_work import UnitOfWork
@@ -31,15 +30,13 @@ T = TypeVar("T")
 Url = str | EllipsisType | None
 
 
-class DualWriteManager(AdminOperations, ABC):
+class DualWriteManager(AdminOperations):
     """Keeps one service's two databases the same, and says which one to believe.
 
     A subclass supplies `service`, `entities` and its operations, which call `write` with a unit of work. URLs and
     settings that are not given (or given as `...`) come from the environment. Nothing connects before the first
     operation or `start`; whoever makes a manager closes it.
     """
-
-    service: ClassVar[str]
 
     def __init__(
         self,
@@ -67,18 +64,18 @@ class DualWriteManager(AdminOperations, ABC):
     def entities(cls) -> Sequence[EntityMapping]:
         """What the service owns, and how each looks on both sides."""
 
-    @abstractmethod
-    async def write_probe(self, work: UnitOfWork) -> tuple[str, Key]:
-        """Insert a harmless entity for `test_operation`; answers its name and key, by which it is removed again."""
-
     @classmethod
     def catalog(cls) -> EntityCatalog:
         """The entities, parents first."""
         return EntityCatalog(cls.entities())
 
-    @cached_property
+    @property
     def runtime(self) -> ServiceRuntime:
         """The running parts: engines, breakers, relays."""
+        return self._runtime
+
+    @cached_property
+    def _runtime(self) -> ServiceRuntime:
         return ServiceRuntime(
             service=self.service,
             catalog=self.catalog(),
@@ -93,28 +90,15 @@ class DualWriteManager(AdminOperations, ABC):
         return WritePath(self.runtime)
 
     @property
-    def settings(self) -> DualWriteSettings:
-        """The settings that hold now, run-time changes included."""
-        return self.runtime.settings
-
-    @property
-    def phase(self) -> Phase:
-        """The phase that holds now, as far as this process knows."""
-        return self.runtime.phase
-
-    @property
     def new_engine(self) -> AsyncEngine:
         """The engine of the new side."""
         return self.runtime.engines[Side.NEW]
 
-    def relay(self) -> Relay:
-        """The relay of the present phase; in a phase without second writes that of the direction last used."""
-        direction = self.phase.policy.direction
-        return self.runtime.relays[direction or next(iter(self.runtime.relays))]
-
     async def install(self) -> Phase:
         """Put journal, guards, marks and triggers into both sides; answers the phase. May be repeated."""
-        return await install(self.runtime.engines, self.runtime.names, self.runtime.catalog, phase=self._settings.phase)
+        return await install(
+            self.runtime.engines, self.runtime.names, self.runtime.catalog, phase=self._settings.phase
+        )
 
     async def start(self, *, relay: bool = False) -> None:
         """Connect and check both sides; with `relay`, carry changes in this process too. May be repeated.

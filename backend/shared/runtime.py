@@ -10,6 +10,7 @@ from functools import partial
 
 import structlog
 from sqlalchemy import QueuePool, text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from backend.shared.breaker import CircuitBreaker
 from backend.shared.control import Control, ControlRepository
@@ -63,7 +64,8 @@ class ServiceRuntime:
             for side, engine in self.engines.items()
         }
         self.runners = {
-            side: UnitRunner(engine, side, catalog, self.breakers[side]) for side, engine in self.engines.items()
+            side: UnitRunner(engine, side, names=self.names, catalog=catalog, breaker=self.breakers[side])
+            for side, engine in self.engines.items()
         }
         self.journal = JournalRepository(self.names)
         self.failures = FailureRepository(self.names)
@@ -91,7 +93,7 @@ class ServiceRuntime:
         """Whether a relay runs in this process."""
         return self._relay_started
 
-    def _engine(self, side: Side, url: str) -> object:
+    def _engine(self, side: Side, url: str) -> AsyncEngine:
         variable = _URL_VARIABLES[side]
         if not url:
             prefixed = f"{self.names.service.upper()}_{variable}"
@@ -126,9 +128,7 @@ class ServiceRuntime:
         except Exception as error:
             if not is_database_error(error):
                 raise
-            raise side_error(
-                side, f"{_URL_VARIABLES[side]}: {describe(error)}", unavailable=True
-            ) from None
+            raise side_error(side, f"{_URL_VARIABLES[side]}: {describe(error)}", unavailable=True) from None
 
     def start_relay(self) -> None:
         """Carry changes in this process, as long as the phase asks for it. One relay a process is enough."""
@@ -197,7 +197,7 @@ class ServiceRuntime:
         try:
             self.settings = self.base_settings.changed(control.settings)
         except ValidationError as error:
-            log.error("settings_ignored", service=self.service, error=str(error))
+            log.warning("settings_ignored", service=self.service, error=str(error))
         self.metrics.set_enabled(self.service, enabled=self.settings.metrics_enabled)
         self.metrics.phase_changed(service=self.service, phase=control.phase)
 
@@ -271,5 +271,3 @@ def waiting_for(pool: QueuePool) -> int:
     """How many tasks wait for a connection of `pool`."""
     waiters = getattr(getattr(pool, "_pool", None), "_queue", None)
     return len(getattr(waiters, "_getters", ()) or ())
-
-

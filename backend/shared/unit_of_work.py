@@ -43,7 +43,8 @@ class UnitOfWork:
 
     async def execute(self, statement: Any, parameters: Any = None) -> Result[Any]:
         """Run any statement on this side."""
-        return await self.session.execute(statement, parameters)
+        result: Result[Any] = await self.session.execute(statement, parameters)
+        return result
 
     async def rows(self, query: Select[Any]) -> list[dict[str, Any]]:
         """All rows of a query as dictionaries."""
@@ -104,13 +105,15 @@ def _by_table(mapping: EntityMapping, values: Values) -> dict[str, dict[str, Any
     """`values` by table name; a column that belongs to no table of the entity is a mistake of the programmer's."""
     tables = {table.name: {} for table in mapping.new_tables()}  # type: dict[str, dict[str, Any]]
     for item, value in values.items():
-        if item.table is None or item.table.name not in tables:
+        if item.table.name not in tables:
             raise ConfigurationError(f"entity {mapping.name} is not kept in {item}")
         tables[item.table.name][item.key] = value
     return tables
 
 
-async def _insert_new(session: AsyncSession, mapping: EntityMapping, values: dict[str, dict[str, Any]]) -> Key:
+async def _insert_new(
+    session: AsyncSession, mapping: EntityMapping, values: dict[str, dict[str, Any]]
+) -> Key:
     root, *others = mapping.to_new
     statement = insert(root.table).values(values[root.table.name]).returning(*root.key_columns)
     key = tuple((await session.execute(statement)).one())
@@ -133,7 +136,9 @@ async def _update_new(
             )
             done = result.first() is not None
         elif number == 0:
-            done = (await session.execute(select(*projection.key_columns).where(condition))).first() is not None
+            done = (
+                await session.execute(select(*projection.key_columns).where(condition))
+            ).first() is not None
         else:
             continue
         if number == 0 and not done:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from backend.shared.breaker import CircuitBreaker
@@ -28,9 +28,10 @@ from backend.shared.stores.postgres.errors import (
     is_connection_loss,
     is_database_error,
     is_repeatable,
+    sqlstate_of,
     to_side_error,
 )
-from backend.shared.stores.postgres.names import UNIT_SETTING
+from backend.shared.stores.postgres.names import UNIT_SETTING, EngineNames
 from backend.shared.unit_of_work import UnitOfWork
 
 T = TypeVar("T")
@@ -38,12 +39,13 @@ Unit = Callable[[UnitOfWork], Awaitable[T]]
 
 MAX_RUNS = 5
 STATUS_WAIT_SECONDS = 30.0
+_XID_IN_THE_FUTURE = "22023"
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.:@-]")
 
 log = structlog.get_logger(__name__)
 
 
-class _RunAgain(Exception):
+class _RunAgainError(Exception):
     """The transaction left nothing behind and may be repeated."""
 
     def __init__(self, cause: BaseException) -> None:
@@ -57,12 +59,11 @@ class UnitTransaction:
     def __init__(self, runner: UnitRunner, connection: AsyncConnection, driver: Any, request_id: str) -> None:
         self.connection = connection
         self.committed = False
+        self._begun_at = time.monotonic()
         self._runner = runner
         self._driver = driver
         self.session = AsyncSession(bind=connection, expire_on_commit=False, autoflush=True)
-        self.work = UnitOfWork(
-            self.session, side=runner.side, catalog=runner.catalog, request_id=request_id
-        )
+        self.work = UnitOfWork(self.session, side=runner.side, catalog=runner.catalog, request_id=request_id)
 
     @property
     def xid(self) -> int | None:
@@ -71,32 +72,35 @@ class UnitTransaction:
         return int(found) if found is not None else None
 
     async def commit(self) -> None:
-        """Commit. Returns only if it is durable; raises `_RunAgain` if it certainly is not."""
+        """Commit. Returns only if it is durable; raises `_RunAgainError` if it certainly is not."""
         await self.session.flush()
         try:
             tag = await self._driver.execute("COMMIT")
         except Exception as error:
             if not is_connection_loss(error):
                 raise
-            await self._ask(error)
+            xid = self.xid
+            await self.connection.invalidate()
+            await self._ask(xid, error)
         else:
             if tag != "COMMIT":
                 raise side_error(self._runner.side, "rolled back at commit: a statement before had failed")
         self.committed = True
 
-    async def _ask(self, error: Exception) -> None:
-        xid = self.xid
+    async def _ask(self, xid: int | None, error: Exception) -> None:
         if xid is None:
             raise side_error(
                 self._runner.side, "connection lost at COMMIT, outcome unknown", unavailable=True
             ) from error
-        status = await self._runner.status_of(xid)
+        status = await self._runner.status_of(xid, begun_at=self._begun_at)
         log.warning("commit_answer_lost", side=self._runner.side.value, xid=xid, status=status)
         if status == "aborted":
-            raise _RunAgain(error)
+            raise _RunAgainError(error)
         if status != "committed":
             raise side_error(
-                self._runner.side, f"connection lost at COMMIT, transaction {xid} is {status}", unavailable=True
+                self._runner.side,
+                f"connection lost at COMMIT, transaction {xid} is {status}",
+                unavailable=True,
             ) from error
 
 
@@ -104,9 +108,16 @@ class UnitRunner:
     """Runs units of work on one side."""
 
     def __init__(
-        self, engine: AsyncEngine, side: Side, catalog: EntityCatalog, breaker: CircuitBreaker
+        self,
+        engine: AsyncEngine,
+        side: Side,
+        *,
+        names: EngineNames,
+        catalog: EntityCatalog,
+        breaker: CircuitBreaker,
     ) -> None:
         self.side = side
+        self._names = names
         self.catalog = catalog
         self._engine = engine
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -123,17 +134,17 @@ class UnitRunner:
             try:
                 result = await attempt()
             except Exception as error:
-                cause = error.cause if isinstance(error, _RunAgain) else error
-                if not is_database_error(cause) and not isinstance(error, _RunAgain):
+                cause = error.cause if isinstance(error, _RunAgainError) else error
+                if not is_database_error(cause) and not isinstance(error, _RunAgainError):
                     raise
                 lost = is_connection_loss(cause)
                 if lost:
                     self._breaker.failed()
                     await self._engine.dispose()
-                if run == MAX_RUNS or not (lost or is_repeatable(cause) or isinstance(error, _RunAgain)):
+                if run == MAX_RUNS or not (lost or is_repeatable(cause) or isinstance(error, _RunAgainError)):
                     raise to_side_error(cause, self.side) from cause
                 log.info("unit_repeated", side=self.side.value, run=run, error=describe(cause))
-                await asyncio.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**run)
+                await asyncio.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**run)  # noqa: S311 - jitter
             else:
                 self._breaker.succeeded()
                 return result
@@ -143,7 +154,7 @@ class UnitRunner:
     async def transaction(self, *, request_id: str) -> AsyncIterator[UnitTransaction]:
         """An open transaction, rolled back unless it was committed inside."""
         async with self._autocommit.connect() as connection:
-            driver = (await connection.get_raw_connection()).driver_connection
+            driver: Any = (await connection.get_raw_connection()).driver_connection
             if connection.sync_connection is not None:
                 connection.sync_connection.info.pop(XID, None)
             transaction = UnitTransaction(self, connection, driver, request_id)
@@ -166,27 +177,49 @@ class UnitRunner:
         try:
             async with asyncio.timeout(5):
                 await driver.execute("ROLLBACK")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the connection is not to be used again
             log.debug("rollback_failed", error=describe(error))
             await transaction.connection.invalidate()
 
-    async def status_of(self, xid: int) -> str:
-        """What became of a transaction: `committed`, `aborted`, `in progress` or `unknown`; waits for the server."""
+    async def status_of(self, xid: int, *, begun_at: float) -> str:
+        """What became of a transaction begun at `begun_at` (monotonic): waits for the server to say so.
+
+        `committed`, `aborted`, `in progress` or `unknown`. A server that crashed in between may have given the number
+        to somebody else since, if nothing of the first owner had reached the disk: then only the transaction's own
+        journal row proves that it was committed, and without it the outcome is unknown.
+        """
         deadline = asyncio.get_running_loop().time() + STATUS_WAIT_SECONDS
         status = "unknown"
         while asyncio.get_running_loop().time() < deadline:
             try:
                 async with self._engine.connect() as connection:
-                    found = await connection.execute(text(f"SELECT pg_xact_status('{xid}'::xid8)"))
-                    status = found.scalar_one() or "unknown"
+                    row = (
+                        await connection.exec_driver_sql(
+                            self._status_sql, (str(xid), time.monotonic() - begun_at)
+                        )
+                    ).one()
+                status = "unknown" if row.restarted and not row.journalled else row.status or "unknown"
             except Exception as error:
                 if not is_database_error(error):
                     raise
+                if sqlstate_of(error) == _XID_IN_THE_FUTURE:
+                    return "aborted"
                 await self._engine.dispose()
             if status in ("committed", "aborted"):
                 return str(status)
             await asyncio.sleep(0.1)
         return str(status)
+
+    @property
+    def _status_sql(self) -> str:
+        # The checkpointer is started anew whenever the server recovers; a login without the right to see it still
+        # sees when the server itself was started.
+        return (
+            "SELECT pg_xact_status($1::text::xid8) AS status, "
+            "greatest(pg_postmaster_start_time(), (SELECT max(backend_start) FROM pg_stat_activity "
+            "WHERE backend_type = 'checkpointer')) > clock_timestamp() - make_interval(secs => $2 + 1) AS restarted, "
+            f"EXISTS (SELECT 1 FROM {self._names.journal} WHERE xid = $1::text::xid8) AS journalled"
+        )
 
 
 __all__ = ["SideError", "Unit", "UnitRunner", "UnitTransaction"]

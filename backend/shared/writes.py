@@ -12,7 +12,7 @@ import structlog
 from backend.shared.domain.errors import SideError, ValidationError
 from backend.shared.domain.phases import Phase, Side
 from backend.shared.domain.results import DualWriteResult, SecondWrite
-from backend.shared.journal.synchronous import SecondaryRefused, SynchronousOutcome
+from backend.shared.journal.synchronous import SecondaryRefusedError, SynchronousOutcome
 from backend.shared.observability.context import current_request_id
 from backend.shared.observability.labels import OperationOutcome
 from backend.shared.runtime import ServiceRuntime
@@ -46,13 +46,15 @@ class WritePath:
             else:
                 outcome = await self._asynchronously(unit, phase, request_id)
         except ValidationError:
-            self._count(operation, policy.authoritative, OperationOutcome.REFUSED, time.perf_counter() - started)
+            self._count(
+                operation, policy.authoritative, OperationOutcome.REFUSED, time.perf_counter() - started
+            )
             raise
         except asyncio.CancelledError:
             self._count(operation, policy.authoritative, OperationOutcome.CANCELLED, None)
             raise
-        except (SideError, SecondaryRefused) as error:
-            cause = error.error if isinstance(error, SecondaryRefused) else error
+        except (SideError, SecondaryRefusedError) as error:
+            cause = error.error if isinstance(error, SecondaryRefusedError) else error
             return self._failed(operation, phase, cause, request_id, time.perf_counter() - started)
         return self._succeeded(operation, phase, outcome, request_id)
 
@@ -128,7 +130,7 @@ class WritePath:
             value=outcome.value,
             seconds=seconds,
             request_id=request_id,
-            **{f"{second.value}_db_error": outcome.error},  # type: ignore[arg-type]  # one of two fields of one type
+            **{f"{second.value}_db_error": outcome.error},
         )
 
     def _failed(
@@ -153,7 +155,7 @@ class WritePath:
             error=error,
             seconds={error.side: seconds},
             request_id=request_id,
-            **{f"{error.side.value}_db_error": error},  # type: ignore[arg-type]  # one of two fields of one type
+            **{f"{error.side.value}_db_error": error},
         )
 
     def _count(self, operation: str, side: Side, outcome: OperationOutcome, seconds: float | None) -> None:
@@ -172,5 +174,3 @@ async def read_unit(runtime: ServiceRuntime, unit: Unit[T]) -> T:
             return await unit(transaction.work)
 
     return await runner.repeat(attempt)
-
-

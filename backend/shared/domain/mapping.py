@@ -65,7 +65,7 @@ class Projection:
     @property
     def columns(self) -> tuple[Column[Any], ...]:
         """The mapped columns of the target table."""
-        names = self.function_columns or tuple(column.key for column in self.query.selected_columns)
+        names = self.function_columns or tuple(str(column.key) for column in self.query.selected_columns)
         return tuple(self.table.c[name] for name in names)
 
     @property
@@ -135,10 +135,14 @@ class EntityMapping:
     def __post_init__(self) -> None:
         for sources in (self.legacy_sources, self.new_sources):
             if not sources or not sources[0].is_direct:
-                raise ConfigurationError(f"entity {self.name}: the first source must hold the key in its rows")
+                raise ConfigurationError(
+                    f"entity {self.name}: the first source must hold the key in its rows"
+                )
         for projection in (*self.to_new, *self.to_legacy):
             if len(projection.key) != len(self.key):
-                raise ConfigurationError(f"entity {self.name}: {projection.table.name} needs {len(self.key)} key columns")
+                raise ConfigurationError(
+                    f"entity {self.name}: {projection.table.name} needs {len(self.key)} key columns"
+                )
             names = {column.name for column in projection.columns}
             if missing := set(projection.key) - names:
                 raise ConfigurationError(
@@ -176,7 +180,9 @@ class EntityCatalog:
             ready = [entity for entity in waiting if set(entity.parents) <= done]
             if not ready:
                 names = ", ".join(entity.name for entity in waiting)
-                raise ConfigurationError(f"entities are each other's parents, or a parent is unknown: {names}")
+                raise ConfigurationError(
+                    f"entities are each other's parents, or a parent is unknown: {names}"
+                )
             ordered += ready
             waiting = [entity for entity in waiting if entity not in ready]
         return ordered

@@ -16,7 +16,13 @@ from backend.shared.domain.errors import FencedError
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Direction
 from backend.shared.stores.postgres import clashes
-from backend.shared.stores.postgres.errors import classify, constraint_of, describe, is_database_error, sqlstate_of
+from backend.shared.stores.postgres.errors import (
+    classify,
+    constraint_of,
+    describe,
+    is_database_error,
+    sqlstate_of,
+)
 from backend.shared.stores.postgres.store import PostgresStore
 from backend.shared.stores.protocol import Position, StateBatch, Trouble
 
@@ -53,7 +59,7 @@ class KeyOutcome:
 Outcomes = dict[tuple[str, str], KeyOutcome]
 
 
-class TargetUnavailable(Exception):
+class TargetUnavailableError(Exception):
     """A side could not be asked at all: nothing is known of any key, nothing counts as an attempt."""
 
     def __init__(self, cause: BaseException) -> None:
@@ -84,7 +90,7 @@ class Carrier:
     async def carry(self, keys: KeysByEntity, *, epoch: int) -> Outcomes:
         """Carry `keys`; durable on the target when this returns.
 
-        Raises `TargetUnavailable` if either side could not be asked and `FencedError` if the target is not closed in
+        Raises `TargetUnavailableError` if either side could not be asked and `FencedError` if the target is not closed in
         this epoch; some of the keys may have been carried by then, which does no harm.
         """
         wanted = {entity: list(found) for entity, found in keys.items() if found}
@@ -105,7 +111,7 @@ class Carrier:
                 raise
             trouble = classify(error)
             if trouble is Trouble.UNAVAILABLE:
-                raise TargetUnavailable(error) from error
+                raise TargetUnavailableError(error) from error
             halves = _halves(keys)
             if not halves:
                 outcomes.update(await self._single(keys, batches, error, epoch=epoch))
@@ -128,12 +134,11 @@ class Carrier:
         epoch: int,
         before: Callable[[AsyncConnection], Awaitable[None]] | None = None,
     ) -> Outcomes:
-        async with self._target.connect() as connection:
-            async with connection.begin():
-                if before:
-                    await before(connection)
-                applied = await self._store.apply(connection, batches, epoch=epoch)
-                await self._hook("before_target_commit")
+        async with self._target.connect() as connection, connection.begin():
+            if before:
+                await before(connection)
+            applied = await self._store.apply(connection, batches, epoch=epoch)
+            await self._hook("before_target_commit")
         await self._hook("after_target_commit")
         outcomes: Outcomes = {}
         for batch in batches:
@@ -188,7 +193,7 @@ class Carrier:
             if not is_database_error(again):
                 raise
             if classify(again) is Trouble.UNAVAILABLE:
-                raise TargetUnavailable(again) from again
+                raise TargetUnavailableError(again) from again
             return None
 
     async def _apply_parked(self, batch: StateBatch, index: clashes.UniqueIndex, *, epoch: int) -> Outcomes:
@@ -223,4 +228,4 @@ def _halves(keys: dict[str, list[str]]) -> list[dict[str, list[str]]]:
     return [{entity: found[:middle]}, {entity: found[middle:]}]
 
 
-__all__ = ["Carrier", "Hook", "KeyOutcome", "Outcome", "Outcomes", "TargetUnavailable", "no_hook"]
+__all__ = ["Carrier", "Hook", "KeyOutcome", "Outcome", "Outcomes", "TargetUnavailableError", "no_hook"]

@@ -54,7 +54,9 @@ async def _tables(connection: AsyncConnection, names: EngineNames) -> None:
             await connection.exec_driver_sql(statement)
 
 
-async def _mark(connection: AsyncConnection, names: EngineNames, *, side: Side, phase: Phase, epoch: int) -> None:
+async def _mark(
+    connection: AsyncConnection, names: EngineNames, *, side: Side, phase: Phase, epoch: int
+) -> None:
     state = "open" if side is phase.policy.authoritative else "closed"
     await connection.execute(
         text(f"INSERT INTO {names.mark} (state, epoch) VALUES (:state, :epoch) ON CONFLICT DO NOTHING"),
@@ -72,7 +74,9 @@ async def _capture(
     for trigger in wanted:
         await connection.exec_driver_sql(trigger.function_sql)
         await connection.exec_driver_sql(trigger.trigger_sql)
-        await connection.exec_driver_sql(f'ALTER TABLE {trigger.table} ENABLE ALWAYS TRIGGER "{trigger.name}"')
+        await connection.exec_driver_sql(
+            f'ALTER TABLE {trigger.table} ENABLE ALWAYS TRIGGER "{trigger.name}"'
+        )
     await connection.execute(
         text(
             f"INSERT INTO {names.installation} (fingerprint) VALUES (:print) "
@@ -92,7 +96,9 @@ def wanted_triggers(
 
 async def installed(connection: AsyncConnection, names: EngineNames) -> str | None:
     """The fingerprint of what was installed here, or None."""
-    if not (await connection.execute(text("SELECT to_regclass(:name)"), {"name": names.installation})).scalar():
+    if not (
+        await connection.execute(text("SELECT to_regclass(:name)"), {"name": names.installation})
+    ).scalar():
         return None
     print_ = (await connection.execute(text(f"SELECT fingerprint FROM {names.installation}"))).scalar()
     return str(print_) if print_ else None
@@ -121,6 +127,10 @@ async def check_installation(
         if print_ is None:
             raise InstallationError(f"the journal is not installed on the {side.value} side: {remedy}")
         if print_ != fingerprint(wanted):
-            raise InstallationError(f"capture on the {side.value} side is of another version of the mapping: {remedy}")
+            raise InstallationError(
+                f"capture on the {side.value} side is of another version of the mapping: {remedy}"
+            )
         if gone := await missing_triggers(connection, names, wanted):
-            raise InstallationError(f"capture on the {side.value} side is incomplete, {gone[0]} is missing: {remedy}")
+            raise InstallationError(
+                f"capture on the {side.value} side is incomplete, {gone[0]} is missing: {remedy}"
+            )

@@ -19,7 +19,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from backend.shared.domain.errors import FencedError
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Direction
-from backend.shared.journal.carrier import Carrier, Hook, KeyOutcome, Outcome, Outcomes, TargetUnavailable, no_hook
+from backend.shared.journal.carrier import (
+    Carrier,
+    Hook,
+    KeyOutcome,
+    Outcome,
+    Outcomes,
+    TargetUnavailableError,
+    no_hook,
+)
 from backend.shared.journal.repository import Claim, ClaimedKey, FailureRepository, JournalRepository
 from backend.shared.stores.postgres.errors import is_database_error
 from backend.shared.stores.postgres.names import EngineNames
@@ -27,6 +35,8 @@ from backend.shared.stores.postgres.store import PostgresStore
 
 MAX_WAIT_SECONDS = 60.0
 FIRST_WAIT_SECONDS = 0.1
+
+_EVENTS = {outcome: f"key_{outcome.value}" for outcome in Outcome}
 
 log = structlog.get_logger(__name__)
 
@@ -107,7 +117,7 @@ class Relay:
             try:
                 done = RelayPass() if paused() else await self.run_once()
                 trouble = 0
-            except (TargetUnavailable, FencedError) as error:
+            except (TargetUnavailableError, FencedError) as error:
                 trouble += 1
                 self._report_unavailable(error, trouble)
                 await self._pause(stop, backoff(trouble, first=FIRST_WAIT_SECONDS, most=5.0))
@@ -116,25 +126,24 @@ class Relay:
                 await self._pause(stop, idle_seconds)
 
     async def run_once(self) -> RelayPass:
-        """One pass over at most one batch. Raises `TargetUnavailable` or `FencedError` with the journal as it was."""
+        """One pass over at most one batch. Raises `TargetUnavailableError` or `FencedError` with the journal as it was."""
         settings = self._settings()
         started = time.perf_counter()
         try:
-            async with self._source.connect() as connection:
-                async with connection.begin():
-                    claim = await self._journal.claim(connection, limit=settings.batch_size)
-                    if not claim.keys:
-                        return RelayPass()
-                    await self._hook("after_claim")
-                    outcomes = await self._carrier.carry(self._by_entity(claim), epoch=settings.epoch)
-                    done, failed = await self._settle(connection, claim, outcomes, settings)
-                    await self._hook("before_source_commit")
+            async with self._source.connect() as connection, connection.begin():
+                claim = await self._journal.claim(connection, limit=settings.batch_size)
+                if not claim.keys:
+                    return RelayPass()
+                await self._hook("after_claim")
+                outcomes = await self._carrier.carry(self._by_entity(claim), epoch=settings.epoch)
+                done, failed = await self._settle(connection, claim, outcomes, settings)
+                await self._hook("before_source_commit")
             await self._hook("after_source_commit")
             await self._withdraw_failures(failed, settings)
         except Exception as error:
-            if isinstance(error, TargetUnavailable | FencedError) or not is_database_error(error):
+            if isinstance(error, TargetUnavailableError | FencedError) or not is_database_error(error):
                 raise
-            raise TargetUnavailable(error) from error
+            raise TargetUnavailableError(error) from error
         self._log(claim, outcomes, settings)
         done = replace(done, seconds=time.perf_counter() - started)
         if self._on_pass:
@@ -245,7 +254,7 @@ class Relay:
                 continue
             claimed = claim.keys.get(identity)
             log.info(
-                f"key_{outcome.outcome.value}",
+                _EVENTS[outcome.outcome],
                 service=self._names.service,
                 entity=identity[0],
                 key=identity[1],
@@ -258,7 +267,13 @@ class Relay:
         if self._on_unavailable:
             self._on_unavailable()
         level = 30 if count in (1, 10, 100) or count % 1000 == 0 else 10
-        log.log(level, "relay_held", service=self._names.service, direction=self.direction.value, reason=str(error))
+        log.log(
+            level,
+            "relay_held",
+            service=self._names.service,
+            direction=self.direction.value,
+            reason=str(error),
+        )
 
     async def _pause(self, stop: asyncio.Event, seconds: float) -> None:
         """Sleep, but not past a wake or a stop."""
@@ -275,7 +290,7 @@ def backoff(attempt: int, *, first: float, most: float) -> float:
 
     "Equal jitter" of M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
-    return min(most, first * 2.0 ** min(attempt - 1, 40)) * random.uniform(0.5, 1.0)
+    return min(most, first * 2.0 ** min(attempt - 1, 40)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
 
 
 __all__ = ["Relay", "RelayPass", "RelaySettings", "backoff"]

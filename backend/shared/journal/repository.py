@@ -161,7 +161,9 @@ class JournalRepository:
 def _folded(one: ClaimedKey, other: ClaimedKey) -> ClaimedKey:
     older, newer = (one, other) if one.captured_at <= other.captured_at else (other, one)
     return replace(
-        older, attempts=max(one.attempts, other.attempts), waits=max(one.waits, other.waits),
+        older,
+        attempts=max(one.attempts, other.attempts),
+        waits=max(one.waits, other.waits),
         request_id=newer.request_id or older.request_id,
     )
 
@@ -196,7 +198,13 @@ class FailureRepository:
         self.names = names
 
     async def record(
-        self, connection: AsyncConnection, key: ClaimedKey, *, direction: Direction, reason: str, sqlstate: str | None
+        self,
+        connection: AsyncConnection,
+        key: ClaimedKey,
+        *,
+        direction: Direction,
+        reason: str,
+        sqlstate: str | None,
     ) -> None:
         """Keep a key as FAILED, once however often it fails."""
         await connection.exec_driver_sql(
@@ -206,7 +214,14 @@ class FailureRepository:
             "SET attempts = f.attempts + excluded.attempts, reason = excluded.reason, sqlstate = excluded.sqlstate, "
             "last_failed_at = clock_timestamp()",
             (
-                key.entity, key.key, direction.value, key.attempts, reason, sqlstate, key.request_id, key.captured_at,
+                key.entity,
+                key.key,
+                direction.value,
+                key.attempts,
+                reason,
+                sqlstate,
+                key.request_id,
+                key.captured_at,
             ),
         )
 
@@ -222,7 +237,12 @@ class FailureRepository:
         return int(result.rowcount)
 
     async def page(
-        self, connection: AsyncConnection, *, after_id: int = 0, limit: int = 50, state: str = "open",
+        self,
+        connection: AsyncConnection,
+        *,
+        after_id: int = 0,
+        limit: int = 50,
+        state: str = "open",
         entity: str | None = None,
     ) -> list[Failure]:
         """Failures in order of their number, past `after_id`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -25,7 +25,6 @@ from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.journal.repository import FailureRepository, JournalRepository
 from backend.shared.stores.postgres import clashes
 from backend.shared.stores.postgres.errors import (
-    Trouble,
     classify,
     constraint_of,
     is_connection_loss,
@@ -34,7 +33,7 @@ from backend.shared.stores.postgres.errors import (
 )
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.store import PostgresStore
-from backend.shared.stores.protocol import StateBatch
+from backend.shared.stores.protocol import StateBatch, Trouble
 from backend.shared.unit_runner import Unit, UnitRunner, UnitTransaction
 
 T = TypeVar("T")
@@ -60,7 +59,7 @@ class _Trial:
     batches: Sequence[StateBatch]
 
 
-class SecondaryRefused(Exception):
+class SecondaryRefusedError(Exception):
     """The secondary side said no and its errors fail the call: nothing has been kept."""
 
     def __init__(self, error: SideError) -> None:
@@ -98,7 +97,7 @@ class SynchronousWriter:
     async def run(
         self, unit: Unit[T], *, request_id: str, epoch: int, fails_call: bool
     ) -> SynchronousOutcome[T]:
-        """Run `unit`. Raises `SecondaryRefused` with nothing kept when the second side says no and `fails_call`."""
+        """Run `unit`. Raises `SecondaryRefusedError` with nothing kept when the second side says no and `fails_call`."""
         started = time.perf_counter()
         async with self._runner.transaction(request_id=request_id) as first:
             start_id = await self._journal.last_id(first.connection)
@@ -113,7 +112,7 @@ class SynchronousWriter:
             trial, error = await self._try(first, keys, epoch=epoch)
             try:
                 if error is not None and fails_call:
-                    raise SecondaryRefused(error)
+                    raise SecondaryRefusedError(error)
                 await self._hook("before_first_commit")
                 await first.commit()
                 committed = time.perf_counter()
@@ -170,7 +169,9 @@ class SynchronousWriter:
 
     async def _states(self, connection: AsyncConnection, keys: dict[str, list[str]]) -> list[StateBatch]:
         return [
-            await self._store.read_state(connection, self._catalog[entity], self._direction, keys=keys[entity])
+            await self._store.read_state(
+                connection, self._catalog[entity], self._direction, keys=keys[entity]
+            )
             for entity in sorted(keys, key=self._catalog.rank)
         ]
 
@@ -207,9 +208,7 @@ class SynchronousWriter:
                 batches = await self._states(source, keys)
             await self._hook("after_final_read")
             for tried, final in zip(trial.batches, batches, strict=True):
-                moved = await self._store.move_guards(trial.connection, final, epoch=epoch)
-                if moved != frozenset(final.keys):
-                    raise FencedError("a newer state is there already", side=self._direction.target, unavailable=True)
+                await self._move_guards(trial.connection, final, epoch=epoch)
                 if not final.same_rows(tried):
                     await self._write(trial.connection, [final])
             await self._hook("before_second_commit")
@@ -226,10 +225,19 @@ class SynchronousWriter:
             return to_side_error(error, self._direction.target)
         return None
 
+    async def _move_guards(self, connection: AsyncConnection, final: StateBatch, *, epoch: int) -> None:
+        """Move the guards that this transaction holds; no other position can be newer than one read after the commit."""
+        if await self._store.move_guards(connection, final, epoch=epoch) != frozenset(final.keys):
+            raise FencedError("a newer state is there already", side=self._direction.target, unavailable=True)
+
 
 def _outcome(
     value: T, second: SecondWrite, error: SideError | None, first_seconds: float, second_seconds: float
 ) -> SynchronousOutcome[T]:
     return SynchronousOutcome(
-        value=value, second_write=second, error=error, first_seconds=first_seconds, second_seconds=second_seconds
+        value=value,
+        second_write=second,
+        error=error,
+        first_seconds=first_seconds,
+        second_seconds=second_seconds,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from functools import total_ordering
 from typing import Any, Protocol
 
@@ -92,8 +92,10 @@ def json_ready(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _json_value(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
     if value is None or isinstance(value, bool | int | str):
-        return value.value if hasattr(value, "value") else value
+        return value
     if isinstance(value, bytes):
         return "\\x" + value.hex()
     if isinstance(value, list | tuple):

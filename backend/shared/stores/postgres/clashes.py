@@ -31,7 +31,7 @@ SELECT i.indexrelid, t.relname AS table_name, i.indnullsnotdistinct AS nulls_equ
  WHERE i.indisunique AND c.relname = :name AND t.oid = ANY (CAST(:tables AS regclass[]))"""
 )
 _COLUMN = text(
-    "SELECT a.attnotnull AS not_null, t.typcategory AS category, t.typname AS type, "
+    "SELECT a.attnotnull AS not_null, t.typcategory::text AS category, t.typname AS type, "
     "CASE WHEN a.atttypmod > 4 THEN a.atttypmod - 4 END AS length "
     "FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid "
     "WHERE a.attrelid = CAST(:table AS regclass) AND a.attname = :column"
@@ -94,7 +94,9 @@ async def holders(connection: AsyncConnection, batch: StateBatch, index: UniqueI
     return {row.k for row in found}
 
 
-async def let_go(connection: AsyncConnection, entity: EntityMapping, index: UniqueIndex, keys: list[str]) -> None:
+async def let_go(
+    connection: AsyncConnection, entity: EntityMapping, index: UniqueIndex, keys: list[str]
+) -> None:
     """Take the rows of `keys` out of the unique index's way, in the caller's transaction.
 
     A deferrable constraint is deferred; else one column of the index is parked. Where no way is known nothing is done,
@@ -107,10 +109,13 @@ async def let_go(connection: AsyncConnection, entity: EntityMapping, index: Uniq
     for column in index.columns:
         if quoted(column) in sql.key:
             continue
-        value = entity.parked.get(column) or await _parking_value(connection, sql, column, nulls_equal=index.nulls_equal)
+        value = entity.parked.get(column) or await _parking_value(
+            connection, sql, column, nulls_equal=index.nulls_equal
+        )
         if value is not None:
             await connection.exec_driver_sql(
-                f"UPDATE {sql.table} SET {quoted(column)} = {value} WHERE {key_in(sql.key, entity, '$1')}", (keys,)
+                f"UPDATE {sql.table} SET {quoted(column)} = {value} WHERE {key_in(sql.key, entity, '$1')}",
+                (keys,),
             )
             return
 

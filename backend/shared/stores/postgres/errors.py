@@ -20,12 +20,23 @@ INTERNAL_PYTHON_VALUE = "22000"
 # Class 22 is "data exception", 23 "integrity constraint violation", 44 "with check option"; P0001 is RAISE EXCEPTION
 # in a trigger of the user's. All else says nothing about the row at hand.
 _REFUSALS = ("22", "23", "44", "P0001")
-CONNECTION_ERRORS = (OSError, ConnectionError, asyncio.TimeoutError, TimeoutError, PoolTimeoutError, InterfaceError)
+CONNECTION_ERRORS = (
+    OSError,
+    ConnectionError,
+    asyncio.TimeoutError,
+    TimeoutError,
+    PoolTimeoutError,
+    InterfaceError,
+)
 
 
 def sqlstate_of(error: BaseException) -> str | None:
     """The SQLSTATE of an error that came through SQLAlchemy or straight from asyncpg, if it has one."""
-    for candidate in (error, getattr(error, "orig", None), getattr(getattr(error, "orig", None), "__cause__", None)):
+    for candidate in (
+        error,
+        getattr(error, "orig", None),
+        getattr(getattr(error, "orig", None), "__cause__", None),
+    ):
         state = getattr(candidate, "sqlstate", None)
         if isinstance(state, str):
             return state
@@ -34,7 +45,11 @@ def sqlstate_of(error: BaseException) -> str | None:
 
 def constraint_of(error: BaseException) -> tuple[str | None, str | None]:
     """(table, constraint) that an integrity error names."""
-    for candidate in (getattr(getattr(error, "orig", None), "__cause__", None), getattr(error, "orig", None), error):
+    for candidate in (
+        getattr(getattr(error, "orig", None), "__cause__", None),
+        getattr(error, "orig", None),
+        error,
+    ):
         name = getattr(candidate, "constraint_name", None)
         if isinstance(name, str):
             return getattr(candidate, "table_name", None), name
@@ -70,8 +85,10 @@ def is_repeatable(error: BaseException) -> bool:
 
 def is_database_error(error: BaseException) -> bool:
     """Whether `error` came from a database, its driver or the way to it."""
-    return isinstance(error, SQLAlchemyError | OSError | TimeoutError) or sqlstate_of(error) is not None or (
-        type(error).__module__.startswith("asyncpg")
+    return (
+        isinstance(error, SQLAlchemyError | OSError | TimeoutError)
+        or sqlstate_of(error) is not None
+        or (type(error).__module__.startswith("asyncpg"))
     )
 
 
@@ -93,7 +110,9 @@ def describe(error: BaseException) -> str:
     return f"{text}{where} (SQLSTATE {state})"
 
 
-def to_side_error(error: BaseException, side: Side, *, entity: str | None = None, key: str | None = None) -> SideError:
+def to_side_error(
+    error: BaseException, side: Side, *, entity: str | None = None, key: str | None = None
+) -> SideError:
     """`error` as the error type of `side`."""
     if isinstance(error, SideError):
         return error

@@ -17,7 +17,6 @@ from sqlalchemy.types import JSON as ANY_JSON
 
 from backend.shared.domain.errors import ConfigurationError
 from backend.shared.domain.mapping import EntityMapping, Key, encode_key
-from backend.shared.domain.phases import Direction
 from backend.shared.stores.postgres.projection_sql import ProjectionSql, key_in, quoted, sql_type, table_name
 from backend.shared.stores.protocol import json_ready
 
@@ -30,12 +29,16 @@ class LegacyShape:
 
     def __init__(self, entity: EntityMapping) -> None:
         if any(projection.function for projection in (*entity.to_new, *entity.to_legacy)):
-            raise ConfigurationError(f"entity {entity.name} is mapped by Python; write its legacy tables directly")
+            raise ConfigurationError(
+                f"entity {entity.name} is mapped by Python; write its legacy tables directly"
+            )
         self.entity = entity
         self._to_new = [ProjectionSql(entity, projection) for projection in entity.to_new]
         self._to_legacy = [ProjectionSql(entity, projection) for projection in entity.to_legacy]
         self._relations = {p.table.name: p.query.subquery(p.table.name) for p in entity.to_new}
-        self._insert = [self._insert_sql(sql, first=number == 0) for number, sql in enumerate(self._to_legacy)]
+        self._insert = [
+            self._insert_sql(sql, first=number == 0) for number, sql in enumerate(self._to_legacy)
+        ]
         self._update = [self._update_sql(sql) for sql in self._to_legacy]
         self._current = self._current_sql()
 

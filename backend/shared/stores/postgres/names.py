@@ -24,7 +24,9 @@ class EngineNames:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", self.service):
-            raise ConfigurationError(f"{self.service!r} is no service name: lower-case letters, digits and _ only")
+            raise ConfigurationError(
+                f"{self.service!r} is no service name: lower-case letters, digits and _ only"
+            )
 
     @property
     def schema(self) -> str:

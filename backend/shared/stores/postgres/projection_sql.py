@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import Column, Select
+from sqlalchemy import Column, Select, Table
 from sqlalchemy.dialects.postgresql import asyncpg as pg
 from sqlalchemy.types import JSON, TypeEngine
 
@@ -35,9 +35,9 @@ def quoted(name: str) -> str:
     return str(_PREPARER.quote(name))
 
 
-def table_name(column_or_table: Column[object] | object) -> str:
+def table_name(table: Table) -> str:
     """The qualified name of a table."""
-    return str(_PREPARER.format_table(column_or_table))
+    return str(_PREPARER.format_table(table))
 
 
 def sql_type(type_: TypeEngine[object]) -> str:
@@ -52,7 +52,9 @@ def select_text(query: Select[tuple[object, ...]]) -> str:
 
 def key_text(columns: Iterable[str], parts: Iterable[KeyPart]) -> str:
     """SQL for the canonical text of a key held in `columns`."""
-    cast = ", ".join(f"({column})::{sql_type(part.type)}" for column, part in zip(columns, parts, strict=True))
+    cast = ", ".join(
+        f"({column})::{sql_type(part.type)}" for column, part in zip(columns, parts, strict=True)
+    )
     return f"jsonb_build_array({cast})::text"
 
 
@@ -146,7 +148,7 @@ class ProjectionSql:
         assignments = ", ".join(f"{name} = excluded.{name}" for name in others)
         mine = ", ".join(f"t.{name}" for name in others)
         theirs = ", ".join(f"excluded.{name}" for name in others)
-        return insert + f"UPDATE SET {assignments} WHERE ROW({mine}) *<> ROW({theirs})"
+        return insert + f"UPDATE SET {assignments} WHERE ROW({mine})::record *<> ROW({theirs})::record"
 
 
 class EntitySql:

@@ -44,7 +44,9 @@ class PostgresStore:
         self, connection: AsyncConnection, entity: EntityMapping, direction: Direction, *, keys: Sequence[str]
     ) -> StateBatch:
         """What the target of `direction` itself holds of `keys`: mapped columns only."""
-        return await self._read(connection, entity_sql(entity, direction).read_stored, entity, direction, keys, raw=True)
+        return await self._read(
+            connection, entity_sql(entity, direction).read_stored, entity, direction, keys, raw=True
+        )
 
     async def _read(
         self,
@@ -84,7 +86,9 @@ class PostgresStore:
         """
         ordered = sorted(batches, key=lambda batch: self.catalog.rank(batch.entity.name))
         await self.enter(connection, ordered[0].direction, epoch=epoch)
-        moved = {batch.entity.name: await self.move_guards(connection, batch, epoch=epoch) for batch in ordered}
+        moved = {
+            batch.entity.name: await self.move_guards(connection, batch, epoch=epoch) for batch in ordered
+        }
         await self.write(connection, ordered, moved)
         return {
             batch.entity.name: Applied(
@@ -100,7 +104,9 @@ class PostgresStore:
             (self.names.carry_mark(direction, epoch),),
         )
 
-    async def move_guards(self, connection: AsyncConnection, batch: StateBatch, *, epoch: int) -> frozenset[str]:
+    async def move_guards(
+        self, connection: AsyncConnection, batch: StateBatch, *, epoch: int
+    ) -> frozenset[str]:
         """Move the guards of a batch to its position; answers the keys that moved.
 
         The mark is read in this statement, later than the one that took the lock, so that it cannot be an old one.
@@ -133,7 +139,9 @@ class PostgresStore:
             "SELECT EXISTS (SELECT 1 FROM mark) AS closed, (SELECT array_agg(key) FROM moved) AS moved"
         )
 
-    async def lock_guards(self, connection: AsyncConnection, entity: EntityMapping, *, keys: Sequence[str]) -> None:
+    async def lock_guards(
+        self, connection: AsyncConnection, entity: EntityMapping, *, keys: Sequence[str]
+    ) -> None:
         """Hold the guards of `keys` until the transaction ends, without moving them."""
         await connection.exec_driver_sql(
             f"INSERT INTO {self.names.guard} AS g (entity, key, epoch, major, minor) "

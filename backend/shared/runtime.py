@@ -111,8 +111,7 @@ class ServiceRuntime:
             if self._started:
                 return
             self.metrics.declare(self.service, entities=[entity.name for entity in self.catalog.ordered])
-            for side in Side:
-                await self._reach(side)
+            await self.reach_both()
             await self._refresh_control()
             for side in Side:
                 await check_installation(
@@ -120,6 +119,11 @@ class ServiceRuntime:
                 )
             self._spawn(self._every(REFRESH_SECONDS, self.refresh))
             self._started = True
+
+    async def reach_both(self) -> None:
+        """Raise an unavailable `SideError` that names side and variable unless both databases answer."""
+        for side in Side:
+            await self._reach(side)
 
     async def _reach(self, side: Side) -> None:
         try:

@@ -1,0 +1,38 @@
+"""Finds the managers of the services that are installed, by entry points of the group `tandem.services`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import entry_points
+
+from backend.shared.domain.errors import ConfigurationError
+from backend.shared.dual_write_manager import DualWriteManager
+
+SERVICES_GROUP = "tandem.services"
+
+
+def manager_class(service: str) -> type[DualWriteManager]:
+    """The manager of a service; raises `ConfigurationError` that names the services there are."""
+    found = {entry.name: entry for entry in entry_points(group=SERVICES_GROUP)}
+    if service not in found:
+        raise ConfigurationError(
+            f"there is no service {service!r}; there are: {', '.join(sorted(found)) or 'none'}"
+        )
+    try:
+        loaded = found[service].load()
+    except ImportError as error:
+        raise ConfigurationError(f"the service {service} cannot be loaded: {error}") from error
+    if not (isinstance(loaded, type) and issubclass(loaded, DualWriteManager)):
+        raise ConfigurationError(f"{found[service].value} is no DualWriteManager")
+    return loaded
+
+
+@asynccontextmanager
+async def managed(service: str) -> AsyncIterator[DualWriteManager]:
+    """A manager with settings from the environment, closed at the end."""
+    manager = manager_class(service)()
+    try:
+        yield manager
+    finally:
+        await manager.close()

@@ -22,6 +22,7 @@ from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.journal.install import install
 from backend.shared.observability.metrics import Metrics, default_metrics
 from backend.shared.runtime import ServiceRuntime
+from backend.shared.stores.postgres.errors import is_connection_loss, is_database_error, to_side_error
 from backend.shared.unit_of_work import UnitOfWork
 from backend.shared.unit_runner import Unit
 from backend.shared.writes import WritePath, read_unit
@@ -142,7 +143,20 @@ class DualWriteManager(AdminOperations):
 
     @asynccontextmanager
     async def new_session(self) -> AsyncIterator[AsyncSession]:
-        """A session on the new side in one transaction, for tables that are not dual-written."""
+        """A session on the new side in one transaction, for tables that are not dual-written.
+
+        Raises `SideError` for trouble with the database; what the body raises otherwise comes out unchanged.
+        """
         await self.start()
-        async with AsyncSession(self.new_engine, expire_on_commit=False) as session, session.begin():
-            yield session
+        breaker = self.runtime.breakers[Side.NEW]
+        breaker.check()
+        try:
+            async with AsyncSession(self.new_engine, expire_on_commit=False) as session, session.begin():
+                yield session
+        except Exception as error:
+            if not is_database_error(error):
+                raise
+            if is_connection_loss(error):
+                breaker.failed()
+            raise to_side_error(error, Side.NEW) from error
+        breaker.succeeded()

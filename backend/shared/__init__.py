@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from backend.shared.domain.mapping import EntityMapping, Key, KeyPart, Projection, Source
     from backend.shared.domain.phases import Direction, Phase, Side
-    from backend.shared.domain.results import DualWriteResult, SecondWrite
+    from backend.shared.domain.results import DualWriteResult, Exercised, SecondWrite
     from backend.shared.dual_write_config import DualWriteSettings
     from backend.shared.dual_write_manager import DualWriteManager
     from backend.shared.sync_validator import SyncValidator
@@ -50,7 +50,7 @@ _HOMES = {
     ),
     "domain.mapping": ("EntityMapping", "Key", "KeyPart", "Projection", "Source"),
     "domain.phases": ("Direction", "Phase", "Side"),
-    "domain.results": ("DualWriteResult", "SecondWrite"),
+    "domain.results": ("DualWriteResult", "Exercised", "SecondWrite"),
     "dual_write_config": ("DualWriteSettings",),
     "dual_write_manager": ("DualWriteManager",),
     "sync_validator": ("SyncValidator",),
@@ -67,6 +67,7 @@ __all__ = [
     "DualWriteResult",
     "DualWriteSettings",
     "EntityMapping",
+    "Exercised",
     "FencedError",
     "InstallationError",
     "Key",

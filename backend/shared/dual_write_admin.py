@@ -132,9 +132,11 @@ class AdminOperations(ABC):
         written = await self.write("probe", self.write_probe)
         if written.value is not None:
             entity, key = written.value
-            carried = await self._carry_probe(entity, key)
+            there = await self._settled(entity, key, PROBE_SECONDS)
+            carried = there is not None and bool(there.in_new or there.in_legacy)
             removed = await self.write("remove_probe", lambda work: work.delete(entity, key))
-            gone = removed.success and await self._carry_probe(entity, key, present=False)
+            left = await self._settled(entity, key, PROBE_SECONDS)
+            gone = removed.success and left is not None and not (left.in_new or left.in_legacy)
         success = {written.authoritative: written.success, written.authoritative.other: carried}
         return OperationTestView(
             service=self.service,
@@ -148,18 +150,20 @@ class AdminOperations(ABC):
             detail=str(written.error) if written.error else None,
         )
 
-    async def _carry_probe(self, entity: str, key: Key, *, present: bool = True) -> bool:
-        """Help the relay along until the probe is equal on both sides; False after `PROBE_SECONDS`."""
-        if not self.runtime.phase.policy.dual:
-            return True
-        deadline = time.monotonic() + PROBE_SECONDS
+    async def settle(self, entity: str, key: Key, *, within_seconds: float = PROBE_SECONDS) -> bool:
+        """Help the relay along until `key` is equal on both sides; False if it is not after `within_seconds`."""
+        return await self._settled(entity, key, within_seconds) is not None
+
+    async def _settled(self, entity: str, key: Key, within_seconds: float) -> ValidationView | None:
+        deadline = time.monotonic() + within_seconds
         mapping = self.runtime.catalog[entity]
         while time.monotonic() < deadline:
-            await self.relay().run_once()
+            if self.phase.policy.dual:
+                await self.relay().run_once()
             view = await SyncValidator(self.runtime).validate_key(mapping, key, show_values=False)
-            if view.verdict is Verdict.EQUAL:
-                return bool(view.in_new) is present and bool(view.in_legacy) is present
-        return False
+            if view.verdict is Verdict.EQUAL or not self.phase.policy.dual:
+                return view
+        return None
 
     async def list_failures(
         self, *, limit: int, after_id: int | None = None, entity: str | None = None
@@ -197,7 +201,11 @@ class AdminOperations(ABC):
         """Change settings at run time, for every replica within a second; all of `changes` or none."""
         await self.start()
         before = self.settings.to_dict()
-        self.settings.changed(changes)
+        authoritative = self.phase.policy.authoritative
+        if not self.settings.changed(changes).writes(authoritative):
+            raise ConflictError(
+                f"phase {self.phase.value} writes the {authoritative.value} side: it must stay on"
+            )
         await self.runtime.controls.change_settings(changes, by=by)
         await self.runtime.refresh()
         after = self.settings.to_dict()

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from backend.shared.database import DatabaseLimits
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping
 from backend.shared.domain.phases import Phase, Side
-from backend.shared.domain.results import DualWriteResult
+from backend.shared.domain.results import DualWriteResult, Exercised
 from backend.shared.dual_write_admin import AdminOperations
 from backend.shared.dual_write_config import DualWriteSettings
 from backend.shared.journal.carrier import Hook, no_hook
@@ -64,6 +64,17 @@ class DualWriteManager(AdminOperations):
     @abstractmethod
     def entities(cls) -> Sequence[EntityMapping]:
         """What the service owns, and how each looks on both sides."""
+
+    async def exercise(self) -> AsyncIterator[Exercised]:
+        """Call each operation once, on entities made for it, which are removed in the end; for `test_dual_write`.
+
+        A subclass yields an `Exercised` after each call. Without one of its own, the probe is written and removed.
+        """
+        made = await self.write("exercise", self.write_probe)
+        entity, key = made.unwrap()
+        yield Exercised(name="probe", result=made, keys=[(entity, key)])
+        removed = await self.write("exercise", lambda work: work.delete(entity, key))
+        yield Exercised(name="remove_probe", result=removed, keys=[(entity, key)])
 
     @classmethod
     def catalog(cls) -> EntityCatalog:

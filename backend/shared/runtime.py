@@ -143,7 +143,8 @@ class ServiceRuntime:
             self._spawn(relay.run(self._stop, paused=partial(self._relay_paused, direction)))
 
     def _relay_paused(self, direction: Direction) -> bool:
-        return self.phase.policy.direction is not direction or not self.settings.carries(self.phase)
+        held = any(breaker.is_open for breaker in self.breakers.values())
+        return held or self.phase.policy.direction is not direction or not self.settings.carries(self.phase)
 
     async def close(self) -> None:
         """Stop everything; waits for the pass in hand."""
@@ -215,7 +216,11 @@ class ServiceRuntime:
             settings=self._relay_settings,
             hook=self.hook,
             on_pass=partial(self._relay_passed, direction),
+            on_unavailable=self._side_unavailable,
         )
+
+    def _side_unavailable(self, side: Side) -> None:
+        self.breakers[side].failed()
 
     def _relay_settings(self) -> RelaySettings:
         return RelaySettings(
@@ -227,6 +232,7 @@ class ServiceRuntime:
         )
 
     def _relay_passed(self, direction: Direction, done: RelayPass) -> None:
+        self.breakers[direction.target].succeeded()
         self.metrics.relay_batch_finished(
             service=self.service,
             direction=direction,

@@ -28,6 +28,8 @@ from backend.shared.stores.postgres.errors import (
     is_connection_loss,
     is_database_error,
     is_repeatable,
+    is_timeout,
+    says_nothing_of_a_commit,
     sqlstate_of,
     to_side_error,
 )
@@ -77,7 +79,7 @@ class UnitTransaction:
         try:
             tag = await self._driver.execute("COMMIT")
         except Exception as error:
-            if not is_connection_loss(error):
+            if not says_nothing_of_a_commit(error):
                 raise
             xid = self.xid
             await self.connection.invalidate()
@@ -138,8 +140,9 @@ class UnitRunner:
                 if not is_database_error(cause) and not isinstance(error, _RunAgainError):
                     raise
                 lost = is_connection_loss(cause)
-                if lost:
+                if lost or is_timeout(cause):
                     self._breaker.failed()
+                if lost:
                     await self._engine.dispose()
                 if run == MAX_RUNS or not (lost or is_repeatable(cause) or isinstance(error, _RunAgainError)):
                     raise to_side_error(cause, self.side) from cause

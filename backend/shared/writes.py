@@ -113,7 +113,7 @@ class WritePath:
             self._count(operation, second, how, outcome.second_seconds if applied else None)
             if applied:
                 seconds[second] = outcome.second_seconds
-        if self._runtime.settings.log_all:
+        if self._runtime.settings.log_all or not self._runtime.settings.log_errors_only:
             log.info(
                 "operation_written",
                 service=self._runtime.service,

@@ -12,6 +12,11 @@ from backend.shared.dual_write_manager import DualWriteManager
 SERVICES_GROUP = "tandem.services"
 
 
+def service_names() -> list[str]:
+    """The names of all installed services."""
+    return sorted(entry.name for entry in entry_points(group=SERVICES_GROUP))
+
+
 def manager_class(service: str) -> type[DualWriteManager]:
     """The manager of a service; raises `ConfigurationError` that names the services there are."""
     found = {entry.name: entry for entry in entry_points(group=SERVICES_GROUP)}

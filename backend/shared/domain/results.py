@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 from backend.shared.domain.errors import SideError, TandemError
+from backend.shared.domain.mapping import Key
 from backend.shared.domain.phases import Phase, Side
 
 T = TypeVar("T")
@@ -73,3 +75,12 @@ class DualWriteResult(Generic[T]):
         if side is self.authoritative:
             return self.success
         return self.success and self.second_write in (SecondWrite.APPLIED, SecondWrite.NONE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exercised:
+    """One operation that an exercise has called; `keys` are the entities it wrote, to be compared afterwards."""
+
+    name: str
+    result: DualWriteResult[Any]
+    keys: Sequence[tuple[str, Key]]

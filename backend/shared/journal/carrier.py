@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from backend.shared.domain.errors import FencedError
 from backend.shared.domain.mapping import EntityCatalog
-from backend.shared.domain.phases import Direction
+from backend.shared.domain.phases import Direction, Side
 from backend.shared.stores.postgres import clashes
 from backend.shared.stores.postgres.errors import (
     classify,
@@ -62,9 +62,10 @@ Outcomes = dict[tuple[str, str], KeyOutcome]
 class TargetUnavailableError(Exception):
     """A side could not be asked at all: nothing is known of any key, nothing counts as an attempt."""
 
-    def __init__(self, cause: BaseException) -> None:
-        super().__init__(describe(cause))
+    def __init__(self, cause: BaseException, *, side: Side) -> None:
+        super().__init__(f"{side.value} side: {describe(cause)}")
         self.cause = cause
+        self.side = side
 
 
 class Carrier:
@@ -111,7 +112,8 @@ class Carrier:
                 raise
             trouble = classify(error)
             if trouble is Trouble.UNAVAILABLE:
-                raise TargetUnavailableError(error) from error
+                side = self._direction.target if batches else self._direction.source
+                raise TargetUnavailableError(error, side=side) from error
             halves = _halves(keys)
             if not halves:
                 outcomes.update(await self._single(keys, batches, error, epoch=epoch))
@@ -193,7 +195,7 @@ class Carrier:
             if not is_database_error(again):
                 raise
             if classify(again) is Trouble.UNAVAILABLE:
-                raise TargetUnavailableError(again) from again
+                raise TargetUnavailableError(again, side=batch.direction.target) from again
             return None
 
     async def _apply_parked(self, batch: StateBatch, index: clashes.UniqueIndex, *, epoch: int) -> Outcomes:

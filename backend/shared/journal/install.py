@@ -71,6 +71,7 @@ async def _capture(
     print_ = fingerprint(wanted)
     if not await missing_triggers(connection, names, wanted) and await installed(connection, names) == print_:
         return
+    await _drop_unwanted(connection, names, wanted)
     for trigger in wanted:
         await connection.exec_driver_sql(trigger.function_sql)
         await connection.exec_driver_sql(trigger.trigger_sql)
@@ -84,6 +85,24 @@ async def _capture(
         ),
         {"print": print_},
     )
+
+
+async def _drop_unwanted(
+    connection: AsyncConnection, names: EngineNames, wanted: list[CaptureTrigger]
+) -> None:
+    """Drop triggers that an earlier version of the mapping had asked for."""
+    keep = {trigger.name for trigger in wanted}
+    rows = await connection.execute(
+        text(
+            "SELECT t.tgname, c.oid::regclass::text AS relation FROM pg_trigger AS t "
+            "JOIN pg_class AS c ON c.oid = t.tgrelid JOIN pg_proc AS p ON p.oid = t.tgfoid "
+            "WHERE p.pronamespace = to_regnamespace(:schema) AND starts_with(p.proname, 'capture_')"
+        ),
+        {"schema": names.schema},
+    )
+    for row in rows.all():
+        if row.tgname not in keep:
+            await connection.exec_driver_sql(f'DROP TRIGGER "{row.tgname}" ON {row.relation}')
 
 
 def wanted_triggers(

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from backend.shared.domain.errors import FencedError
 from backend.shared.domain.mapping import EntityCatalog
-from backend.shared.domain.phases import Direction
+from backend.shared.domain.phases import Direction, Side
 from backend.shared.journal.carrier import (
     Carrier,
     Hook,
@@ -84,7 +84,7 @@ class Relay:
         settings: Callable[[], RelaySettings],
         hook: Hook = no_hook,
         on_pass: Callable[[RelayPass], None] | None = None,
-        on_unavailable: Callable[[], None] | None = None,
+        on_unavailable: Callable[[Side], None] | None = None,
     ) -> None:
         self.direction = direction
         self._names = names
@@ -143,7 +143,7 @@ class Relay:
         except Exception as error:
             if isinstance(error, TargetUnavailableError | FencedError) or not is_database_error(error):
                 raise
-            raise TargetUnavailableError(error) from error
+            raise TargetUnavailableError(error, side=self.direction.source) from error
         self._log(claim, outcomes, settings)
         done = replace(done, seconds=time.perf_counter() - started)
         if self._on_pass:
@@ -263,9 +263,9 @@ class Relay:
                 request_id=claimed.request_id if claimed else None,
             )
 
-    def _report_unavailable(self, error: Exception, count: int) -> None:
-        if self._on_unavailable:
-            self._on_unavailable()
+    def _report_unavailable(self, error: TargetUnavailableError | FencedError, count: int) -> None:
+        if self._on_unavailable and isinstance(error, TargetUnavailableError):
+            self._on_unavailable(error.side)
         level = 30 if count in (1, 10, 100) or count % 1000 == 0 else 10
         log.log(
             level,

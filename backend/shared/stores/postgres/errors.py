@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -20,14 +18,7 @@ INTERNAL_PYTHON_VALUE = "22000"
 # Class 22 is "data exception", 23 "integrity constraint violation", 44 "with check option"; P0001 is RAISE EXCEPTION
 # in a trigger of the user's. All else says nothing about the row at hand.
 _REFUSALS = ("22", "23", "44", "P0001")
-CONNECTION_ERRORS = (
-    OSError,
-    ConnectionError,
-    asyncio.TimeoutError,
-    TimeoutError,
-    PoolTimeoutError,
-    InterfaceError,
-)
+_WIRE_ERRORS = (OSError, InterfaceError)
 
 
 def sqlstate_of(error: BaseException) -> str | None:
@@ -69,13 +60,27 @@ def classify(error: BaseException) -> Trouble:
 
 
 def is_connection_loss(error: BaseException) -> bool:
-    """Whether the connection is gone, so that the outcome of a COMMIT under way is unknown."""
+    """Whether the connection is gone. A full pool and a statement that takes too long are no such thing."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     state = sqlstate_of(error)
     if state is not None:
         return state.startswith(("08", "57P"))
-    return isinstance(error, CONNECTION_ERRORS) or "connection" in str(error).lower()
+    if is_timeout(error):
+        return False
+    return isinstance(error, _WIRE_ERRORS) or "connection" in str(error).lower()
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Whether somebody gave up waiting: for the pool, for the server to accept, or for a statement."""
+    return isinstance(error, TimeoutError | PoolTimeoutError) or isinstance(
+        getattr(error, "orig", None), TimeoutError
+    )
+
+
+def says_nothing_of_a_commit(error: BaseException) -> bool:
+    """Whether a COMMIT that ended so may have been done or not."""
+    return sqlstate_of(error) is None or is_connection_loss(error)
 
 
 def is_repeatable(error: BaseException) -> bool:

@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import cached_property
 from types import EllipsisType
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from backend.shared.database import DatabaseLimits
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping
-from backend.shared.domain.phases import Phase, Side
+from backend.shared.domain.phases import Capture, Phase, Side
 from backend.shared.domain.results import DualWriteResult, Exercised
 from backend.shared.dual_write_admin import AdminOperations
 from backend.shared.dual_write_config import DualWriteSettings
@@ -38,6 +38,9 @@ class DualWriteManager(AdminOperations):
     settings that are not given (or given as `...`) come from the environment. Nothing connects before the first
     operation or `start`; whoever makes a manager closes it.
     """
+
+    capture: ClassVar[Capture] = Capture.TRIGGER
+    """Who writes the journal; `Capture.UNIT` where the databases take no triggers."""
 
     def __init__(
         self,
@@ -94,6 +97,7 @@ class DualWriteManager(AdminOperations):
             settings=self._settings,
             metrics=self._metrics,
             limits=self._limits,
+            capture=self.capture,
             hook=self._hook,
         )
 
@@ -109,7 +113,11 @@ class DualWriteManager(AdminOperations):
     async def install(self) -> Phase:
         """Put journal, guards, marks and triggers into both sides; answers the phase. May be repeated."""
         return await install(
-            self.runtime.engines, self.runtime.names, self.runtime.catalog, phase=self._settings.phase
+            self.runtime.engines,
+            self.runtime.names,
+            self.runtime.catalog,
+            phase=self._settings.phase,
+            capture=self.capture,
         )
 
     async def start(self, *, relay: bool = False) -> None:

@@ -17,7 +17,7 @@ from backend.shared.control import Control, ControlRepository
 from backend.shared.database import DatabaseLimits, create_side_engine
 from backend.shared.domain.errors import ConfigurationError, TandemError, ValidationError, side_error
 from backend.shared.domain.mapping import EntityCatalog
-from backend.shared.domain.phases import Direction, Phase, Side
+from backend.shared.domain.phases import Capture, Direction, Phase, Side
 from backend.shared.dual_write_config import DualWriteSettings
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.journal.install import check_installation
@@ -47,8 +47,10 @@ class ServiceRuntime:
         settings: DualWriteSettings,
         metrics: Metrics,
         limits: DatabaseLimits | None = None,
+        capture: Capture = Capture.TRIGGER,
         hook: Hook = no_hook,
     ) -> None:
+        self.capture = capture
         self.names = EngineNames(service)
         self.catalog = catalog
         self.metrics = metrics
@@ -89,6 +91,11 @@ class ServiceRuntime:
         return self.control.phase
 
     @property
+    def journals_touched(self) -> bool:
+        """Whether units of work write the journal themselves in the present phase."""
+        return self.capture is Capture.UNIT and self.phase.policy.dual
+
+    @property
     def relay_running(self) -> bool:
         """Whether a relay runs in this process."""
         return self._relay_started
@@ -115,7 +122,12 @@ class ServiceRuntime:
             await self._refresh_control()
             for side in Side:
                 await check_installation(
-                    self.engines[side], self.names, self.catalog, side=side, phase=self.control.phase
+                    self.engines[side],
+                    self.names,
+                    self.catalog,
+                    side=side,
+                    phase=self.control.phase,
+                    capture=self.capture,
                 )
             self._spawn(self._every(REFRESH_SECONDS, self.refresh))
             self._started = True

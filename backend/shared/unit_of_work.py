@@ -16,7 +16,7 @@ from sqlalchemy.engine import Result
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.shared.domain.errors import ConfigurationError
-from backend.shared.domain.mapping import EntityCatalog, EntityMapping, Key
+from backend.shared.domain.mapping import EntityCatalog, EntityMapping, Key, encode_key
 from backend.shared.domain.phases import Side
 from backend.shared.stores.postgres.legacy_shape import LegacyShape
 
@@ -30,6 +30,8 @@ class UnitOfWork:
         self.session = session
         self.side = side
         self.request_id = request_id
+        self.touched: dict[str, set[str]] = {}
+        """Canonical keys that this unit has written through `insert`, `update`, `delete` or `touch`, by entity."""
         self._catalog = catalog
 
     def shape(self, table: Table) -> FromClause:
@@ -68,15 +70,23 @@ class UnitOfWork:
         query = select(*[source.table.c[name] for name in names]).where(*_matches(source.table, names, key))
         return (await self.session.execute(query.with_for_update())).first() is not None
 
+    def touch(self, entity: str, key: Key) -> None:
+        """Say that this unit has written an entity by SQL of its own; only where no trigger captures is it needed."""
+        self.touched.setdefault(self._catalog[entity].name, set()).add(encode_key(key))
+
     async def insert(self, entity: str, values: Values) -> Key:
         """Insert an entity, `values` by column of the new side's tables; answers its key, made by this side if missing."""
         mapping = self._catalog[entity]
         if self.side is Side.LEGACY:
-            return await LegacyShape.of(mapping).insert(self.session, _by_table(mapping, values))
-        return await _insert_new(self.session, mapping, _by_table(mapping, values))
+            key = await LegacyShape.of(mapping).insert(self.session, _by_table(mapping, values))
+        else:
+            key = await _insert_new(self.session, mapping, _by_table(mapping, values))
+        self.touch(entity, key)
+        return key
 
     async def update(self, entity: str, key: Key, values: Values) -> bool:
         """Change the columns named in `values`; False if there is no such entity."""
+        self.touch(entity, key)
         mapping = self._catalog[entity]
         if self.side is Side.LEGACY:
             return await LegacyShape.of(mapping).update(self.session, key, _by_table(mapping, values))
@@ -84,6 +94,7 @@ class UnitOfWork:
 
     async def delete(self, entity: str, key: Key) -> bool:
         """Delete an entity; False if there was none."""
+        self.touch(entity, key)
         mapping = self._catalog[entity]
         if self.side is Side.LEGACY:
             return await LegacyShape.of(mapping).delete(self.session, key)

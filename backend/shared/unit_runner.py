@@ -23,6 +23,7 @@ from backend.shared.database import XID
 from backend.shared.domain.errors import SideError, side_error
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Side
+from backend.shared.journal.repository import JournalRepository
 from backend.shared.stores.postgres.errors import (
     describe,
     is_connection_loss,
@@ -58,8 +59,18 @@ class _RunAgainError(Exception):
 class UnitTransaction:
     """One open transaction of a unit. `xid` is known once something captured has been written."""
 
-    def __init__(self, runner: UnitRunner, connection: AsyncConnection, driver: Any, request_id: str) -> None:
+    def __init__(
+        self,
+        runner: UnitRunner,
+        connection: AsyncConnection,
+        driver: Any,
+        *,
+        request_id: str,
+        journals_touched: bool,
+    ) -> None:
         self.connection = connection
+        self._journals_touched = journals_touched
+        self._journalled_as: int | None = None
         self.committed = False
         self._begun_at = time.monotonic()
         self._runner = runner
@@ -69,13 +80,23 @@ class UnitTransaction:
 
     @property
     def xid(self) -> int | None:
-        """The transaction's id, as the capture trigger told it."""
+        """The transaction's id, as the capture trigger or the journal row told it."""
+        if self._journalled_as is not None:
+            return self._journalled_as
         found = self.connection.sync_connection.info.get(XID) if self.connection.sync_connection else None
         return int(found) if found is not None else None
 
+    async def flush(self) -> None:
+        """Send what the session still holds; where no trigger captures, write the journal rows of the keys touched."""
+        await self.session.flush()
+        if self._journals_touched:
+            for entity, keys in self.work.touched.items():
+                self._journalled_as = await self._runner.journal.add(self.connection, entity, keys)
+            self.work.touched.clear()
+
     async def commit(self) -> None:
         """Commit. Returns only if it is durable; raises `_RunAgainError` if it certainly is not."""
-        await self.session.flush()
+        await self.flush()
         try:
             tag = await self._driver.execute("COMMIT")
         except Exception as error:
@@ -120,6 +141,7 @@ class UnitRunner:
     ) -> None:
         self.side = side
         self._names = names
+        self.journal = JournalRepository(names)
         self.catalog = catalog
         self._engine = engine
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -154,13 +176,20 @@ class UnitRunner:
         raise AssertionError("unreachable: the last run returns or raises")
 
     @asynccontextmanager
-    async def transaction(self, *, request_id: str) -> AsyncIterator[UnitTransaction]:
-        """An open transaction, rolled back unless it was committed inside."""
+    async def transaction(
+        self, *, request_id: str, journals_touched: bool = False
+    ) -> AsyncIterator[UnitTransaction]:
+        """An open transaction, rolled back unless it was committed inside.
+
+        With `journals_touched` the unit itself writes the journal, for databases that take no trigger.
+        """
         async with self._autocommit.connect() as connection:
             driver: Any = (await connection.get_raw_connection()).driver_connection
             if connection.sync_connection is not None:
                 connection.sync_connection.info.pop(XID, None)
-            transaction = UnitTransaction(self, connection, driver, request_id)
+            transaction = UnitTransaction(
+                self, connection, driver, request_id=request_id, journals_touched=journals_touched
+            )
             try:
                 await driver.execute(f"BEGIN; SET LOCAL {UNIT_SETTING} = '{_UNSAFE.sub('', request_id)}'")
                 yield transaction

@@ -68,7 +68,9 @@ class WritePath:
         started = time.perf_counter()
 
         async def attempt() -> T:
-            async with runner.transaction(request_id=request_id) as transaction:
+            async with runner.transaction(
+                request_id=request_id, journals_touched=self._runtime.journals_touched
+            ) as transaction:
                 value = await unit(transaction.work)
                 await transaction.commit()
             return value
@@ -93,7 +95,13 @@ class WritePath:
         epoch, fails_call = runtime.control.epoch, runtime.settings.fails_on(direction.target)
 
         async def attempt() -> SynchronousOutcome[T]:
-            return await writer.run(unit, request_id=request_id, epoch=epoch, fails_call=fails_call)
+            return await writer.run(
+                unit,
+                request_id=request_id,
+                epoch=epoch,
+                fails_call=fails_call,
+                journals_touched=runtime.journals_touched,
+            )
 
         task = asyncio.ensure_future(runtime.runners[direction.source].repeat(attempt))
         self._background.add(task)

@@ -43,6 +43,15 @@ class Direction(StrEnum):
         return cls.TO_NEW if target is Side.NEW else cls.TO_LEGACY
 
 
+class Capture(StrEnum):
+    """Who writes the journal."""
+
+    TRIGGER = "trigger"
+    """A trigger on every table that a projection reads: it catches other programs' writes too."""
+    UNIT = "unit"
+    """The unit of work, where no trigger can be installed. Other programs' writes are then not seen."""
+
+
 class Phase(StrEnum):
     """How far a service has moved. One row in the database says which phase holds."""
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from backend.shared.domain.errors import InstallationError
 from backend.shared.domain.mapping import EntityCatalog
-from backend.shared.domain.phases import Phase, Side
+from backend.shared.domain.phases import Capture, Phase, Side
 from backend.shared.journal.capture import CaptureTrigger, capture_triggers, fingerprint
 from backend.shared.stores.postgres.names import EngineNames
 
@@ -19,7 +19,12 @@ LOCK_TIMEOUT_MS = 3000
 
 
 async def install(
-    engines: Mapping[Side, AsyncEngine], names: EngineNames, catalog: EntityCatalog, *, phase: Phase
+    engines: Mapping[Side, AsyncEngine],
+    names: EngineNames,
+    catalog: EntityCatalog,
+    *,
+    phase: Phase,
+    capture: Capture = Capture.TRIGGER,
 ) -> Phase:
     """Install both sides; answers the phase that holds. May be repeated; changes nothing that is as it should be.
 
@@ -41,7 +46,8 @@ async def install(
         async with engines[side].begin() as connection:
             await _tables(connection, names)
             await _mark(connection, names, side=side, phase=held, epoch=row.epoch)
-            await _capture(connection, names, catalog, side=side, phase=held)
+            wanted = wanted_triggers(names, catalog, side=side, phase=held, capture=capture)
+            await _put_triggers(connection, names, wanted)
     return held
 
 
@@ -64,10 +70,9 @@ async def _mark(
     )
 
 
-async def _capture(
-    connection: AsyncConnection, names: EngineNames, catalog: EntityCatalog, *, side: Side, phase: Phase
+async def _put_triggers(
+    connection: AsyncConnection, names: EngineNames, wanted: list[CaptureTrigger]
 ) -> None:
-    wanted = wanted_triggers(names, catalog, side=side, phase=phase)
     print_ = fingerprint(wanted)
     if not await missing_triggers(connection, names, wanted) and await installed(connection, names) == print_:
         return
@@ -106,11 +111,12 @@ async def _drop_unwanted(
 
 
 def wanted_triggers(
-    names: EngineNames, catalog: EntityCatalog, *, side: Side, phase: Phase
+    names: EngineNames, catalog: EntityCatalog, *, side: Side, phase: Phase, capture: Capture
 ) -> list[CaptureTrigger]:
     """The triggers that `side` should bear in `phase`."""
     policy = phase.policy
-    return capture_triggers(names, catalog, side) if policy.dual and policy.authoritative is side else []
+    captured = capture is Capture.TRIGGER and policy.dual and policy.authoritative is side
+    return capture_triggers(names, catalog, side) if captured else []
 
 
 async def installed(connection: AsyncConnection, names: EngineNames) -> str | None:
@@ -136,10 +142,16 @@ async def missing_triggers(
 
 
 async def check_installation(
-    engine: AsyncEngine, names: EngineNames, catalog: EntityCatalog, *, side: Side, phase: Phase
+    engine: AsyncEngine,
+    names: EngineNames,
+    catalog: EntityCatalog,
+    *,
+    side: Side,
+    phase: Phase,
+    capture: Capture = Capture.TRIGGER,
 ) -> None:
     """Raise `InstallationError` unless `side` bears exactly what this version of the service needs."""
-    wanted = wanted_triggers(names, catalog, side=side, phase=phase)
+    wanted = wanted_triggers(names, catalog, side=side, phase=phase, capture=capture)
     remedy = f"run `tandem install {names.service}`"
     async with engine.connect() as connection:
         print_ = await installed(connection, names)

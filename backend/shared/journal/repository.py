@@ -100,13 +100,13 @@ class JournalRepository:
         )
 
     async def add(self, connection: AsyncConnection, entity: str, keys: Iterable[str]) -> int:
-        """Journal `keys` by hand; answers how many."""
-        wanted = sorted(set(keys))
-        await connection.exec_driver_sql(
-            f"INSERT INTO {self.names.journal} (entity, key) SELECT $1, k FROM unnest($2::text[]) AS k",
-            (entity, wanted),
+        """Journal `keys` by hand; answers the id of the transaction that did."""
+        found = await connection.exec_driver_sql(
+            f"WITH added AS (INSERT INTO {self.names.journal} (entity, key) "
+            "SELECT $1, k FROM unnest($2::text[]) AS k) SELECT pg_current_xact_id()::text",
+            (entity, sorted(set(keys))),
         )
-        return len(wanted)
+        return int(found.scalar_one())
 
     async def last_id(self, connection: AsyncConnection) -> int:
         """A journal number below which this transaction cannot have written."""

@@ -95,14 +95,16 @@ class SynchronousWriter:
         self._hook = hook
 
     async def run(
-        self, unit: Unit[T], *, request_id: str, epoch: int, fails_call: bool
+        self, unit: Unit[T], *, request_id: str, epoch: int, fails_call: bool, journals_touched: bool = False
     ) -> SynchronousOutcome[T]:
         """Run `unit`. Raises `SecondaryRefusedError` with nothing kept when the second side says no and `fails_call`."""
         started = time.perf_counter()
-        async with self._runner.transaction(request_id=request_id) as first:
+        async with self._runner.transaction(
+            request_id=request_id, journals_touched=journals_touched
+        ) as first:
             start_id = await self._journal.last_id(first.connection)
             value = await unit(first.work)
-            await first.session.flush()
+            await first.flush()
             ids, keys = await self._journal.own_rows(first.connection, after_id=start_id)
             if not keys:
                 await first.commit()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from backend.shared import Phase, Side
+from backend.shared import Direction, Phase, Side, UnitOfWork
+from backend.shared.database import create_side_engine
 from backend.shared.journal.carrier import TargetUnavailableError
+from backend.shared.journal.relay import Relay, RelaySettings
 from backend.shared.testing.clusters import Databases
 from tests.support.fixtures import BOTH_AUTHORITIES, MakeManager, Sql
-from tests.support.people import people
-from tests.support.state import assert_equal_sides, both_sides
+from tests.support.people import PeopleManager, people
+from tests.support.state import assert_equal_sides
 
 MANY = "INSERT INTO folk (folk_no, mail, cents) SELECT n, n || '@example.org', 1 FROM generate_series(1, 1000) AS n"
 
@@ -90,22 +92,21 @@ async def test_swap_of_two_unique_values(
 ) -> None:
     """With batches of one the two keys of a swap never meet by chance."""
     manager = await make_manager(phase, batch_size=batch_size)
-    keys = [
-        (await manager.write("add", lambda work, n=n: work.insert("person", {people.c.email: n}))).unwrap()
-        for n in ("a@example.org", "b@example.org", "c@example.org")
-    ]
+
+    async def add_three(work: UnitOfWork) -> None:
+        for name in ("a", "b", "c"):
+            await work.insert("person", {people.c.email: f"{name}@example.org"})
+
+    await manager.write("add", add_three)
     assert await manager.relay().drain(timeout_seconds=10)
     sql, table, column = (
         (legacy_sql, "folk", "mail") if phase is Phase.DUALWRITE else (new_sql, "people", "email")
     )
-    await sql(
-        f"WITH parked AS (UPDATE {table} SET {column} = {column} || '~') SELECT 1"  # nothing clashes on the way there
-    )
+    await sql(f"UPDATE {table} SET {column} = {column} || '~'")
     await sql(f"UPDATE {table} SET {column} = translate(left({column}, 1), 'abc', 'bca') || '@example.org'")
     assert await manager.relay().drain(timeout_seconds=20)
     rows = await assert_equal_sides(people_databases)
     assert sorted(str(row[1])[0] for row in rows) == ["a", "b", "c"]
-    assert len(keys) == 3
     assert await manager.list_failures(limit=10) == []
 
 
@@ -158,7 +159,7 @@ async def test_secondary_down_for_an_hour_makes_nothing_failed(
     manager = await make_manager(retry_attempts=1, url={Side.NEW: people_databases.new_url})
     await legacy_sql("INSERT INTO folk (mail) SELECT n || '@example.org' FROM generate_series(1, 20) AS n")
     await legacy_sql("UPDATE tandem_people.journal SET captured_at = captured_at - interval '1 hour'")
-    away = await make_manager_to_nowhere(manager)
+    away = relay_to_nowhere(manager)
     for _ in range(100):
         with pytest.raises(TargetUnavailableError):
             await away.run_once()
@@ -169,16 +170,12 @@ async def test_secondary_down_for_an_hour_makes_nothing_failed(
     assert len(await assert_equal_sides(people_databases)) == 20
 
 
-async def make_manager_to_nowhere(manager):  # type: ignore[no-untyped-def]
-    from backend.shared.database import create_side_engine
-    from backend.shared.domain.phases import Direction
-    from backend.shared.journal.relay import Relay, RelaySettings
-
+def relay_to_nowhere(manager: PeopleManager) -> Relay:
+    """A relay whose target does not answer: nothing listens at port 1."""
     runtime = manager.runtime
-    nowhere = create_side_engine("postgresql://nobody:x@127.0.0.1:1/nothing", application_name="test")
     return Relay(
         source=runtime.engines[Side.LEGACY],
-        target=nowhere,
+        target=create_side_engine("postgresql://nobody:x@127.0.0.1:1/nothing", application_name="test"),
         names=runtime.names,
         catalog=runtime.catalog,
         direction=Direction.TO_NEW,
@@ -187,14 +184,5 @@ async def make_manager_to_nowhere(manager):  # type: ignore[no-untyped-def]
 
 
 async def _counts(databases: Databases) -> tuple[int, int]:
-    legacy, new = [], []
-    import asyncpg
-
-    for url, table, found in ((databases.legacy_url, "folk", legacy), (databases.new_url, "people", new)):
-        connection = await asyncpg.connect(url)
-        found.append(await connection.fetchval(f"SELECT count(*) FROM {table}"))
-        await connection.close()
-    return legacy[0], new[0]
-
-
-__all__ = ["both_sides"]
+    legacy, new = Sql(databases.legacy_url), Sql(databases.new_url)
+    return len(await legacy("SELECT FROM folk")), len(await new("SELECT FROM people"))

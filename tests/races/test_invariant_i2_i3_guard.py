@@ -7,12 +7,18 @@ import asyncio
 import asyncpg
 import pytest
 
-from backend.shared import Phase
+from backend.shared import FencedError, Key, Phase, Unit
+from backend.shared.stores.postgres.projection_sql import POSITION
 from backend.shared.testing.clusters import Databases
 from tests.support.fixtures import BOTH_AUTHORITIES, MakeManager, Sql
 from tests.support.people import people, profiles
 from tests.support.state import assert_equal_sides
 from tests.support.steps import PauseAt
+
+
+def renamed(key: Key, name: str) -> Unit[bool]:
+    return lambda work: work.update("person", key, {people.c.name: name})
+
 
 ANN = {people.c.email: "ann@example.org", people.c.name: "one"}
 
@@ -67,7 +73,7 @@ async def test_i3_two_relays_on_one_key(
     relays = [(await make_manager(phase, batch_size=1, hook=pause)).relay() for pause in pauses]
     running = []
     for name, pause, relay in zip(("two", "three"), pauses, relays, strict=True):
-        await manager.write("change", lambda work, n=name: work.update("person", key, {people.c.name: n}))
+        await manager.write("change", renamed(key, name))
         running.append(asyncio.ensure_future(relay.run_once()))
         await pause.reached.wait()
     pauses[1].resume.set()
@@ -110,8 +116,6 @@ async def test_i3_two_tables_of_one_entity_commit_in_the_other_order(
 @pytest.mark.invariant("I3")
 async def test_i3_own_transaction_counts_in_the_position(legacy_sql: Sql) -> None:
     """Of two snapshots with one xmax the later one is greater, also when the earlier reader had an id of its own."""
-    from backend.shared.stores.postgres.projection_sql import POSITION
-
     other, reader, third, after = [await asyncpg.connect(legacy_sql.url) for _ in range(4)]
     try:
         for connection in (other, reader):
@@ -133,8 +137,6 @@ async def test_i3_own_transaction_counts_in_the_position(legacy_sql: Sql) -> Non
 async def test_i3_relay_of_another_epoch_and_open_target_write_nothing(
     make_manager: MakeManager, legacy_sql: Sql, new_sql: Sql, people_databases: Databases, *, phase: Phase
 ) -> None:
-    from backend.shared import FencedError
-
     manager = await make_manager(phase)
     await manager.write("add", lambda work: work.insert("person", ANN | {profiles.c.city: "Ulm"}))
     target = new_sql if phase is Phase.DUALWRITE else legacy_sql

@@ -1,0 +1,31 @@
+"""Failures that are outdated when they are written down."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from backend.shared.testing.clusters import Databases
+from tests.support.fixtures import MakeManager, Sql
+from tests.support.state import assert_equal_sides
+from tests.support.steps import PauseAt
+
+
+@pytest.mark.invariant("I8")
+async def test_success_of_another_relay_between_refusal_and_record(
+    make_manager: MakeManager, legacy_sql: Sql, people_databases: Databases
+) -> None:
+    """A refused state is recorded as FAILED after a newer one has been carried: the failure must not stay."""
+    pause = PauseAt("before_source_commit")
+    slow = await make_manager(retry_attempts=1, hook=pause)
+    quick = await make_manager(retry_attempts=1)
+    await legacy_sql("INSERT INTO folk (folk_no, mail, cents) VALUES (1, 'x', -5)")
+    recording = asyncio.ensure_future(slow.relay().run_once())
+    await pause.reached.wait()
+    await legacy_sql("UPDATE folk SET cents = 5")
+    assert (await quick.relay().run_once()).carried == 1
+    pause.resume.set()
+    assert (await recording).failed == 1
+    assert await quick.list_failures(limit=10) == []
+    await assert_equal_sides(people_databases)

@@ -1,4 +1,6 @@
-"""All SQL of carts and wishes, written against the shape of the service's own tables, whichever side a unit runs on."""
+"""All SQL of the service. Carts and wishes are written against the shape of the service's own tables, whichever side a
+unit runs on; the cache of users is on the new side only.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,15 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import BigInteger, FromClause, Text, func, literal, select
+from sqlalchemy import BigInteger, FromClause, Text, and_, func, literal, or_, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.shared import UnitOfWork
 
-from .entities import Cart, CartItem, CartStatus, WishItem
+from .entities import Cart, CartItem, CartStatus, Customer, WishItem
 from .legacy import storable
-from .models import cart_items, carts, wish_items
+from .models import cart_items, carts, user_cache, wish_items
 
 CART, CART_ITEM, WISH_ITEM = "cart", "cart_item", "wish_item"
 
@@ -180,6 +184,36 @@ class WishRepository:
             query = query.where(self._wishes.c.id < before_id)
         rows = await self._work.rows(query.order_by(self._wishes.c.id.desc()).limit(limit))
         return [WishItem(**row) for row in rows]
+
+
+class CustomerRepository:
+    """The cache of users, in a session on the new side."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def find(self, user_id: str) -> Customer | None:
+        row = await self._session.execute(select(user_cache).where(user_cache.c.user_id == user_id))
+        found = row.mappings().first()
+        return Customer(**found) if found else None
+
+    async def refresh(self, told: Customer) -> Customer:
+        """Keep `told` if it is later than what is there, or says of the same moment that the user is not active.
+
+        Answers what is there then.
+        """
+        cached = user_cache.c
+        statement = insert(user_cache).values(**vars(told))
+        news = statement.excluded
+        is_news = or_(
+            cached.refreshed_at < news.refreshed_at,
+            and_(cached.refreshed_at == news.refreshed_at, ~news.is_active),
+        )
+        values = {name: news[name] for name in ("display_name", "is_active", "refreshed_at")}
+        await self._session.execute(
+            statement.on_conflict_do_update(index_elements=[cached.user_id], set_=values, where=is_news)
+        )
+        return await self.find(told.user_id) or told
 
 
 def _cart(row: dict[str, Any]) -> Cart:

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from decimal import Decimal
 from typing import TypeVar
 
-from backend.shared import DualWriteManager, DualWriteResult, EntityMapping, Key, SideError, Unit, UnitOfWork
+from backend.shared import (
+    DualWriteManager,
+    DualWriteResult,
+    EntityMapping,
+    Exercised,
+    Key,
+    SideError,
+    Unit,
+    UnitOfWork,
+)
 
 from ..entities import Cart, WishItem, check_id, check_quantity, check_user_id
 from ..legacy import CART, CART_ITEM, WISH_ITEM
 from ..repositories import CartRepository
 from ..services import units
+from .exercise import exercise_operations
 
 T = TypeVar("T")
 _UNIQUE_VIOLATION = "23505"
@@ -38,6 +48,10 @@ class CartDualWriteManager(DualWriteManager):
         """An empty cart of nobody."""
         cart = await CartRepository(work).insert(f"~probe-{secrets.token_hex(16)}")
         return CART.name, (cart.id,)
+
+    def exercise(self) -> AsyncIterator[Exercised]:
+        """Every operation once, on a user and a product made up for it; nothing is left over in the end."""
+        return exercise_operations(self)
 
     async def create_cart(self, user_id: str) -> DualWriteResult[Cart]:
         """The user's open cart; made, and then `is_new`, if she has none."""

@@ -1,0 +1,84 @@
+"""The cart of a user, and what is in it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Response
+from fastapi import Path as PathParameter
+
+from backend.shared.api.fields import DatabaseId
+from backend.shared.api.problems import problem_responses
+
+from ..schemas import CartOut, CurrentCartOut, ItemAdd, ItemChange
+from .dependencies import DepCaller, DepOwner, DepServices
+
+router = APIRouter(prefix="/carts", tags=["carts"])
+
+_NO_CART = problem_responses(404)
+_CREATED: dict[int | str, dict[str, Any]] = {
+    200: {"model": CartOut, "description": "The open cart that was there."},
+    201: {
+        "description": "A new one.",
+        "headers": {"Location": {"description": "Where it is.", "schema": {"type": "string"}}},
+    },
+}
+CartId = Annotated[DatabaseId, PathParameter(description="The id of a cart.")]
+ItemId = Annotated[DatabaseId, PathParameter(description="The id of a line of the open cart.")]
+
+
+@router.post("", summary="Get an open cart", status_code=201, responses=_CREATED)
+async def create_cart(found: DepServices, owner: DepOwner, response: Response) -> CartOut:
+    """Makes one, or answers the one that is open: everybody has one at most."""
+    cart = await found.carts.create_cart(owner.user_id)
+    if cart.is_new:
+        response.headers["Location"] = f"{router.prefix}/{cart.id}"
+    else:
+        response.status_code = 200
+    return CartOut.of(cart)
+
+
+@router.get("/current", summary="The open cart", responses=_NO_CART)
+async def read_current_cart(found: DepServices, owner: DepOwner) -> CurrentCartOut:
+    """404: there is none; the first item that is added makes one."""
+    cart = await found.carts.current_cart(owner.user_id)
+    customer = owner.customer or await found.customers.find(owner.user_id)
+    return CurrentCartOut.of_customer(cart, customer)
+
+
+@router.post("/current/items", summary="Put a product into the cart", status_code=201, responses=_NO_CART)
+async def add_item(found: DepServices, owner: DepOwner, body: ItemAdd) -> CartOut:
+    """Makes a cart if there is none. More of a product that is there adds up on its line, at the present price.
+
+    404: there is no such product. 409: it is not for sale, or the line or the cart would grow too large.
+    """
+    cart = await found.carts.add_item_to_cart(
+        user_id=owner.user_id, product_id=body.product_id, quantity=body.quantity
+    )
+    return CartOut.of(cart)
+
+
+@router.patch("/current/items/{item_id}", summary="Change how many")
+async def change_item(found: DepServices, owner: DepOwner, item_id: ItemId, body: ItemChange) -> CartOut:
+    """The price stays. To have none of it, delete the item."""
+    cart = await found.carts.change_quantity(user_id=owner.user_id, item_id=item_id, quantity=body.quantity)
+    return CartOut.of(cart)
+
+
+@router.delete("/current/items/{item_id}", summary="Take a product out", status_code=204)
+async def remove_item(found: DepServices, owner: DepOwner, item_id: ItemId) -> None:
+    """404: it is not in the open cart."""
+    await found.carts.remove_item(user_id=owner.user_id, item_id=item_id)
+
+
+@router.delete("/current/items", summary="Take everything out", status_code=204, responses=_NO_CART)
+async def clear_cart(found: DepServices, owner: DepOwner) -> None:
+    """The cart stays open. 404: there is none."""
+    await found.carts.clear_cart(owner.user_id)
+
+
+@router.get("/{cart_id}", summary="One cart, open or not")
+async def read_cart(found: DepServices, caller: DepCaller, cart_id: CartId) -> CartOut:
+    """404 also for another user's; admins and services read everybody's."""
+    owner = None if caller.is_operator else caller.principal.subject
+    return CartOut.of(await found.carts.get_cart(cart_id, owner=owner))

@@ -91,7 +91,6 @@ def _lifespan(
                 await check_schema_version(manager.new_engine)
                 await manager.start(relay=run_relay)
             except TandemError as error:
-                await manager.close()
                 if on_failed_start:
                     on_failed_start(error)
                 raise

@@ -15,7 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    func,
+    text,
 )
 
 METADATA = MetaData()
@@ -75,9 +75,7 @@ product_stock = Table(
     Column("quantity", Integer, nullable=False, default=0),
 )
 
-NAME_ORDER = func.coalesce(products.c.name, "").collate("C")
-"""How products are sorted by name: the same on every server, whatever its locale."""
-
 Index("products_category_id_idx", products.c.category_id)
 Index("products_price_id_idx", products.c.price, products.c.id)
-Index("products_name_id_idx", func.coalesce(products.c.name, "").collate("C"), products.c.id)
+# As the listing by name sorts.
+Index("products_name_id_idx", text("coalesce(name, '') COLLATE \"C\""), products.c.id)

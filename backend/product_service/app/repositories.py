@@ -82,10 +82,10 @@ class ProductRepository:
         """The stock alone: `updated_at` tells of the product itself."""
         await self._work.update("product", (product_id,), {product_stock.c.quantity: quantity})
 
-    async def count_in_category(self, category_id: int) -> int:
-        query = select(func.count()).select_from(self._products)
-        rows = await self._work.rows(query.where(self._products.c.category_id == category_id))
-        return int(rows[0]["count_1"])
+    async def any_in_category(self, category_id: int) -> bool:
+        """Whether there are products right in a category, on sale or not."""
+        query = select(self._products.c.id).where(self._products.c.category_id == category_id).limit(1)
+        return bool(await self._work.rows(query))
 
     async def search(
         self, wanted: ProductFilter, *, sort: ProductSort, after: SortKey | None, limit: int

@@ -128,7 +128,7 @@ def delete_category(category_id: int) -> Unit[Category]:
         before = tree.get(category_id)
         if tree.has_children(category_id):
             raise ConflictError(f"category {category_id} has categories below it")
-        if await ProductRepository(work).count_in_category(category_id):
+        if await ProductRepository(work).any_in_category(category_id):
             raise ConflictError(f"category {category_id} has products in it")
         await repository.delete(category_id)
         return before

@@ -1,0 +1,234 @@
+"""Which keys a changed row touches, and that what foreign programs do to the tables arrives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from backend.product_service.app.entities import CategoryChanges
+from backend.shared import Phase
+from tests.integration.product_service.conftest import MakeShop
+from tests.integration.product_service.support import Shop
+
+Keys = set[tuple[str, str]]
+
+
+def categories(*numbers: int) -> Keys:
+    return {("category", f"[{number}]") for number in numbers}
+
+
+@pytest.fixture
+async def on_legacy(make_shop: MakeShop) -> Shop:
+    """Legacy is authoritative; paths by number: 1 A, 2 A/b, 3 A/b/c, 4 A/b2, 5 D, 6 D/x/y (its parent is missing)."""
+    shop = await make_shop(Phase.DUALWRITE)
+    await shop.legacy(
+        "INSERT INTO cat (cat_path) VALUES ('A'), ('A/b'), ('A/b/c'), ('A/b2'), ('D'), ('D/x/y')"
+    )
+    await shop.carried()
+    return shop
+
+
+@pytest.fixture
+async def on_new(make_shop: MakeShop) -> Shop:
+    """New is authoritative; 1 A, 2 A/b, 3 A/b/c, 4 A/b2, 5 D."""
+    shop = await make_shop(Phase.RAMPDOWN)
+    await shop.new(
+        "INSERT INTO categories (parent_id, name) VALUES (NULL, 'A'), (1, 'b'), (2, 'c'), (1, 'b2'), (NULL, 'D')"
+    )
+    await shop.carried()
+    return shop
+
+
+async def test_legacy_a_missing_parent_makes_a_root_of_the_whole_path(on_legacy: Shop) -> None:
+    assert await on_legacy.new("SELECT parent_id, name FROM categories WHERE id = 6") == [(None, "D/x/y")]
+
+
+@pytest.mark.parametrize(
+    ("statement", "touched"),
+    [
+        ("UPDATE cat SET cat_path = 'Z' WHERE cat_no = 1", (1, 2, 4)),
+        ("UPDATE cat SET cat_path = 'A/b2/c' WHERE cat_no = 3", (3,)),
+        ("UPDATE cat SET cat_path = 'D/x' WHERE cat_no = 2", (2, 3, 6)),
+        (
+            "UPDATE cat SET cat_path = 'Z' || substr(cat_path, 2) WHERE cat_path = 'A' OR cat_path LIKE 'A/%'",
+            (1, 2, 3, 4),
+        ),
+        ("INSERT INTO cat (cat_path) VALUES ('D/x')", (6, 7)),
+        ("DELETE FROM cat WHERE cat_no = 2", (2, 3)),
+        ("DELETE FROM cat WHERE cat_no = 5", (5,)),
+        ("TRUNCATE cat CASCADE", (1, 2, 3, 4, 5, 6)),
+        ("UPDATE cat SET cat_path = cat_path WHERE false", ()),
+    ],
+)
+async def test_legacy_a_changed_path_touches_those_right_below(
+    on_legacy: Shop, statement: str, touched: tuple[int, ...]
+) -> None:
+    await on_legacy.legacy(statement)
+    assert await on_legacy.journal() == categories(*touched)
+    await on_legacy.carried()
+
+
+@pytest.mark.parametrize(
+    ("statement", "touched"),
+    [
+        ("UPDATE categories SET name = 'Z' WHERE id = 1", (1, 2, 3, 4)),
+        ("UPDATE categories SET parent_id = 5 WHERE id = 2", (2, 3)),
+        ("UPDATE categories SET name = 'z' WHERE id = 3", (3,)),
+        ("INSERT INTO categories (parent_id, name) VALUES (3, 'new')", (6,)),
+        ("DELETE FROM categories WHERE id = 5", (5,)),
+        ("DELETE FROM categories WHERE id IN (2, 3)", (2, 3)),
+        ("UPDATE categories SET name = 'Z' WHERE false", ()),
+    ],
+)
+async def test_new_a_changed_row_touches_all_below(
+    on_new: Shop, statement: str, touched: tuple[int, ...]
+) -> None:
+    await on_new.new(statement)
+    assert await on_new.journal() == categories(*touched)
+    await on_new.carried()
+
+
+async def test_legacy_a_swap_of_two_branches_is_carried(on_legacy: Shop) -> None:
+    await on_legacy.legacy("INSERT INTO cat (cat_path) VALUES ('D/b')")
+    await on_legacy.carried()
+    connection = await asyncpg.connect(on_legacy.databases.legacy_url)
+    async with connection.transaction():
+        for old, new in (("A", "~"), ("D", "A"), ("~", "D")):
+            await connection.execute(
+                "UPDATE cat SET cat_path = $2::text || substr(cat_path, length($1::text) + 1) "
+                "WHERE cat_path = $1 OR starts_with(cat_path, $1 || '/')",
+                old,
+                new,
+            )
+    await connection.close()
+    await on_legacy.carried()
+    assert (await on_legacy.new_paths())[3] == "D/b/c"
+
+
+async def test_new_a_swap_of_two_branches_is_carried(on_new: Shop) -> None:
+    await on_new.new("INSERT INTO categories (parent_id, name) VALUES (5, 'b')")
+    await on_new.carried()
+    await on_new.new(
+        "UPDATE categories SET name = CASE name WHEN 'A' THEN 'D' ELSE 'A' END WHERE name IN ('A', 'D')"
+    )
+    await on_new.carried()
+    assert (await on_new.legacy_paths())[3] == "D/b/c"
+    assert (await on_new.legacy_paths())[6] == "A/b"
+
+
+@pytest.mark.parametrize("phase", [Phase.DUALWRITE, Phase.RAMPDOWN])
+async def test_a_swap_of_two_skus_is_carried(make_shop: MakeShop, phase: Phase) -> None:
+    shop = await make_shop(phase)
+    for sku in ("A", "B"):
+        await shop.add_product(sku)
+    await shop.carried()
+    legacy = "UPDATE prod SET stock_code = $2 WHERE prod_no = $1"
+    new = "UPDATE products SET sku = $2 WHERE id = $1"
+    on_legacy = phase is Phase.DUALWRITE
+    url = shop.databases.legacy_url if on_legacy else shop.databases.new_url
+    connection = await asyncpg.connect(url)
+    async with connection.transaction():
+        for number, sku in ((1, "tmp"), (2, "A"), (1, "B")):
+            await connection.execute(legacy if on_legacy else new, number, sku)
+    await connection.close()
+    await shop.carried()
+    assert await shop.new("SELECT id, sku FROM products ORDER BY id") == [(1, "B"), (2, "A")]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE prod SET qty_on_hand = qty_on_hand - 3 WHERE prod_no = 1",
+        "UPDATE prod SET price_cents = 0, chg = '2024-07-01 12:00:00.000001' WHERE prod_no = 1",
+        "UPDATE prod SET is_disc = 1 - is_disc WHERE prod_no = 1",
+        "UPDATE prod SET descr = '  padded\t' WHERE prod_no = 1",
+        "UPDATE prod SET prod_no = 40 WHERE prod_no = 1",
+        "DELETE FROM prod WHERE prod_no = 1",
+        "INSERT INTO prod (stock_code, price_cents, created) VALUES ('é', -5, '2024-03-31 01:30:00')",
+        "INSERT INTO prod (stock_code, descr, price_cents, created) VALUES ('', '', 2147483647, '0001-01-01')",
+        "TRUNCATE prod",
+    ],
+)
+async def test_legacy_what_old_programs_do_to_products_arrives(make_shop: MakeShop, statement: str) -> None:
+    shop = await make_shop(Phase.DUALWRITE)
+    await shop.add_product("A", quantity=5)
+    await shop.carried()
+    await shop.legacy(statement)
+    assert await shop.journal()
+    await shop.carried()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE product_stock SET quantity = 77",
+        "UPDATE products SET price = 0.01, updated_at = '2024-07-01 12:00:00.000001Z'",
+        "UPDATE products SET name = NULL, is_active = false",
+        "DELETE FROM products",
+    ],
+)
+async def test_new_what_is_done_to_either_table_arrives(make_shop: MakeShop, statement: str) -> None:
+    shop = await make_shop(Phase.RAMPDOWN)
+    await shop.add_product("A", quantity=5)
+    await shop.carried()
+    await shop.new(statement)
+    assert await shop.journal() == {("product", "[1]")}
+    await shop.carried()
+
+
+async def until_waiting_for_a_lock(shop: Shop, *, unless_done: asyncio.Task[Any]) -> None:
+    """Returns when somebody waits for a lock in the legacy database, or when the task is done."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    async with asyncio.timeout(10):
+        while not unless_done.done() and not (await shop.legacy(waiting))[0][0]:  # noqa: ASYNC110 - the server tells nobody
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def foreign(on_legacy: Shop) -> AsyncIterator[asyncpg.Connection]:
+    """An old program in the middle of something."""
+    connection = await asyncpg.connect(on_legacy.databases.legacy_url)
+    yield connection
+    await connection.close()
+
+
+async def test_child_inserted_while_its_parent_is_renamed(
+    on_legacy: Shop, foreign: asyncpg.Connection
+) -> None:
+    """Neither sees the other's uncommitted row, so that neither could journal what the other makes of it.
+
+    Without the lock that capture takes, the child is carried below its parent, whose old path it bears, and nobody
+    journals it again when the parent's new path is committed.
+    """
+    renaming = foreign.transaction()
+    await renaming.start()
+    await foreign.execute("UPDATE cat SET cat_path = 'Z' WHERE cat_no = 5")
+    inserting = asyncio.create_task(on_legacy.legacy("INSERT INTO cat (cat_path) VALUES ('D/new')"))
+    await until_waiting_for_a_lock(on_legacy, unless_done=inserting)
+    await on_legacy.manager.relay().run_once()
+    await renaming.commit()
+    await inserting
+    await on_legacy.carried()
+    assert await on_legacy.new("SELECT parent_id, name FROM categories WHERE id = 7") == [(None, "D/new")]
+
+
+async def test_the_service_and_an_old_program_rename_at_once(
+    on_legacy: Shop, foreign: asyncpg.Connection
+) -> None:
+    """`row_lock_held_when_service_renames`: whoever comes second waits, and nobody ends in a deadlock."""
+    renaming = foreign.transaction()
+    await renaming.start()
+    await foreign.fetchval("SELECT cat_path FROM cat WHERE cat_no = 1 FOR UPDATE")
+    ours = asyncio.create_task(on_legacy.manager.update_category(1, CategoryChanges(name="ours")))
+    await until_waiting_for_a_lock(on_legacy, unless_done=ours)
+    await foreign.execute(
+        "UPDATE cat SET cat_path = 'theirs' || substr(cat_path, 2) WHERE cat_path = 'A' OR starts_with(cat_path, 'A/')"
+    )
+    await renaming.commit()
+    assert (await ours).unwrap().path == "ours"
+    await on_legacy.carried()
+    assert (await on_legacy.legacy_paths())[3] == "ours/b/c"

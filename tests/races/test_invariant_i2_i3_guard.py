@@ -114,13 +114,17 @@ async def test_i3_two_tables_of_one_entity_commit_in_the_other_order(
 
 
 @pytest.mark.invariant("I3")
-async def test_i3_own_transaction_counts_in_the_position(legacy_sql: Sql) -> None:
-    """Of two snapshots with one xmax the later one is greater, also when the earlier reader had an id of its own."""
+@pytest.mark.parametrize("reader_has_id", [True, False])
+async def test_i3_later_snapshot_is_greater_though_xmax_is_the_same(
+    legacy_sql: Sql, *, reader_has_id: bool
+) -> None:
+    """A transaction below xmax ends between two snapshots; the earlier reader may have an id of its own or not."""
     other, reader, third, after = [await asyncpg.connect(legacy_sql.url) for _ in range(4)]
     try:
         for connection in (other, reader):
             await connection.execute("BEGIN")
-            await connection.fetchval("SELECT pg_current_xact_id()::text")
+            if connection is other or reader_has_id:
+                await connection.fetchval("SELECT pg_current_xact_id()::text")
         await third.execute("SELECT pg_current_xact_id()")
         early = tuple(await reader.fetchrow(POSITION))
         await other.execute("COMMIT")

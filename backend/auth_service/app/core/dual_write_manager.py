@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 
 from backend.shared import (
@@ -11,6 +11,7 @@ from backend.shared import (
     DualWriteManager,
     DualWriteResult,
     EntityMapping,
+    Exercised,
     NotFoundError,
     UnitOfWork,
 )
@@ -18,6 +19,7 @@ from backend.shared import (
 from ..entities import NewUser, ProfileChanges, User, UserRole
 from ..legacy import USER, storable
 from ..repositories import UserRepository
+from .exercise import exercise_operations
 
 
 def utc_now() -> datetime:
@@ -100,6 +102,10 @@ class AuthDualWriteManager(DualWriteManager):
             return await _locked(repository, user_id)
 
         return await self.write("set_role", unit)
+
+    def exercise(self) -> AsyncIterator[Exercised]:
+        """Every operation once, on what is made for it; nothing is left over in the end."""
+        return exercise_operations(self)
 
     async def write_probe(self, work: UnitOfWork) -> tuple[str, tuple[str]]:
         """A deactivated user without password, under an address that no mail reaches."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from decimal import Decimal
 
-from backend.shared import DualWriteManager, DualWriteResult, EntityMapping, Key, UnitOfWork
+from backend.shared import DualWriteManager, DualWriteResult, EntityMapping, Exercised, Key, UnitOfWork
 
 from ..category_tree import Category
 from ..entities import CategoryChanges, NewProduct, Product, ProductChanges, Stock
 from ..legacy import CATEGORY, PRODUCT
 from ..repositories import ProductRepository
 from ..services import units
+from .exercise import exercise_operations
 
 
 class ProductDualWriteManager(DualWriteManager):
@@ -28,6 +29,10 @@ class ProductDualWriteManager(DualWriteManager):
     def entities(cls) -> Sequence[EntityMapping]:
         """Categories before products, which stand in them."""
         return (CATEGORY, PRODUCT)
+
+    def exercise(self) -> AsyncIterator[Exercised]:
+        """Every operation once, on what is made for it; nothing is left over in the end."""
+        return exercise_operations(self)
 
     async def write_probe(self, work: UnitOfWork) -> tuple[str, Key]:
         """A product that nobody can buy."""

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 
+import structlog
 from fastapi import FastAPI, Request
 from sqlalchemy import text
 from starlette.responses import Response
@@ -32,6 +33,8 @@ from .services.passwords import Passwords
 from .services.sessions import SessionService
 
 EXIT_CANNOT_START = 2
+
+log = structlog.get_logger(__name__)
 DESCRIPTION = "Who the shop's users are, and how they prove it: accounts, sessions, public keys."
 
 
@@ -46,6 +49,8 @@ def create_app() -> FastAPI:
         dual_write = DualWriteSettings.from_env("AUTH")
         metrics = default_metrics()
         manager = AuthDualWriteManager(settings=dual_write, metrics=metrics)
+        # The first look at the manager's settings is also where it finds fault with a URL.
+        log.info("service_configured", **manager.settings.to_dict())
         return make_app(settings, manager=manager, metrics=metrics, on_failed_start=_end_process)
     except TandemError as error:
         _end_process(error)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from backend.shared.api.fields import MAX_INT32
+from backend.shared.api.fields import MAX_INT32, DatabaseId
 
 from .entities import MAX_PRICE, MAX_STOCK_COUNT
 
@@ -34,6 +34,13 @@ def _price(value: object) -> Decimal:
     if price != round(price, 2):
         raise ValueError("must have at most two decimals")
     return abs(round(price, 2))  # abs: no negative zero
+
+
+def _whole(value: object) -> object:
+    """As JSON Schema has it: 5.0 is an integer, and neither "5" nor true is one."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
 
 
 def _flag(value: object) -> object:
@@ -75,8 +82,9 @@ CategoryName = Annotated[
 ]
 """A segment of a path: no slash, no blanks at its ends, no control characters."""
 
-Quantity = Annotated[int, Field(ge=0, le=MAX_STOCK_COUNT)]
-Delta = Annotated[int, Field(ge=-MAX_STOCK_COUNT, le=MAX_STOCK_COUNT)]
+BodyId = Annotated[DatabaseId, BeforeValidator(_whole)]
+Quantity = Annotated[int, Field(ge=0, le=MAX_STOCK_COUNT), BeforeValidator(_whole)]
+Delta = Annotated[int, Field(ge=-MAX_STOCK_COUNT, le=MAX_STOCK_COUNT), BeforeValidator(_whole)]
 
 SearchText = Annotated[str, Field(max_length=100, pattern=r"^[^\x00]*$")]
 

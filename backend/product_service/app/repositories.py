@@ -8,12 +8,15 @@ from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     ColumnElement,
     FromClause,
+    Integer,
     Numeric,
     Select,
     Text,
+    any_,
     func,
     literal,
     select,
@@ -127,7 +130,10 @@ class ProductRepository:
             for word in wanted.words
         ]
         if wanted.category_id is not None:
-            found.append(shape.category_id.in_(subtree(self._work.shape(categories), wanted.category_id)))
+            branch = subtree(self._work.shape(categories), wanted.category_id)
+            # As an array the ids are known before products are looked for, so that the index by category is of use.
+            ids = func.array(branch.scalar_subquery(), type_=ARRAY(Integer))
+            found.append(shape.category_id == any_(ids))
         if wanted.price_min is not None:
             found.append(shape.price >= wanted.price_min)
         if wanted.price_max is not None:

@@ -8,11 +8,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from backend.shared.api.fields import DatabaseId
-
 from .category_tree import Category, CategoryTree
 from .entities import CategoryChanges, NewProduct, Product, ProductChanges, Stock
-from .fields import CategoryName, Delta, Price, ProductName, Quantity, Sku, StoredPrice
+from .fields import BodyId, CategoryName, Delta, Price, ProductName, Quantity, Sku, StoredPrice
 
 
 def _partial(schema: dict[str, Any]) -> None:
@@ -58,7 +56,7 @@ class ProductCreate(_Body):
     sku: Sku
     name: ProductName | None = Field(default=None, description="What it is called.")
     price: Price
-    category_id: DatabaseId | None = None
+    category_id: BodyId | None = None
     quantity: Quantity = Field(default=0, description="How many there are to begin with.")
 
     def to_entity(self) -> NewProduct:
@@ -71,7 +69,7 @@ class ProductPatch(_Patch):
     sku: Sku | SkipJsonSchema[None] = None
     name: ProductName | None = None
     price: Price | SkipJsonSchema[None] = None
-    category_id: DatabaseId | None = None
+    category_id: BodyId | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -136,14 +134,14 @@ class CategoryCreate(_Body):
     """A category to make."""
 
     name: CategoryName
-    parent_id: DatabaseId | None = Field(default=None, description="Without one, it is a root.")
+    parent_id: BodyId | None = Field(default=None, description="Without one, it is a root.")
 
 
 class CategoryPatch(_Patch):
     """A new name, a new parent (`null`: make it a root), or both. All below it comes along."""
 
     name: CategoryName | SkipJsonSchema[None] = None
-    parent_id: DatabaseId | None = None
+    parent_id: BodyId | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -47,6 +47,7 @@ BAD_VALUES: list[dict[str, Any]] = [
     {"category_id": 10**30},
     {"category_id": "1"},
     {"category_id": 1.5},
+    {"quantity": 1e300},
     {"quantity": -1},
     {"quantity": 1_000_000_001},
     {"quantity": "5"},
@@ -102,8 +103,9 @@ async def test_a_product_goes_through_its_life(api: Api, phase: Phase) -> None:
     assert_problem(await api.anyone.get(url), 404)
     assert_problem(await api.anyone.get(f"{url}/stock"), 404)
     assert_problem(await api.admin.patch(url, json={"price": 1}), 404)
-    assert_problem(await api.admin.put(f"{url}/stock", json={"quantity": 1}), 404)
-    assert_problem(await api.admin.post(f"{url}/stock/adjust", json={"delta": 1}), 404)
+    # Goods come back from customers whether or not the shop goes on selling them.
+    assert (await api.admin.put(f"{url}/stock", json={"quantity": 1})).json()["quantity"] == 1
+    assert (await api.admin.post(f"{url}/stock/adjust", json={"delta": 1})).json()["quantity"] == 2
     (shown,) = (await api.anyone.get("/products/by-ids", params={"ids": str(product["id"])})).json()["items"]
     assert shown["is_active"] is False
 
@@ -192,7 +194,9 @@ async def test_impossible_ids_are_refused(api: Api, phase: Phase) -> None:
             ("PATCH", f"/categories/{bad}", {"name": "A"}),
             ("DELETE", f"/categories/{bad}", None),
         ):
-            assert_problem(await api.admin.request(method, path, json=body), 422)
+            response = await api.admin.request(method, path, json=body)
+            assert response.status_code in {404, 422}, (method, path, response.text)
+            assert_problem(response, response.status_code)
 
 
 async def test_unknown_products_are_not_found(api: Api, phase: Phase) -> None:
@@ -251,8 +255,25 @@ async def test_what_history_left_is_shown_as_it_is(api: Api, phase: Phase) -> No
     await api.shop.carried()
 
 
+async def test_whole_numbers_may_be_written_with_a_point(api: Api, phase: Phase) -> None:
+    body = b'{"sku": "A", "name": "x", "price": 2.0, "quantity": 5.0}'
+    made = await api.admin.post("/products", content=body, headers={"Content-Type": "application/json"})
+    assert (made.json()["price"], made.json()["quantity"]) == ("2.00", 5)
+
+
+async def test_every_operation_can_be_exercised(api: Api, phase: Phase) -> None:
+    steps = [step async for step in api.shop.manager.exercise()]
+    assert [step.name for step in steps if not step.result.success] == []
+    assert len(steps) > 8
+    assert await api.shop.paths() == {}
+    assert (await api.admin.post("/dual-write/test-operation")).json()["success"] is True
+    assert (await api.anyone.get("/products")).json()["items"] == []
+    await api.shop.carried()
+
+
 async def test_problems_know_methods_and_paths(api: Api, phase: Phase) -> None:
-    response = await api.admin.put("/products", json={})
-    assert_problem(response, 405)
-    assert response.headers["Allow"]
+    for path in ("/products", "/products/by-ids"):
+        response = await api.admin.put(path, json={})
+        assert_problem(response, 405)
+        assert response.headers["Allow"]
     assert_problem(await api.admin.get("/product"), 404)

@@ -45,9 +45,12 @@ class ProductDualWriteManager(DualWriteManager):
         """Put a product on sale."""
         return await self.write("create_product", units.create_product(new))
 
-    async def update_product(self, product_id: int, changes: ProductChanges) -> DualWriteResult[Product]:
-        """Change what is known of a product."""
-        return await self.write("update_product", units.update_product(product_id, changes))
+    async def update_product(
+        self, product_id: int, changes: ProductChanges, *, only_active: bool = False
+    ) -> DualWriteResult[Product]:
+        """Change what is known of a product; with `only_active`, one that is off sale counts as unknown."""
+        unit = units.update_product(product_id, changes, only_active=only_active)
+        return await self.write("update_product", unit)
 
     async def deactivate_product(self, product_id: int) -> DualWriteResult[Product]:
         """Take a product off sale; it keeps its data and its id. May be repeated."""

@@ -86,44 +86,46 @@ async def get_products(
     )
 
 
-@router.get("/{product_id}", summary="One product")
+@router.get("/{product_id:int}", summary="One product")
 async def get_product(products: DepProducts, product_id: ProductId) -> ProductOut:
     """404 also for a deactivated one."""
     return ProductOut.of(await products.get(product_id))
 
 
-@router.patch("/{product_id}", summary="Change a product", dependencies=_WRITERS)
+@router.patch("/{product_id:int}", summary="Change a product", dependencies=_WRITERS)
 async def update_product(products: DepProducts, product_id: ProductId, body: ProductPatch) -> ProductOut:
-    """404 also for a deactivated one; 409: the SKU is taken, or the category does not exist."""
+    """404 also for a deactivated one, which is to be activated first; 409: the SKU is taken, or the category does not exist."""
     return ProductOut.of(await products.update(product_id, body.to_entity()))
 
 
-@router.delete("/{product_id}", summary="Take a product off sale", status_code=204, dependencies=_WRITERS)
+@router.delete("/{product_id:int}", summary="Take a product off sale", status_code=204, dependencies=_WRITERS)
 async def deactivate_product(products: DepProducts, product_id: ProductId) -> None:
     """Its data stays, and it can be activated again."""
     await products.deactivate(product_id)
 
 
-@router.post("/{product_id}/activate", summary="Put a product on sale again", dependencies=_WRITERS)
+@router.post("/{product_id:int}/activate", summary="Put a product on sale again", dependencies=_WRITERS)
 async def activate_product(products: DepProducts, product_id: ProductId) -> ProductOut:
     """Nothing happens to one that is on sale."""
     return ProductOut.of(await products.activate(product_id))
 
 
-@router.get("/{product_id}/stock", summary="How many there are")
+@router.get("/{product_id:int}/stock", summary="How many there are")
 async def get_stock(products: DepProducts, product_id: ProductId) -> StockOut:
     """404 also for a deactivated one."""
     product = await products.get(product_id)
     return StockOut(product_id=product.id, quantity=product.quantity)
 
 
-@router.put("/{product_id}/stock", summary="Say how many there are", dependencies=_WRITERS)
+@router.put("/{product_id:int}/stock", summary="Say how many there are", dependencies=_WRITERS)
 async def set_stock(products: DepProducts, product_id: ProductId, body: StockSet) -> StockOut:
     """For counting the shelves; a sale or a delivery adjusts."""
     return StockOut.of(await products.set_stock(product_id, body.quantity))
 
 
-@router.post("/{product_id}/stock/adjust", summary="Add to the stock or take from it", dependencies=_WRITERS)
+@router.post(
+    "/{product_id:int}/stock/adjust", summary="Add to the stock or take from it", dependencies=_WRITERS
+)
 async def adjust_stock(products: DepProducts, product_id: ProductId, body: StockAdjust) -> StockOut:
     """Several at once add up. 409: there are not enough, and nothing is taken."""
     return StockOut.of(await products.adjust_stock(product_id, body.delta))

@@ -26,7 +26,7 @@ class ProductService:
     """Each method is one unit of work.
 
     All raise SideError when a database does not answer. Those that change something raise NotFoundError for a product
-    that does not exist or has been deactivated, and ConflictError for a clash with what is there.
+    that does not exist, and ConflictError for a clash with what is there.
     """
 
     def __init__(self, manager: ProductDualWriteManager) -> None:
@@ -36,7 +36,8 @@ class ProductService:
         return value_of(await self._manager.create_product(new))
 
     async def update(self, product_id: int, changes: ProductChanges) -> Product:
-        return value_of(await self._manager.update_product(product_id, changes))
+        """A product on sale. Raises NotFoundError for any other."""
+        return value_of(await self._manager.update_product(product_id, changes, only_active=True))
 
     async def deactivate(self, product_id: int) -> Product:
         """May be repeated."""

@@ -21,12 +21,15 @@ def create_product(new: NewProduct) -> Unit[Product]:
     return unit
 
 
-def update_product(product_id: int, changes: ProductChanges) -> Unit[Product]:
-    """Raises NotFoundError for an unknown or deactivated product, ConflictError as `create_product` does."""
+def update_product(product_id: int, changes: ProductChanges, *, only_active: bool) -> Unit[Product]:
+    """Raises NotFoundError for an unknown product, with `only_active` also for a deactivated one, and ConflictError as
+    `create_product` does.
+    """
 
     async def unit(work: UnitOfWork) -> Product:
         repository = ProductRepository(work)
-        before = active(await repository.lock(product_id), product_id)
+        found = await repository.lock(product_id)
+        before = active(found, product_id) if only_active else known(found, product_id)
         if isinstance(changes.sku, str) and changes.sku != before.sku:
             await _check_sku(repository, changes.sku)
         if isinstance(changes.category_id, int):
@@ -52,11 +55,11 @@ def set_active(product_id: int, *, is_active: bool) -> Unit[Product]:
 
 
 def set_stock(product_id: int, quantity: int) -> Unit[Stock]:
-    """Raises NotFoundError for an unknown or deactivated product."""
+    """Raises NotFoundError for an unknown product."""
 
     async def unit(work: UnitOfWork) -> Stock:
         repository = ProductRepository(work)
-        before = active(await repository.lock(product_id), product_id)
+        before = known(await repository.lock(product_id), product_id)
         if quantity != before.quantity:
             await repository.set_quantity(product_id, quantity)
         return Stock(product_id=product_id, quantity=quantity)
@@ -65,11 +68,11 @@ def set_stock(product_id: int, quantity: int) -> Unit[Stock]:
 
 
 def adjust_stock(product_id: int, delta: int) -> Unit[Stock]:
-    """Raises ConflictError where the stock would fall below zero or rise above what it may be."""
+    """Raises NotFoundError for an unknown product, ConflictError where its stock would fall below zero or rise too high."""
 
     async def unit(work: UnitOfWork) -> Stock:
         repository = ProductRepository(work)
-        before = active(await repository.lock(product_id), product_id)
+        before = known(await repository.lock(product_id), product_id)
         after = before.quantity + delta
         if delta < 0 and after < 0:
             raise ConflictError(f"there are only {before.quantity} of product {product_id}")

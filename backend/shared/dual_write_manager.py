@@ -23,6 +23,7 @@ from backend.shared.journal.install import install
 from backend.shared.observability.metrics import Metrics, default_metrics
 from backend.shared.runtime import ServiceRuntime
 from backend.shared.stores.postgres.errors import is_connection_loss, is_database_error, to_side_error
+from backend.shared.sync_validator import validate_periodically
 from backend.shared.unit_of_work import UnitOfWork
 from backend.shared.unit_runner import Unit
 from backend.shared.writes import WritePath, read_unit
@@ -126,8 +127,9 @@ class DualWriteManager(AdminOperations):
         Raises `SideError` for a database that is down, `ConfigurationError` for one that lacks what is needed.
         """
         await self.runtime.start()
-        if relay:
+        if relay and not self.runtime.relay_running:
             self.runtime.start_relay()
+            self.runtime.spawn(validate_periodically(self.runtime, self.runtime.stop))
 
     async def close(self) -> None:
         """Finish what is under way and let go of both databases. May be repeated; `start` begins anew."""

@@ -75,7 +75,7 @@ class ServiceRuntime:
         self.relays = {direction: self._relay(direction) for direction in Direction}
         self.depth = JournalDepth(rows=0, lag_seconds=0.0, failures=0)
         self._tasks: list[asyncio.Task[None]] = []
-        self._stop = asyncio.Event()
+        self.stop = asyncio.Event()
         self._started = False
         self._relay_started = False
         self._start_lock = asyncio.Lock()
@@ -129,7 +129,7 @@ class ServiceRuntime:
                     phase=self.control.phase,
                     capture=self.capture,
                 )
-            self._spawn(self._every(REFRESH_SECONDS, self.refresh))
+            self.spawn(self._every(REFRESH_SECONDS, self.refresh))
             self._started = True
 
     async def reach_both(self) -> None:
@@ -152,7 +152,7 @@ class ServiceRuntime:
             return
         self._relay_started = True
         for direction, relay in self.relays.items():
-            self._spawn(relay.run(self._stop, paused=partial(self._relay_paused, direction)))
+            self.spawn(relay.run(self.stop, paused=partial(self._relay_paused, direction)))
 
     def _relay_paused(self, direction: Direction) -> bool:
         held = any(breaker.is_open for breaker in self.breakers.values())
@@ -160,7 +160,7 @@ class ServiceRuntime:
 
     async def close(self) -> None:
         """Stop everything; waits for the pass in hand."""
-        self._stop.set()
+        self.stop.set()
         for task in self._tasks[:1]:
             task.cancel()
         for task in self._tasks:
@@ -172,7 +172,7 @@ class ServiceRuntime:
         for engine in self.engines.values():
             await engine.dispose()
         self._started = self._relay_started = False
-        self._stop = asyncio.Event()
+        self.stop = asyncio.Event()
 
     async def refresh(self) -> None:
         """Read the phase row again and measure the journal."""
@@ -271,7 +271,8 @@ class ServiceRuntime:
     def _breaker_changed(self, side: Side, state: object) -> None:
         self.metrics.breaker_changed(service=self.service, side=side, state=str(state))
 
-    def _spawn(self, work: Awaitable[None]) -> None:
+    def spawn(self, work: Awaitable[None]) -> None:
+        """Run `work` in the background until `close`, which sets `stop` and waits for it."""
         self._tasks.append(asyncio.ensure_future(work))
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:

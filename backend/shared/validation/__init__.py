@@ -1,0 +1,1 @@
+"""Parts of the validator: what is compared, in which statements, and who is to be believed."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
+import alembic.command
 import httpx
 import pytest
+from alembic.config import Config
 from asgi_lifespan import LifespanManager
 from prometheus_client import CollectorRegistry
 
@@ -34,16 +35,11 @@ class MakeShop(Protocol):
     async def __call__(self, phase: Phase = Phase.DUALWRITE, **settings: Any) -> Shop: ...
 
 
-async def migrate(url: str, *, to: str = "head") -> None:
-    """`alembic upgrade`, as an operator runs it."""
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "alembic", "-c", str(ALEMBIC_INI), "upgrade", to),
-        env={"PRODUCT_DATABASE_URL": url, "PATH": ""},
-        cwd=ROOT,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    _, complaint = await child.communicate()
-    assert child.returncode == 0, complaint.decode()
+async def migrate(url: str) -> None:
+    """`alembic upgrade head`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRODUCT_DATABASE_URL", url)
+        await asyncio.to_thread(alembic.command.upgrade, Config(ALEMBIC_INI), "head")
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 from backend.legacy_shop.report import LoadReport
 from backend.shared.domain.errors import ConfigurationError
@@ -22,6 +23,7 @@ from . import steps
 from .record import RecordedProcess, StackRecord, write_private
 from .registry import DEFAULT_PORTS, RegisteredService, registered_services
 from .steps import ShopSource
+from .waiting import to_the_end
 
 LEGACY_DATABASE = "poc"
 ADMIN_EMAIL = "admin@shop.example"
@@ -78,8 +80,8 @@ class Stack:
             await self.start_services()
             await self.start_relays()
         except BaseException:
-            # Shielded: a second Ctrl-C must not leave half of it running.
-            await asyncio.shield(self.stop())
+            # To the end: a second Ctrl-C must not leave half of it running.
+            await to_the_end(self.stop())
             raise
         return report
 
@@ -121,7 +123,8 @@ class Stack:
         """Start both servers, and write down how to reach everything."""
         self.data.mkdir(mode=0o711, parents=True, exist_ok=True)
         self.logs.mkdir(parents=True, exist_ok=True)
-        await asyncio.gather(*(asyncio.to_thread(cluster.start) for cluster in (self.legacy, self.services)))
+        clusters = (self.legacy, self.services)
+        await to_the_end(asyncio.gather(*(asyncio.to_thread(cluster.start) for cluster in clusters)))
         self._fill_env()
         lines = "".join(f"{key}={value}\n" for key, value in self.env.items())
         write_private(self.folder / "stack.env", lines)
@@ -153,12 +156,11 @@ class Stack:
     async def install(self) -> None:
         """Journal, capture and guards. One service after the other: they share the legacy database."""
         for member in self.members:
-            await steps.install(member, env=self.child_env(member), log=self.logs / "setup.log")
+            await steps.install(member, env=self.child_env(member))
 
-    async def copy_history(self) -> None:
-        """Copy the legacy rows to each service's database, while nobody writes."""
-        for member in self.members:
-            await steps.copy_history(member, env=self.env)
+    async def copy_history(self) -> dict[str, int]:
+        """Copy the legacy rows to each service's database, while nobody writes. Returns the rows by service."""
+        return {member.name: await steps.copy_history(member, env=self.env) for member in self.members}
 
     async def start_services(self) -> None:
         """Start the services and wait until each is ready."""
@@ -167,21 +169,17 @@ class Stack:
         await asyncio.gather(*(self.processes[member.name].start() for member in self.members))
 
     async def start_relays(self) -> None:
-        """Start one relay process per service."""
-        for member in self.members:
-            name = f"{member.name}-relay"
-            self.processes[name] = ServiceProcess(
-                steps.tandem_argv("relay", member.name),
-                name=name,
-                env=self.child_env(member),
-                log=self.logs / f"{name}.log",
-            )
-            await self.processes[name].start()
+        """Start one relay process per service, and wait until each is ready."""
+        relays = [self._relay_process(member) for member in self.members]
+        self.processes |= {relay.name: relay for relay in relays}
+        await asyncio.gather(*(relay.start() for relay in relays))
 
     async def stop(self) -> None:
-        """End the processes, relays first, then the servers. What does not run is passed over. Data stays."""
-        for process in reversed(self.processes.values()):
-            await process.terminate()
+        """End the processes, the services last, then the servers. What does not run is passed over. Data stays."""
+        services = {member.name for member in self.members}
+        for last in (False, True):
+            ending = [process for name, process in self.processes.items() if (name in services) is last]
+            await asyncio.gather(*(process.terminate() for process in ending))
         self.processes.clear()
         await asyncio.gather(*(asyncio.to_thread(cluster.stop) for cluster in (self.legacy, self.services)))
         for name in ("stack.env", "stack.json"):
@@ -235,7 +233,7 @@ class Stack:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.shield(self.stop())
+        await to_the_end(self.stop())
 
     @property
     def _record_path(self) -> Path:
@@ -265,6 +263,17 @@ class Stack:
             ready_url=f"http://{LOOPBACK}:{port}/readyz",
         )
 
+    def _relay_process(self, member: RegisteredService) -> ServiceProcess:
+        name = f"{member.name}-relay"
+        metrics = self.env[f"{member.variable_prefix}_RELAY_METRICS_URL"]
+        return ServiceProcess(
+            steps.tandem_argv("relay", member.name, "--metrics-port", str(urlsplit(metrics).port)),
+            name=name,
+            env=self.child_env(member),
+            log=self.logs / f"{name}.log",
+            ready_url=metrics,
+        )
+
     def _fill_env(self) -> None:
         self.env["LEGACY_DATABASE_URL"] = self.legacy.url(LEGACY_DATABASE)
         for member in self.members:
@@ -272,6 +281,11 @@ class Stack:
             self.env[f"{member.variable_prefix}_DATABASE_URL"] = self.services.url(member.name)
             self.env[f"{member.variable_prefix}_URL"] = f"http://{LOOPBACK}:{port}"
             self.env[f"{member.variable_prefix}_DUAL_WRITE_PHASE"] = self._phase
+            # The relays are processes of their own here; that a relay is gone is to be seen.
+            self.env[f"{member.variable_prefix}_RUN_RELAY"] = "false"
+            self.env[f"{member.variable_prefix}_RELAY_METRICS_URL"] = (
+                f"http://{LOOPBACK}:{free_port()}/metrics"
+            )
         key = self.folder / "signing_key.pem"
         steps.write_signing_key(key)
         self.env["AUTH_SIGNING_KEY_FILE"] = str(key)

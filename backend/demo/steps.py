@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 import sys
 from collections.abc import Mapping
@@ -21,17 +20,17 @@ from backend.legacy_shop.generator import load_generated
 from backend.legacy_shop.report import LoadReport
 from backend.legacy_shop.retail import load_retail
 from backend.legacy_shop.schema import create_schema
-from backend.shared.domain.errors import ConfigurationError, TandemError
+from backend.shared.cli.services import manager_class
+from backend.shared.domain.errors import ConfigurationError
+from backend.shared.dual_write_config import DualWriteSettings
 
+from . import history
+from .errors import StepError
 from .record import write_private
 from .registry import RegisteredService
 
 _LEGACY_ZONE = ZoneInfo("Europe/London")
 _ADMIN_ID = "admin"
-
-
-class StepError(TandemError):
-    """A step of setting the stack up went wrong. What had been started is stopped again."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +85,20 @@ async def migrate(service: RegisteredService, *, env: Mapping[str, str], log: Pa
     )
 
 
-async def install(service: RegisteredService, *, env: Mapping[str, str], log: Path) -> None:
-    """`tandem install SERVICE`: journal, triggers, guards and marks on both sides."""
-    await _run(tandem_argv("install", service.name), what=f"tandem install {service.name}", env=env, log=log)
+async def install(service: RegisteredService, *, env: Mapping[str, str]) -> None:
+    """What `tandem install SERVICE` does: journal, triggers, guards and marks on both sides."""
+    settings = DualWriteSettings.from_env(service.name, env)
+    manager = manager_class(service.name)(settings=settings)
+    try:
+        await manager.runtime.reach_both()
+        await manager.install()
+    finally:
+        await manager.close()
 
 
 async def copy_history(service: RegisteredService, *, env: Mapping[str, str]) -> int:
     """Copy what the legacy side holds already to the service's own database. Returns the number of rows."""
-    history = importlib.import_module("backend.demo.history")
-    return int(await history.copy_history(service.name, env=env))
+    return await history.copy_history(service.name, env=env)
 
 
 def tandem_argv(*arguments: str) -> list[str]:

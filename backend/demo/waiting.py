@@ -1,0 +1,28 @@
+"""Waiting for what cannot be cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def to_the_end(work: Awaitable[T]) -> T:
+    """Wait for `work` to end even when cancelled meanwhile, however often; the cancellation comes out afterwards.
+
+    For threads, which go on when their awaiter is cancelled, and for cleaning up: what they start must not come to life
+    after everything has been stopped.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # looked at, so that nobody complains that it never was
+        raise

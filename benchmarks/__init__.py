@@ -1,0 +1,1 @@
+"""Measures what the engine costs and how fast it carries: `python -m benchmarks [--only NAME]`."""

@@ -35,6 +35,7 @@ from backend.shared.domain.errors import (
 )
 from backend.shared.observability.context import current_request_id
 from backend.shared.observability.masking import is_secret_name, mask_text
+from backend.shared.observability.middleware import route_template
 
 PROBLEM_CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
@@ -289,9 +290,17 @@ async def _handle_http_exception(request: Request, error: Exception) -> Response
     # FastAPI's own exception takes any object here, whatever Starlette's types say.
     said: object = error.detail
     detail = said if isinstance(said, str) and said else _phrase(error.status_code)
-    return problem_response(
-        status=error.status_code, detail=detail, path=request.url.path, headers=error.headers
-    )
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers |= _allow_header(request)
+    return problem_response(status=error.status_code, detail=detail, path=request.url.path, headers=headers)
+
+
+def _allow_header(request: Request) -> dict[str, str]:
+    """Every method of the path (RFC 9110, 15.5.6): the framework names those of one route only, and each has a method."""
+    operations: Mapping[str, Any] = request.app.openapi()["paths"].get(route_template(request.scope), {})
+    methods = sorted(name.upper() for name, operation in operations.items() if "responses" in operation)
+    return {"Allow": ", ".join(methods)} if methods else {}
 
 
 class _UnforeseenErrorMiddleware:

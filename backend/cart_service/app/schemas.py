@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from backend.shared.api.fields import DatabaseId
+from backend.shared.api.fields import MAX_INT32, JsonInt
 
 from .entities import MAX_QUANTITY, Cart, CartItem, CartStatus, Customer, WishItem
 
@@ -17,32 +17,30 @@ Money = Annotated[
 ]
 """An amount as a string. History has amounts below zero."""
 
-Quantity = Annotated[int, Field(ge=1, le=MAX_QUANTITY)]
-
 
 class _Body(BaseModel):
-    """A body: nothing is converted ('5' is no 5, nor is 5.0), and what is not known is refused."""
+    """A body: texts and truth values are no numbers (5.0 is one, as JSON sees it), and what is not known is refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid")
 
 
 class ItemAdd(_Body):
     """A product to put into the cart."""
 
-    product_id: DatabaseId
-    quantity: Quantity = Field(description="How many more.")
+    product_id: JsonInt = Field(ge=1, le=MAX_INT32)
+    quantity: JsonInt = Field(ge=1, le=MAX_QUANTITY, description="How many more.")
 
 
 class ItemChange(_Body):
     """How many there are to be."""
 
-    quantity: Quantity
+    quantity: JsonInt = Field(ge=1, le=MAX_QUANTITY)
 
 
 class WishAdd(_Body):
     """A product to wish for."""
 
-    product_id: DatabaseId
+    product_id: JsonInt = Field(ge=1, le=MAX_INT32)
 
 
 class CartItemOut(BaseModel):

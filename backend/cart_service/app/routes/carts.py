@@ -15,12 +15,19 @@ from .dependencies import DepCaller, DepOwner, DepServices
 
 router = APIRouter(prefix="/carts", tags=["carts"])
 
+_READ_CART = "read_cart"
+CART_LINK = {"cart": {"operationId": _READ_CART, "parameters": {"cart_id": "$response.body#/id"}}}
+"""For an answer that holds a cart: where to find that cart again."""
+
 _NO_CART = problem_responses(404)
+_SHOWN: dict[int | str, dict[str, Any]] = {200: {"links": CART_LINK}}
+_ADDED: dict[int | str, dict[str, Any]] = {201: {"links": CART_LINK}}
 _CREATED: dict[int | str, dict[str, Any]] = {
-    200: {"model": CartOut, "description": "The open cart that was there."},
+    200: {"model": CartOut, "description": "The open cart that was there.", "links": CART_LINK},
     201: {
         "description": "A new one.",
         "headers": {"Location": {"description": "Where it is.", "schema": {"type": "string"}}},
+        "links": CART_LINK,
     },
 }
 CartId = Annotated[DatabaseId, PathParameter(description="The id of a cart.")]
@@ -38,7 +45,7 @@ async def create_cart(found: DepServices, owner: DepOwner, response: Response) -
     return CartOut.of(cart)
 
 
-@router.get("/current", summary="The open cart", responses=_NO_CART)
+@router.get("/current", summary="The open cart", responses={**_SHOWN, **_NO_CART})
 async def read_current_cart(found: DepServices, owner: DepOwner) -> CurrentCartOut:
     """404: there is none; the first item that is added makes one."""
     cart = await found.carts.current_cart(owner.user_id)
@@ -46,7 +53,12 @@ async def read_current_cart(found: DepServices, owner: DepOwner) -> CurrentCartO
     return CurrentCartOut.of_customer(cart, customer)
 
 
-@router.post("/current/items", summary="Put a product into the cart", status_code=201, responses=_NO_CART)
+@router.post(
+    "/current/items",
+    summary="Put a product into the cart",
+    status_code=201,
+    responses={**_ADDED, **_NO_CART},
+)
 async def add_item(found: DepServices, owner: DepOwner, body: ItemAdd) -> CartOut:
     """Makes a cart if there is none. More of a product that is there adds up on its line, at the present price.
 
@@ -58,7 +70,7 @@ async def add_item(found: DepServices, owner: DepOwner, body: ItemAdd) -> CartOu
     return CartOut.of(cart)
 
 
-@router.patch("/current/items/{item_id}", summary="Change how many")
+@router.patch("/current/items/{item_id}", summary="Change how many", responses=_SHOWN)
 async def change_item(found: DepServices, owner: DepOwner, item_id: ItemId, body: ItemChange) -> CartOut:
     """The price stays. To have none of it, delete the item."""
     cart = await found.carts.change_quantity(user_id=owner.user_id, item_id=item_id, quantity=body.quantity)
@@ -77,7 +89,7 @@ async def clear_cart(found: DepServices, owner: DepOwner) -> None:
     await found.carts.clear_cart(owner.user_id)
 
 
-@router.get("/{cart_id}", summary="One cart, open or not")
+@router.get("/{cart_id}", summary="One cart, open or not", operation_id=_READ_CART, responses=_SHOWN)
 async def read_cart(found: DepServices, caller: DepCaller, cart_id: CartId) -> CartOut:
     """404 also for another user's; admins and services read everybody's."""
     owner = None if caller.is_operator else caller.principal.subject

@@ -7,149 +7,159 @@ nothing later has. Else it is looked at again.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
-
-from backend.shared.domain.phases import Direction, Side
-from backend.shared.stores.postgres.errors import classify
+from backend.shared.domain.phases import Side
 from backend.shared.stores.postgres.names import EngineNames
-from backend.shared.stores.protocol import Trouble
+from backend.shared.stores.postgres.store import through_function
 from backend.shared.validation.report import FieldMismatch, Mismatch, MismatchKind
+from backend.shared.validation.sides import Sides, UnreadableRowError
 from backend.shared.validation.statements import EntityStatements
 
-FIRST_WAIT_SECONDS = 0.02
-LONGEST_WAIT_SECONDS = 1.0
+Fields = dict[str, str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entity:
+    """What one side has of a key: the texts of its fields by `table.column`, and whether the root row is there."""
+
+    fields: Fields
+    is_there: bool
+
+
+NOTHING = Entity(fields={}, is_there=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """One key on both sides: fields as text by `table.column`, or None where it is not there."""
+    """One key on both sides. `source` is None where its row cannot be read in the target's types."""
 
     key: str
-    source: dict[str, str | None] | None
-    target: dict[str, str | None] | None
+    source: Entity | None
+    target: Entity
     settled: bool
+    """Whether what was seen can be believed: nothing is on its way, and nothing came in between."""
     failed: bool
 
     @property
     def equal(self) -> bool:
-        """Whether both sides hold the same and nothing says otherwise."""
+        """Whether both sides hold the same and no failure says otherwise."""
         return self.source == self.target and not self.failed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recheck:
-    """Looks again at keys of one entity until they are equal, different, or patience is at an end."""
+    """Looks at keys of one entity. `epoch` is the one that the caller believes to hold."""
 
-    engines: dict[Side, AsyncEngine]
+    sides: Sides
     names: EngineNames
     statements: EntityStatements
-    direction: Direction
     epoch: int
     show_values: bool = False
 
-    async def judge(
-        self, keys: Sequence[str], *, patience_seconds: float
-    ) -> tuple[list[Mismatch], list[str]]:
-        """Mismatches among `keys`, and those keys that were still moving when `patience_seconds` were over."""
-        deadline = time.monotonic() + patience_seconds
-        wait, moving, found = FIRST_WAIT_SECONDS, sorted(set(keys)), []
-        while moving:
-            looks = await self.look(moving)
-            found += [self.mismatch(look) for look in looks if look.settled and not look.equal]
-            moving = [look.key for look in looks if not look.settled and not look.equal]
-            if not moving or time.monotonic() + wait > deadline:
-                break
-            await asyncio.sleep(wait)
-            wait = min(LONGEST_WAIT_SECONDS, wait * 2)
-        return found, moving
-
     async def look(self, keys: Sequence[str]) -> list[Look]:
-        """Look at `keys` once: source first, then target, each in one statement.
-
-        A row that its projection cannot read (a text that is no date) cannot be carried either: it counts as failed.
-        """
+        """Look at `keys` once: source first, then target, each in one statement."""
         try:
             return await self._look(keys)
-        except DBAPIError as error:
-            if classify(error) is not Trouble.REFUSED:
-                raise
-            if len(keys) == 1:
-                return [Look(key=keys[0], source=None, target=None, settled=True, failed=True)]
-            middle = len(keys) // 2
-            return [*await self.look(keys[:middle]), *await self.look(keys[middle:])]
+        except UnreadableRowError:
+            if len(keys) > 1:
+                middle = len(keys) // 2
+                return [*await self.look(keys[:middle]), *await self.look(keys[middle:])]
+            return await self._look(keys, readable=False)
 
-    async def _look(self, keys: Sequence[str]) -> list[Look]:
-        parameters = (list(keys), self.statements.entity.name)
-        async with self.engines[self.direction.source].connect() as connection:
-            statement = self.statements.look_at_source(self.names)
-            source = (await connection.exec_driver_sql(statement, parameters)).one()
-        async with self.engines[self.direction.target].connect() as connection:
-            statement = self.statements.look_at_target(self.names)
-            target = (await connection.exec_driver_sql(statement, parameters)).one()
+    async def _look(self, keys: Sequence[str], *, readable: bool = True) -> list[Look]:
+        statements, parameters = self.statements, (list(keys), self.statements.entity.name)
+        (source,) = await self.sides.ask_source(
+            statements.look_at_source(self.names, rows=readable), *parameters
+        )
+        made = self._made_by_functions(source) if readable else []
+        (target,) = await self.sides.ask_target(
+            statements.look_at_target(self.names, received_rows=readable), *parameters, *made
+        )
         guards = json.loads(target.guards)
         read_at = (self.epoch, source.major, source.minor)
         moving, failed = frozenset(source.open or ()), frozenset(source.failed or ())
-        of_source, of_target = self._fields(source), self._fields(target)
+        ours = self._entities(self._source_rows(source, target)) if readable else {}
+        theirs = self._entities([getattr(target, f"rows{n}") for n in range(len(statements.tables))])
         return [
             Look(
                 key=key,
-                source=of_source.get(key),
-                target=of_target.get(key),
-                settled=key not in moving and tuple(guards.get(key, (0, 0, 0))) <= read_at,
+                source=ours.get(key, NOTHING) if readable else None,
+                target=theirs.get(key, NOTHING),
+                settled=key not in moving
+                and tuple(guards.get(key, (0, 0, 0))) <= read_at
+                # A side that was opened since, or closed in another epoch, is no copy of the source that was read.
+                and target.closed_in == self.epoch,
                 failed=key in failed,
             )
             for key in keys
         ]
 
-    def _fields(self, row: Any) -> dict[str, dict[str, str | None]]:
-        """Fields by key; a key is there if its root row is."""
-        columns = [relation.sql.projection.table.name for relation in self.statements.target]
-        tables = [json.loads(getattr(row, f"rows{n}")) for n in range(len(columns))]
-        found: dict[str, dict[str, str | None]] = {}
+    def _made_by_functions(self, source: Any) -> list[str]:
+        return [
+            through_function(self.statements.entity, table.sql.projection, getattr(source, f"rows{n}"))[0]
+            for n, table in enumerate(self.statements.tables)
+            if table.received
+        ]
+
+    def _source_rows(self, source: Any, target: Any) -> list[str]:
+        """Rows of the source by table; those that a function made were read in the target's types by the target."""
+        texts, back = [], 0
+        for n, table in enumerate(self.statements.tables):
+            if table.received:
+                texts.append(getattr(target, f"received{back}"))
+                back += 1
+            else:
+                texts.append(getattr(source, f"rows{n}"))
+        return texts
+
+    def _entities(self, texts: Sequence[str]) -> dict[str, Entity]:
+        tables = [json.loads(text) for text in texts]
+        found = {}
         for key in {key for table in tables for key in table}:
-            found[key] = {
-                f"{name}.{field}": value
-                for name, table in zip(columns, tables, strict=True)
-                for field, value in table.get(key, {}).items()
-            }
+            fields: Fields = {}
+            for statements, table in zip(self.statements.tables, tables, strict=True):
+                rows = table.get(key, [])
+                for row in rows:
+                    fields |= {f"{statements.name}.{name}": value for name, value in row.items()}
+                if len(rows) > 1:
+                    fields[f"{statements.name}.*"] = f"{len(rows)} rows"
+            found[key] = Entity(fields=fields, is_there=key in tables[0])
         return found
 
     def mismatch(self, look: Look) -> Mismatch:
         """`look` as a mismatch, with values only where they may be shown."""
-        source, target = look.source or {}, look.target or {}
-        names = sorted(
-            name
-            for name in source.keys() | target.keys()
-            if source.get(name) != target.get(name) or (name in source) is not (name in target)
-        )
-        return Mismatch(
-            key=look.key, kind=self._kind(look), fields=tuple(self._field(n, source, target) for n in names)
-        )
+        fields: tuple[FieldMismatch, ...] = ()
+        if look.source is not None:
+            ours, theirs = look.source.fields, look.target.fields
+            names = sorted(
+                name
+                for name in ours.keys() | theirs.keys()
+                if (name in ours, ours.get(name)) != (name in theirs, theirs.get(name))
+            )
+            fields = tuple(self._field(name, ours, theirs) for name in names)
+        return Mismatch(key=look.key, kind=self._kind(look), fields=fields)
 
     def _kind(self, look: Look) -> MismatchKind:
         if look.failed:
             return MismatchKind.FAILED
-        if look.source is None or look.target is None:
-            gone = self.direction.source if look.source is None else self.direction.target
-            return MismatchKind.MISSING_IN_NEW if gone is Side.NEW else MismatchKind.MISSING_IN_LEGACY
-        return MismatchKind.DIFFERENT
+        if look.source is None:
+            return MismatchKind.UNREADABLE
+        if look.source.is_there is look.target.is_there:
+            return MismatchKind.DIFFERENT
+        missing = self.sides.direction.target if look.source.is_there else self.sides.direction.source
+        return MismatchKind.MISSING_IN_NEW if missing is Side.NEW else MismatchKind.MISSING_IN_LEGACY
 
-    def _field(
-        self, name: str, source: dict[str, str | None], target: dict[str, str | None]
-    ) -> FieldMismatch:
+    def _field(self, name: str, ours: Fields, theirs: Fields) -> FieldMismatch:
         if not self.show_values or name.rpartition(".")[2] in self.statements.entity.secret:
             return FieldMismatch(field=name)
+        direction = self.sides.direction
         values = {
-            self.direction.source: source.get(name, "<no row>"),
-            self.direction.target: target.get(name, "<no row>"),
+            direction.source: ours.get(name, "<no row>"),
+            direction.target: theirs.get(name, "<no row>"),
         }
         return FieldMismatch(
             field=name, **{side.value: "NULL" if value is None else value for side, value in values.items()}

@@ -17,6 +17,8 @@ class MismatchKind(StrEnum):
     DIFFERENT = "different"
     FAILED = "failed"
     """It could not be carried, and nobody has decided yet."""
+    UNREADABLE = "unreadable"
+    """The source's row cannot be read in the types of the target, so the target cannot hold the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,10 @@ class Mismatch:
 
 @dataclass(frozen=True, kw_only=True)
 class EntityReport:
-    """One entity compared. Rows are those of the entity's root table; `moving` counts keys that would not settle."""
+    """One entity compared. Rows are those of the entity's root table; `moving` counts keys that would not settle.
+
+    `different` counts all that are on both sides and not the same, FAILED and unreadable ones among them.
+    """
 
     service: str
     entity: str
@@ -51,17 +56,25 @@ class EntityReport:
     moving: int
     duration_seconds: float
     mismatches: tuple[Mismatch, ...]
-    """At most as many as were asked for; the counts are complete."""
+    """The first ones, up to a limit; the counts are complete."""
+
+    @property
+    def mismatch_count(self) -> int:
+        """Keys that differ, listed or not."""
+        return self.missing_in_new + self.missing_in_legacy + self.different
 
     @property
     def verdict(self) -> Verdict:
         """Different if anything differs; unfinished is never equal."""
-        if self.missing_in_new or self.missing_in_legacy or self.different:
+        if self.mismatch_count:
             return Verdict.DIFFERENT
         return Verdict.INCOMPLETE if self.moving else Verdict.EQUAL
 
-    def to_dict(self) -> dict[str, Any]:
-        """The form that the script prints."""
+    def to_dict(self, *, mismatches: bool = False) -> dict[str, Any]:
+        """The counts and the verdict; with `mismatches`, the keys and fields that differ too."""
+        found = (
+            {"mismatches": [_mismatch_dict(mismatch) for mismatch in self.mismatches]} if mismatches else {}
+        )
         return {
             "service": self.service,
             "entity": self.entity,
@@ -72,7 +85,7 @@ class EntityReport:
             "different": self.different,
             "verdict": self.verdict.value,
             "duration_seconds": round(self.duration_seconds, 3),
-            "mismatches": [_mismatch_dict(mismatch) for mismatch in self.mismatches],
+            **found,
         }
 
 
@@ -89,6 +102,8 @@ class ValidationReport:
     """All entities that were asked for."""
 
     entities: tuple[EntityReport, ...]
+    notes: tuple[str, ...] = ()
+    """What a reader has to know to read this rightly."""
 
     @property
     def verdict(self) -> Verdict:
@@ -98,8 +113,8 @@ class ValidationReport:
             return Verdict.DIFFERENT
         return Verdict.EQUAL if verdicts == {Verdict.EQUAL} else Verdict.INCOMPLETE
 
-    def to_dict(self) -> dict[str, Any]:
-        """`summary` and `entities`."""
+    def to_dict(self, *, mismatches: bool = False) -> dict[str, Any]:
+        """`summary` and `entities`; with `mismatches`, the keys and fields that differ are listed by entity."""
         counts = {verdict: sum(r.verdict is verdict for r in self.entities) for verdict in Verdict}
         return {
             "summary": {
@@ -108,9 +123,7 @@ class ValidationReport:
                 "different": counts[Verdict.DIFFERENT],
                 "incomplete": counts[Verdict.INCOMPLETE],
                 "rows_compared": sum(max(r.rows_legacy, r.rows_new) for r in self.entities),
-                "mismatches": sum(
-                    r.missing_in_new + r.missing_in_legacy + r.different for r in self.entities
-                ),
+                "mismatches": sum(r.mismatch_count for r in self.entities),
             },
-            "entities": [report.to_dict() for report in self.entities],
+            "entities": [report.to_dict(mismatches=mismatches) for report in self.entities],
         }

@@ -83,7 +83,7 @@ class ProjectionSql:
         self.query = select_text(projection.query)
         self.columns = [quoted(column.name) for column in projection.columns]
         self.key = tuple(quoted(column.name) for column in projection.key_columns)
-        self.recordset = self._recordset()
+        self.recordset = self.recordset_of("$1")
         self.upsert = self._upsert()
         self.delete = f"DELETE FROM {self.table} WHERE {key_in(self.key, entity, '$1')}"
 
@@ -116,12 +116,13 @@ class ProjectionSql:
             f"FROM ({self.keyed_rows(relation, parameter)}) AS r"
         )
 
-    def _recordset(self) -> str:
+    def recordset_of(self, parameter: str) -> str:
+        """A FROM item: the rows in the JSON array `parameter`, read as the target's types read them."""
         types = ", ".join(
             f"{name} {'text' if _is_json(column) else sql_type(column.type)}"
             for name, column in zip(self.columns, self.projection.columns, strict=True)
         )
-        return f"json_to_recordset($1::json) AS r({types})"
+        return f"json_to_recordset({parameter}::json) AS r({types})"
 
     def values(self, alias: str = "r") -> str:
         """The columns of the recordset, in their final types."""

@@ -20,12 +20,15 @@ from backend.product_service.app.core.dual_write_manager import ProductDualWrite
 from backend.product_service.app.main import make_app
 from backend.shared import DualWriteSettings, Phase
 from backend.shared.api.tokens import Role, TokenIssuer, TokenType, TokenVerifier, generate_signing_key
+from backend.shared.database import DatabaseLimits
 from backend.shared.observability.metrics import Metrics
 from backend.shared.testing.clusters import Cluster, Databases
 from tests.conftest import MakeTemplate
 from tests.integration.product_service.support import Api, Shop
 
 ROOT = Path(__file__).parents[3]
+# On a machine that is busy with other tests, fifty at once may have to wait for one another.
+PATIENT = DatabaseLimits(pool_wait_seconds=40, lock_seconds=40)
 ALEMBIC_INI = ROOT / "backend/product_service/alembic.ini"
 
 
@@ -62,6 +65,7 @@ async def make_shop(databases: Databases) -> AsyncIterator[MakeShop]:
             databases.legacy_url,
             DualWriteSettings(service="product", phase=phase, retry_delay_seconds=0.05, **settings),
             metrics=Metrics(CollectorRegistry()),
+            limits=PATIENT,
         )
         made.append(manager)
         await manager.install()

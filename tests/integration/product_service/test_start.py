@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 
 import alembic.command
 import asyncpg
@@ -27,23 +28,28 @@ from backend.shared.observability.metrics import Metrics
 from backend.shared.testing.clusters import Cluster, Databases
 from backend.shared.testing.ports import free_port
 from tests.conftest import MakeDatabase
-from tests.integration.product_service.conftest import ALEMBIC_INI, ROOT, MakeShop
+from tests.integration.product_service.conftest import ALEMBIC_INI, MakeShop
 from tests.integration.product_service.support import assert_problem, run_sql
 
 SECRET = "s3cr3t"
 
 
-async def run(*arguments: str, **variables: str) -> tuple[int, str]:
-    """Run a Python module to its end; answers exit code and stderr."""
+async def run(folder: Path, *arguments: str, **variables: str) -> tuple[int, str]:
+    """Run a Python module to its end, in a folder where no stack has left its variables; answers exit code and stderr."""
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", *arguments),
         env={"PATH": "", **variables},
-        cwd=ROOT,
+        cwd=folder,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(50):
-        _, complaint = await child.communicate()
+    try:
+        async with asyncio.timeout(50):
+            _, complaint = await child.communicate()
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
     return child.returncode or 0, complaint.decode()
 
 
@@ -56,7 +62,7 @@ def assert_one_line(ended: tuple[int, str], told: str) -> None:
     assert SECRET not in complaint
 
 
-async def test_what_keeps_the_service_from_starting_is_one_line(databases: Databases) -> None:
+async def test_what_keeps_the_service_from_starting_is_one_line(databases: Databases, tmp_path: Path) -> None:
     """A setting that is missing, a database that is down, an installation that is missing."""
     urls = {"LEGACY_DATABASE_URL": databases.legacy_url, "PRODUCT_DATABASE_URL": databases.new_url}
     closed = f"postgresql://me:{SECRET}@127.0.0.1:{free_port()}/gone"
@@ -72,7 +78,7 @@ async def test_what_keeps_the_service_from_starting_is_one_line(databases: Datab
         "--port",
         str(free_port()),
     )
-    ended = await asyncio.gather(*(run(*serve, **variables) for variables, _ in cases))
+    ended = await asyncio.gather(*(run(tmp_path, *serve, **variables) for variables, _ in cases))
     for end, (_, told) in zip(ended, cases, strict=True):
         assert_one_line(end, told)
 
@@ -163,19 +169,21 @@ async def test_migrated_tables_are_the_declared_ones(databases: Databases) -> No
     ) == [("id", b"d"), ("id", b"d")]
 
 
-async def test_a_migration_that_cannot_run_says_why() -> None:
+async def test_a_migration_that_cannot_run_says_why(tmp_path: Path) -> None:
     closed = f"postgresql://me:{SECRET}@127.0.0.1:{free_port()}/gone"
     upgrade = ("alembic", "-c", str(ALEMBIC_INI), "upgrade", "head")
-    ended = await asyncio.gather(run(*upgrade), run(*upgrade, DATABASE_URL=closed))
+    ended = await asyncio.gather(run(tmp_path, *upgrade), run(tmp_path, *upgrade, DATABASE_URL=closed))
     assert_one_line(ended[0], "PRODUCT_DATABASE_URL")
     assert_one_line(ended[1], "DATABASE_URL")
 
 
-async def test_a_migration_does_not_wait_for_its_lock_for_long(databases: Databases) -> None:
+async def test_a_migration_does_not_wait_for_its_lock_for_long(databases: Databases, tmp_path: Path) -> None:
     busy = await asyncpg.connect(databases.new_url)
     async with busy.transaction():
         await busy.execute("LOCK TABLE products IN ACCESS SHARE MODE")
         downgrade = ("alembic", "-c", str(ALEMBIC_INI), "downgrade", "base")
-        assert_one_line(await run(*downgrade, PRODUCT_DATABASE_URL=databases.new_url), "lock timeout")
+        assert_one_line(
+            await run(tmp_path, *downgrade, PRODUCT_DATABASE_URL=databases.new_url), "lock timeout"
+        )
     await busy.close()
     assert await run_sql(databases.new_url, "SELECT count(*) FROM products") == [(0,)]

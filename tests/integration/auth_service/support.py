@@ -21,6 +21,8 @@ from backend.shared.testing.clusters import Databases
 PASSWORD = "correct horse battery"
 ROOT = Path(__file__).parents[3]
 ALEMBIC_INI = ROOT / "backend/auth_service/alembic.ini"
+NO_STACK = Path(ROOT.anchor)
+"""A folder to start programs in where no running stack has left its variables."""
 
 
 @dataclass(frozen=True)

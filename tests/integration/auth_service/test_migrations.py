@@ -21,7 +21,7 @@ from backend.shared import InstallationError
 from backend.shared.database import create_side_engine
 from backend.shared.testing.clusters import Cluster
 from tests.conftest import MakeDatabase
-from tests.integration.auth_service.support import ALEMBIC_INI, ROOT, alembic_config, migrate, run_sql
+from tests.integration.auth_service.support import ALEMBIC_INI, NO_STACK, alembic_config, migrate, run_sql
 
 TABLES = "SELECT table_name::text FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1"
 
@@ -115,7 +115,7 @@ async def test_a_migration_does_not_wait_for_its_lock_for_long(
 async def _alembic(environment: dict[str, str]) -> tuple[int, str]:
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "alembic", "-c", str(ALEMBIC_INI), "upgrade", "head"),
-        cwd=ROOT,
+        cwd=NO_STACK,
         env=environment,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,

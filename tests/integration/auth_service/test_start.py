@@ -21,7 +21,7 @@ from backend.shared.api.tokens import TokenIssuer
 from backend.shared.testing.clusters import Databases
 from backend.shared.testing.ports import free_port
 from tests.integration.auth_service.conftest import MakeAuth
-from tests.integration.auth_service.support import PASSWORD, ROOT, run_sql
+from tests.integration.auth_service.support import NO_STACK, PASSWORD, run_sql
 
 FACTORY = "backend.auth_service.app.main:create_app"
 ADMIN = "backend.auth_service.app.admin"
@@ -44,13 +44,13 @@ async def run(env: dict[str, str], *argv: str) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a Python program."""
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", *argv),
-        cwd=ROOT,
+        cwd=NO_STACK,
         env=env,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        output, errors = await asyncio.wait_for(child.communicate(), 40)
+        output, errors = await asyncio.wait_for(child.communicate(), 50)
     except TimeoutError:
         child.kill()
         await child.wait()
@@ -68,13 +68,13 @@ async def serving(env: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
     port = free_port()
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "uvicorn", "--factory", FACTORY, "--port", str(port)),
-        cwd=ROOT,
+        cwd=NO_STACK,
         env=env,
         stdout=asyncio.subprocess.DEVNULL,
     )
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while not await _is_ready(client):
                     assert child.returncode is None
                     await asyncio.sleep(0.05)
@@ -136,6 +136,7 @@ async def test_a_missing_migration_is_one_line(databases: Databases, signing_key
     assert "at migration none" in errors
 
 
+@pytest.mark.timeout(180)  # four programs start one after the other
 async def test_a_served_process_takes_its_first_admin_and_ends_cleanly(
     databases: Databases, signing_key: Path
 ) -> None:
@@ -152,7 +153,7 @@ async def test_a_served_process_takes_its_first_admin_and_ends_cleanly(
         assert (await client.get("/users", headers=headers)).status_code == 200
         metrics = (await client.get("/metrics")).text
         assert 'service="auth"' in metrics
-        async with asyncio.timeout(20):  # the service carries its own changes
+        async with asyncio.timeout(30):  # the service carries its own changes
             while not await run_sql(databases.new_url, "SELECT 1 FROM users"):  # noqa: ASYNC110 - another process's work
                 await asyncio.sleep(0.05)
 

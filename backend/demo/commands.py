@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-from collections.abc import Awaitable, Iterator
+import sys
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -25,7 +26,9 @@ from .record import StackRecord
 from .stack import Stack, default_ports
 from .steps import ShopSource
 
+T = TypeVar("T")
 _EXIT_INTERRUPTED = 130
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Data = Annotated[
     Path | None, typer.Option(help="Load this Online Retail file (CSV, or CSV in gzip), not generated rows.")
@@ -67,20 +70,33 @@ def down(*, remove: Remove = False) -> None:
     console.print("stopped" if found else "nothing was running")
 
 
-def run_until_signalled(work: Awaitable[None]) -> None:
-    """Run to the end; Ctrl-C and SIGTERM cancel `work`, let it clean up, and end the program with 130."""
+def run_until_signalled(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end; Ctrl-C and SIGTERM cancel `work`, let it clean up, and end the program with 130.
 
-    async def run() -> None:
+    Once is enough: whoever is impatient does not interrupt the cleaning up.
+    """
+
+    async def run() -> T:
         task = asyncio.ensure_future(work)
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, task.cancel)
-        await task
+
+        def interrupt() -> None:
+            for number in _SIGNALS:
+                loop.add_signal_handler(number, _not_again)
+            task.cancel()
+
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, interrupt)
+        return await task
 
     try:
-        asyncio.run(run())
+        return asyncio.run(run())
     except asyncio.CancelledError:
         raise SystemExit(_EXIT_INTERRUPTED) from None
+
+
+def _not_again() -> None:
+    sys.stderr.write("stopping, just a moment …\n")
 
 
 async def _bring_up(stack: Stack, *, source: ShopSource) -> None:

@@ -1,0 +1,194 @@
+"""What a demo came to: the verdict, the file, the closing table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from backend.legacy_shop.report import LoadReport
+from backend.shared.observability.labels import Verdict
+from backend.shared.validation.report import ValidationReport
+
+from .faults import Fault
+from .ledger import Lost
+from .shop import HttpTally
+
+LOST_LISTED = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoReport:
+    """Everything that was counted. `drained` says whether nothing was on its way when both sides were compared."""
+
+    load: LoadReport
+    seed: int
+    traffic_seconds: float
+    duration_seconds: float
+    writes_by_source: Mapping[str, int]
+    writes_acknowledged: int
+    writes_in_doubt: int
+    lost: Sequence[Lost]
+    checked_reads: int
+    wrong_answer_count: int
+    wrong_answers: Sequence[str]
+    http: HttpTally
+    faults: Sequence[Fault]
+    relay_max_lag_seconds: float
+    relay_lag_by_service: Mapping[str, float]
+    drained: bool
+    drain_seconds: float
+    failures_open: int
+    validation: ValidationReport
+    old_program: Mapping[str, Any]
+
+    @property
+    def writes_lost(self) -> int:
+        """Acknowledged writes that at least one side does not show."""
+        return len({id(loss.write) for loss in self.lost})
+
+    @property
+    def mismatches(self) -> int:
+        """Keys that differ between the sides."""
+        return int(self.validation.to_dict()["summary"]["mismatches"])
+
+    @property
+    def complaints(self) -> list[str]:
+        """Why this run did not hold, a line each; empty if it did."""
+        found = {
+            "acknowledged writes were lost": self.writes_lost,
+            "keys differ between the sides": self.mismatches,
+            "entities could not be compared to the end": sum(
+                entity.verdict is Verdict.INCOMPLETE for entity in self.validation.entities
+            ),
+            "keys could not be carried, and are still FAILED": self.failures_open,
+            "answers contradict what was acknowledged": self.wrong_answer_count,
+            "answers were server errors that no fault excuses": self.http.unexcused_count,
+        }
+        lines = [f"{count} {what}" for what, count in found.items() if count]
+        if not self.drained:
+            lines.append("the journals were not empty in the end")
+        if not self.writes_acknowledged:
+            lines.append("no write was acknowledged, so nothing has been shown")
+        return lines
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all held, else 1."""
+        return 1 if self.complaints else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON; `docs/operations.md` describes the fields that others may rely on."""
+        return {
+            "ok": not self.complaints,
+            "complaints": self.complaints,
+            "writes_acknowledged": self.writes_acknowledged,
+            "writes_by_source": dict(self.writes_by_source),
+            "writes_in_doubt": self.writes_in_doubt,
+            "writes_lost": self.writes_lost,
+            "lost": [loss.to_dict() for loss in self.lost[:LOST_LISTED]],
+            "mismatches": self.mismatches,
+            "failures_open": self.failures_open,
+            "checked_reads": self.checked_reads,
+            "wrong_answers": self.wrong_answer_count,
+            "wrong_answers_listed": list(self.wrong_answers),
+            "http_5xx": self.http.server_error_count,
+            "http": self.http.to_dict(),
+            "relay_max_lag_seconds": round(self.relay_max_lag_seconds, 3),
+            "relay_max_lag_seconds_by_service": {
+                service: round(lag, 3) for service, lag in self.relay_lag_by_service.items()
+            },
+            "drained": self.drained,
+            "drain_seconds": round(self.drain_seconds, 3),
+            "faults": [fault.to_dict() for fault in self.faults],
+            "rows_loaded": self.load.rows_loaded,
+            "load": self.load.to_dict(),
+            "old_program": dict(self.old_program),
+            "validation": self.validation.to_dict(),
+            "seed": self.seed,
+            "traffic_seconds": round(self.traffic_seconds, 3),
+            "duration_seconds": round(self.duration_seconds, 3),
+        }
+
+    def write(self, path: Path) -> None:
+        """Replace `path` with this report in one step."""
+        partial = path.with_name(f"{path.name}.partial")
+        partial.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.replace(path)
+
+
+def closing_table(report: DemoReport) -> Table:
+    """The figures that matter, on one screen."""
+    table = Table(title="What it came to", show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    load, http = report.load, report.http
+    table.add_row(
+        "rows loaded",
+        f"{load.rows_loaded:,}",
+        f"{load.lines_loaded:,} of {load.lines_read:,} cart lines, {load.lines_rejected:,} rejected",
+    )
+    sources = ", ".join(f"{name} {count:,}" for name, count in report.writes_by_source.items())
+    table.add_row("writes acknowledged", f"{report.writes_acknowledged:,}", sources)
+    table.add_row("writes lost", _judged(report.writes_lost), "held against both sides")
+    table.add_row(
+        "writes in doubt", f"{report.writes_in_doubt:,}", "nobody was told how they ended; either is right"
+    )
+    compared = report.validation.to_dict()["summary"]
+    table.add_row(
+        "mismatches",
+        _judged(report.mismatches),
+        f"{compared['rows_compared']:,} rows of {compared['entities']} entities compared, {compared['equal']} equal",
+    )
+    table.add_row("open failures", _judged(report.failures_open), "keys that could not be carried")
+    table.add_row(
+        "answers that contradict",
+        _judged(report.wrong_answer_count),
+        f"{report.checked_reads:,} reads checked",
+    )
+    excused = http.server_error_count - http.unexcused_count
+    table.add_row(
+        "server errors", _judged(http.unexcused_count), f"besides {excused} times 503 while a fault was on"
+    )
+    table.add_row("requests", f"{http.requests:,}", _latencies(http))
+    lags = ", ".join(f"{name} {lag:.1f} s" for name, lag in report.relay_lag_by_service.items())
+    table.add_row("relay lag at most", f"{report.relay_max_lag_seconds:.1f} s", lags)
+    table.add_row(
+        "drained after", f"{report.drain_seconds:.1f} s", "" if report.drained else "not to the end"
+    )
+    for fault in report.faults:
+        table.add_row(f"fault at {fault.at:.0f} s", f"{fault.lasted_seconds:.1f} s", fault.detail)
+    table.add_row(
+        "duration", f"{report.duration_seconds:.0f} s", f"of it {report.traffic_seconds:.0f} s of traffic"
+    )
+    return table
+
+
+def dirt_table(load: LoadReport) -> Table:
+    """What was irregular in the data, and where lines went that no table could hold."""
+    table = Table(title="Dirt in the data, all of it loaded", show_header=False, title_justify="left")
+    table.add_column()
+    table.add_column(justify="right")
+    for kind, count in load.dirt.items():
+        if count:
+            table.add_row(kind.replace("_", " "), f"{count:,}")
+    for reason, count in load.rejected.items():
+        if count:
+            table.add_row(f"[red]rejected: {reason.replace('_', ' ')}[/red]", f"{count:,}")
+    return table
+
+
+def _judged(count: int) -> str:
+    return "[green]0[/green]" if count == 0 else f"[bold red]{count:,}[/bold red]"
+
+
+def _latencies(http: HttpTally) -> str:
+    median, slow = http.quantile_seconds(0.5), http.quantile_seconds(0.99)
+    if median is None or slow is None:
+        return ""
+    return f"median {median * 1000:.0f} ms, 99 % within {slow * 1000:.0f} ms"

@@ -1,0 +1,178 @@
+"""The shop as its customers and its staff reach it: over HTTP, with every answer counted."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+REQUEST_SECONDS = 15.0
+CONNECT_SECONDS = 2.0
+
+
+class Outcome(StrEnum):
+    """What the caller of a request knows in the end."""
+
+    ACKNOWLEDGED = "acknowledged"
+    REFUSED = "refused"
+    """4xx: nothing was done."""
+    NOT_SENT = "not_sent"
+    """Nobody listened: nothing was done."""
+    IN_DOUBT = "in_doubt"
+    """5xx, or the connection broke: it was done or not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """How a request ended. Times are seconds of the machine's clock; `status` is 0 where no answer came."""
+
+    outcome: Outcome
+    status: int
+    body: Any
+    started_at: float
+    ended_at: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether it was done."""
+        return self.outcome is Outcome.ACKNOWLEDGED
+
+    @property
+    def acknowledged_at(self) -> float | None:
+        """When it was known to be done."""
+        return self.ended_at if self.ok else None
+
+
+@dataclass(kw_only=True)
+class HttpTally:
+    """What has been answered so far. A server error counts as one of a fault while a fault was on, or just over."""
+
+    requests: int = 0
+    statuses: Counter[int] = field(default_factory=Counter)
+    broken_connections: int = 0
+    refused_connections: int = 0
+    server_errors: Counter[str] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def server_error_count(self) -> int:
+        """All answers from 500 on."""
+        return self.server_errors.total()
+
+    @property
+    def unexcused_count(self) -> int:
+        """Server errors but for 503 during a fault: nobody should ever see one."""
+        return sum(count for reason, count in self.server_errors.items() if reason != "503 during a fault")
+
+    def quantile_seconds(self, share: float) -> float | None:
+        """The time in which `share` of the requests that were answered ended."""
+        if not self.seconds:
+            return None
+        ordered = sorted(self.seconds)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "requests": self.requests,
+            "statuses": {str(status): count for status, count in sorted(self.statuses.items())},
+            "server_errors": dict(self.server_errors),
+            "broken_connections": self.broken_connections,
+            "refused_connections": self.refused_connections,
+            "p50_seconds": _rounded(self.quantile_seconds(0.5)),
+            "p99_seconds": _rounded(self.quantile_seconds(0.99)),
+        }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 4)
+
+
+class Shop:
+    """One HTTP client for all workers. `fault_is_on` says whether a fault excuses a 503 just now."""
+
+    def __init__(
+        self, urls: Mapping[str, str], *, connections: int, fault_is_on: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.tally = HttpTally()
+        self._urls = dict(urls)
+        self._fault_is_on = fault_is_on
+        self._client = httpx.AsyncClient(
+            timeout=httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS),
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def call(
+        self,
+        method: str,
+        service: str,
+        path: str,
+        *,
+        token: str | None = None,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str | int] | None = None,
+    ) -> Answer:
+        """Send one request, once. Never raises for what the network or the server does."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.tally.requests += 1
+        started_at = time.time()
+        clock = time.perf_counter()
+        try:
+            response = await self._client.request(
+                method, f"{self._urls[service]}{path}", headers=headers, json=body, params=query
+            )
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
+            self.tally.refused_connections += 1
+            return _unanswered(Outcome.NOT_SENT, started_at)
+        except httpx.HTTPError:
+            self.tally.broken_connections += 1
+            return _unanswered(Outcome.IN_DOUBT, started_at)
+        self.tally.seconds.append(time.perf_counter() - clock)
+        self._count(response.status_code)
+        return Answer(
+            outcome=_outcome(response.status_code),
+            status=response.status_code,
+            body=_body(response),
+            started_at=started_at,
+            ended_at=time.time(),
+        )
+
+    def _count(self, status: int) -> None:
+        self.tally.statuses[status] += 1
+        if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+            when = "during a fault" if self._fault_is_on() else "without a fault"
+            self.tally.server_errors[f"{status} {when}"] += 1
+
+
+def _unanswered(outcome: Outcome, started_at: float) -> Answer:
+    return Answer(outcome=outcome, status=0, body=None, started_at=started_at, ended_at=time.time())
+
+
+def _outcome(status: int) -> Outcome:
+    if httpx.codes.is_success(status):
+        return Outcome.ACKNOWLEDGED
+    return Outcome.REFUSED if httpx.codes.is_client_error(status) else Outcome.IN_DOUBT
+
+
+def _body(response: httpx.Response) -> Any:
+    if not response.content:
+        return None
+    try:
+        return response.json()
+    except ValueError:
+        return None

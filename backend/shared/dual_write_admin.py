@@ -9,7 +9,7 @@ from typing import ClassVar, TypeVar
 
 from sqlalchemy import QueuePool, text
 
-from backend.shared.domain.errors import ConflictError, NotFoundError, ValidationError
+from backend.shared.domain.errors import ConfigurationError, ConflictError, NotFoundError, ValidationError
 from backend.shared.domain.mapping import EntityMapping, Key
 from backend.shared.domain.phases import Direction, Phase, Side
 from backend.shared.domain.results import DualWriteResult
@@ -226,7 +226,10 @@ class AdminOperations(ABC):
             raise ConflictError(
                 f"the step from {now.value} to {to.value} moves the authority or the capture: it needs a cutover"
             )
-        self.settings.check_phase(to)
+        try:
+            self.settings.check_phase(to)
+        except ConfigurationError as error:
+            raise ConflictError(str(error)) from None
         if not dry_run:
             await self.runtime.controls.change_phase(to, by="api", reason="asked for")
             await self.runtime.refresh()

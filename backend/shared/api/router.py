@@ -143,7 +143,7 @@ def _add_acting_routes(router: APIRouter, get_manager: Callable[..., Any]) -> No
 def _add_failure_routes(router: APIRouter, get_manager: Callable[..., Any]) -> None:
     Manager = Annotated[DualWriteAdmin, Depends(get_manager)]  # noqa: N806 - a type, made for these routes
 
-    @router.get("/failures", summary="Keys that could not be carried")
+    @router.get("/failures", summary="Keys that could not be carried", responses=problem_responses(404))
     async def list_failures(
         manager: Manager, request: DepPage, entity: _EntityName | None = None
     ) -> Page[FailureView]:

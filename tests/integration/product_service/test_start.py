@@ -29,7 +29,7 @@ from backend.shared.testing.clusters import Cluster, Databases
 from backend.shared.testing.ports import free_port
 from tests.conftest import MakeDatabase
 from tests.integration.product_service.conftest import ALEMBIC_INI, MakeShop
-from tests.integration.product_service.support import assert_problem, run_sql
+from tests.integration.product_service.support import Api, assert_problem, run_sql
 
 SECRET = "s3cr3t"
 
@@ -187,3 +187,12 @@ async def test_a_migration_does_not_wait_for_its_lock_for_long(databases: Databa
         )
     await busy.close()
     assert await run_sql(databases.new_url, "SELECT count(*) FROM products") == [(0,)]
+
+
+@pytest.mark.parametrize("phase", [Phase.DUALWRITE])
+async def test_operators_are_refused_what_cannot_be(api: Api, phase: Phase) -> None:
+    assert_problem(await api.admin.get("/dual-write/failures", params={"entity": "cart"}), 404)
+    assert (await api.admin.patch("/dual-write/config", json={"to_new": False})).status_code == 200
+    answer = assert_problem(await api.admin.post("/dual-write/phase", json={"to": "shadow"}), 409)
+    assert "PRODUCT_DUAL_WRITE_TO_NEW" in answer["detail"]
+    assert (await api.admin.get("/dual-write/status")).json()["phase"] == "dualwrite"

@@ -23,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql as pg
 
 from backend.shared import (
+    Direction,
     DualWriteManager,
     DualWriteSettings,
     EntityMapping,
@@ -34,10 +35,14 @@ from backend.shared import (
     SyncValidator,
     UnitOfWork,
 )
+from backend.shared.domain.mapping import decode_key
 from backend.shared.observability.labels import Verdict
 from backend.shared.observability.metrics import Metrics
 from backend.shared.testing.clusters import Databases
+from backend.shared.validation.ranges import key_ranges
 from backend.shared.validation.report import EntityReport, MismatchKind, ValidationReport
+from backend.shared.validation.sides import Sides
+from backend.shared.validation.statements import EntityStatements
 
 pytestmark = pytest.mark.invariant("I5")
 
@@ -121,6 +126,34 @@ NEW_DDL = (
     "CREATE TABLE tariffs (shop text, no integer, amount numeric, share float8, since timestamptz, note text, "
     "raw bytea, gap interval, flag boolean, code char(5), PRIMARY KEY (shop, no))"
 )
+# (what is done to the new side, key, kind, fields): 12 chunks of 100 rows hold the keys.
+DAMAGE: list[tuple[str, str, MismatchKind, tuple[str, ...]]] = [
+    ("SET since = since + interval '1 microsecond' WHERE {}", '["A", 7]', MismatchKind.DIFFERENT, ("since",)),
+    ("SET amount = amount + 0.01 WHERE {}", '["b", 149]', MismatchKind.DIFFERENT, ("amount",)),
+    ("SET amount = trim_scale(amount) WHERE {}", '["b", -50]', MismatchKind.DIFFERENT, ("amount",)),
+    ("SET amount = 'NaN' WHERE {}", '["ä", 3]', MismatchKind.DIFFERENT, ("amount",)),
+    ("SET share = '-0' WHERE {}", '["b", -50]', MismatchKind.DIFFERENT, ("share",)),
+    ("SET share = 'NaN' WHERE {}", '["[x", 0]', MismatchKind.DIFFERENT, ("share",)),
+    ("SET share = share * (1 + 3e-16) WHERE {}", '["[x", 1]', MismatchKind.DIFFERENT, ("share",)),
+    ("SET note = '' WHERE note IS NULL AND {}", '["b", 1]', MismatchKind.DIFFERENT, ("note",)),
+    ("SET note = NULL WHERE note = '' AND {}", '["A", 1]', MismatchKind.DIFFERENT, ("note",)),
+    ("SET note = rtrim(note) WHERE {}", '["", 1]', MismatchKind.DIFFERENT, ("note",)),
+    ("SET raw = '\\x00fe' WHERE {}", '["", -50]', MismatchKind.DIFFERENT, ("raw",)),
+    (
+        "SET gap = gap + interval '3 days' - interval '72 hours' WHERE {}",
+        '["A", 149]',
+        MismatchKind.DIFFERENT,
+        ("gap",),
+    ),
+    ("SET flag = NULL, code = 'c' WHERE {}", '["a b ", 9]', MismatchKind.DIFFERENT, ("code", "flag")),
+    ("DELETE WHERE {}", '["", -50]', MismatchKind.MISSING_IN_NEW, ()),
+    ("DELETE WHERE {}", '["ä", 149]', MismatchKind.MISSING_IN_NEW, ()),
+    ("DELETE WHERE {}", '["a b ", 20]', MismatchKind.MISSING_IN_NEW, ()),
+    ("INSERT", '["", -51]', MismatchKind.MISSING_IN_LEGACY, ()),
+    ("INSERT", '["ä", 150]', MismatchKind.MISSING_IN_LEGACY, ()),
+    ("INSERT", '["a b", 3]', MismatchKind.MISSING_IN_LEGACY, ()),
+    ("INSERT", '["漢 \'\\"", 3]', MismatchKind.MISSING_IN_LEGACY, ()),
+]
 FILL = (
     "INSERT INTO rates SELECT (ARRAY['b', 'A', 'ä', '[x', 'a b ', ''])[1 + n % 6], n / 6 - 50, n * 0.10, n / 7.0, "
     "'2026-03-29 01:30:00.123456'::timestamp + n * interval '1 hour', CASE n % 3 WHEN 0 THEN NULL WHEN 1 THEN '' "
@@ -182,6 +215,28 @@ async def pair(databases: Databases) -> AsyncIterator[Pair]:
     await new.close()
 
 
+async def plant(new: asyncpg.Connection, damage: str, key: str) -> None:
+    shop, no = decode_key(key)
+    where = "shop = $1 AND no = $2"
+    verb, _, rest = damage.partition(" ")
+    statement = {
+        "SET": f"UPDATE tariffs SET {rest}",
+        "DELETE": f"DELETE FROM tariffs {rest}",
+        "INSERT": "INSERT INTO tariffs (shop, no) VALUES ($1, $2)",
+    }[verb].format(where)
+    assert (await new.execute(statement, shop, no)).endswith(" 1"), damage
+
+
+async def restart_with(pair: Pair, **of_legacy_and_new: tuple[str, str]) -> None:
+    """Set settings of the databases themselves, and let go of the connections that do not know of them."""
+    for name, values in of_legacy_and_new.items():
+        for connection, value in zip((pair.legacy, pair.new), values, strict=True):
+            database = await connection.fetchval("SELECT current_database()")
+            await connection.execute(f"ALTER DATABASE {database} SET {name} = '{value}'")
+    for engine in pair.manager.runtime.engines.values():
+        await engine.dispose()
+
+
 async def test_equal_whatever_the_types_on_either_side(pair: Pair) -> None:
     report = await pair.validate()
     assert (report.verdict, report.entities[0].rows_legacy, report.entities[0].rows_new) == (
@@ -189,3 +244,97 @@ async def test_equal_whatever_the_types_on_either_side(pair: Pair) -> None:
         1200,
         1200,
     ), report
+
+
+async def test_each_kind_of_corruption_is_found_and_nothing_else(pair: Pair) -> None:
+    await pair.new.execute("CREATE TABLE saved AS TABLE tariffs")
+    for damage, key, kind, fields in DAMAGE:
+        await plant(pair.new, damage, key)
+        (report,) = (await pair.validate()).entities
+        found = {item.key: item for item in report.mismatches}
+        assert list(found) == [key], (damage, key, found)
+        assert found[key].kind is kind, damage
+        if fields:
+            assert [field.field for field in found[key].fields] == [f"tariffs.{name}" for name in fields]
+        assert (report.verdict, report.mismatch_count) == (Verdict.DIFFERENT, 1)
+        await pair.new.execute("TRUNCATE tariffs; INSERT INTO tariffs SELECT * FROM saved")
+    assert (await pair.validate()).verdict is Verdict.EQUAL
+
+
+async def test_all_kinds_of_corruption_at_once(pair: Pair) -> None:
+    once = {key: (damage, kind) for damage, key, kind, _ in DAMAGE}
+    for key, (damage, _) in once.items():
+        await plant(pair.new, damage, key)
+    (report,) = (await pair.validate()).entities
+    assert {item.key: item.kind for item in report.mismatches} == {
+        key: kind for key, (_, kind) in once.items()
+    }
+    assert report.mismatch_count == len(once)
+
+
+async def test_nan_minus_zero_and_infinity_are_equal_to_themselves(pair: Pair) -> None:
+    for share, amount, no in (("NaN", "NaN", 1), ("-0", "0.000", 2), ("-Infinity", "Infinity", 3)):
+        await pair.legacy.execute(
+            f"UPDATE rates SET share = '{share}', amount = '{amount}' WHERE shop = 'b' AND no = {no}"
+        )
+    await pair.legacy.execute("UPDATE rates SET since = 'infinity' WHERE shop = 'b' AND no = 4")
+    assert await pair.manager.relay().drain(timeout_seconds=10)
+    assert (await pair.validate()).verdict is Verdict.EQUAL
+
+
+async def test_settings_of_the_databases_neither_hide_nor_make_a_difference(pair: Pair) -> None:
+    await restart_with(
+        pair,
+        datestyle=("German", "SQL, MDY"),
+        intervalstyle=("iso_8601", "postgres_verbose"),
+        bytea_output=("escape", "hex"),
+        extra_float_digits=("-15", "-15"),
+        timezone=("Europe/London", "Asia/Tokyo"),
+    )
+    assert (await pair.validate()).verdict is Verdict.EQUAL
+    await pair.new.execute("UPDATE tariffs SET share = share * (1 + 3e-16) WHERE shop = 'b' AND no = 5")
+    assert [item.key for item in (await pair.validate()).entities[0].mismatches] == ['["b", 5]']
+
+
+async def test_rows_that_are_there_twice_do_not_cancel_out(pair: Pair) -> None:
+    await pair.new.execute("ALTER TABLE tariffs DROP CONSTRAINT tariffs_pkey")
+    await pair.new.execute("INSERT INTO tariffs SELECT * FROM tariffs WHERE shop = 'b' AND no = 5")
+    (report,) = (await pair.validate()).entities
+    assert mismatches(report) == {('["b", 5]', MismatchKind.DIFFERENT, ("tariffs.*",))}
+
+
+async def test_ranges_are_bounded_on_the_side_that_has_more(pair: Pair) -> None:
+    """One side has 5,000 rows among, and 5,000 after, the 1,200 of the other."""
+    await pair.new.execute(
+        "INSERT INTO tariffs (shop, no) SELECT 'b', n FROM generate_series(1000, 5999) AS n"
+    )
+    await pair.new.execute("INSERT INTO tariffs (shop, no) SELECT '漢', n FROM generate_series(1, 5000) AS n")
+    sides = Sides(engines=pair.manager.runtime.engines, direction=Direction.TO_NEW)
+    statements = EntityStatements.of(RATE, RATE.to_new)
+    counts = []
+    last: str | None = None
+    async for keys in key_ranges(sides, statements, rows=100):
+        assert keys.lower == last, "without a gap"
+        last = keys.upper
+        condition, bounds = keys.of(statements.tables[0].target)
+        (row,) = await sides.ask_target(statements.tables[0].target.chunk(condition), *bounds)
+        counts.append(row.n)
+    assert last is None
+    assert sum(counts) == 11_200
+    assert max(counts) <= 300
+    (report,) = (
+        await SyncValidator(pair.manager.runtime, chunk_rows=100, mismatches_listed=7).run()
+    ).entities
+    assert (report.missing_in_legacy, report.mismatch_count, len(report.mismatches)) == (10_000, 10_000, 7)
+
+
+@pytest.mark.parametrize("emptied", ["rates", "tariffs"])
+async def test_an_empty_side(pair: Pair, emptied: str) -> None:
+    connection = pair.legacy if emptied == "rates" else pair.new
+    await connection.execute(f"TRUNCATE {emptied}")
+    if emptied == "rates":
+        await pair.legacy.execute("TRUNCATE tandem_rates.journal")
+    (report,) = (await pair.validate()).entities
+    assert report.mismatch_count == 1200
+    assert report.missing_in_legacy == (1200 if emptied == "rates" else 0)
+    assert report.missing_in_new == (0 if emptied == "rates" else 1200)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -10,11 +11,13 @@ from enum import StrEnum
 from backend.shared import ValidationError
 
 MAX_USER_ID_LENGTH = 40
+USER_ID_PATTERN = r"^[^\x00-\x1f\x7f]+$"
 MAX_QUANTITY = 10_000
 MAX_LINES_PER_CART = 200
 MAX_WISHES_PER_USER = 1_000
 MAX_UNIT_PRICE = Decimal("9999999.99")
 _MAX_INT32 = 2**31 - 1
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class CartStatus(StrEnum):
@@ -95,9 +98,11 @@ class Customer:
 
 def check_user_id(user_id: str) -> str:
     """`user_id` if both sides can hold it; raises ValidationError for any other."""
-    is_text = isinstance(user_id, str)
-    if not is_text or not 0 < len(user_id) <= MAX_USER_ID_LENGTH or not user_id.isprintable():
-        raise ValidationError(f"a user's id has 1 to {MAX_USER_ID_LENGTH} printable characters")
+    is_text = isinstance(user_id, str) and 0 < len(user_id) <= MAX_USER_ID_LENGTH
+    if not is_text or not re.fullmatch(USER_ID_PATTERN, user_id) or _LONE_SURROGATE.search(user_id):
+        raise ValidationError(
+            f"a user's id has 1 to {MAX_USER_ID_LENGTH} characters, none of them for control"
+        )
     return user_id
 
 

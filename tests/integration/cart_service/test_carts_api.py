@@ -137,7 +137,7 @@ async def test_bad_paths_and_queries_are_refused(api: Api) -> None:
         assert_problem(await api.ann.patch(f"{ITEMS}/{path}", json={"quantity": 1}), 422)
     for user_id in ("", "%00", "a" * 41, "%0a", "%7f"):
         assert_problem(await api.admin.get(f"/carts/current?user_id={user_id}"), 422)
-    assert_problem(await api.admin.get("/carts/current?user_id=%c2%a0"), 422)
+    assert_problem(await api.admin.get("/carts/current?user_id=%c2%a0"), 404)
     assert_problem(await api.ann.get("/carts/2147483647"), 404)
     assert_problem(await api.ann.delete(f"{ITEMS}/2147483647"), 404)
     for path, allowed in (

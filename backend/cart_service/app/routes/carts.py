@@ -15,19 +15,24 @@ from .dependencies import DepCaller, DepOwner, DepServices
 
 router = APIRouter(prefix="/carts", tags=["carts"])
 
-_READ_CART = "read_cart"
-CART_LINK = {"cart": {"operationId": _READ_CART, "parameters": {"cart_id": "$response.body#/id"}}}
-"""For an answer that holds a cart: where to find that cart again."""
+_READ_CART, _CHANGE_ITEM, _REMOVE_ITEM = "read_cart", "change_item", "remove_item"
+_FIRST_ITEM = {"item_id": "$response.body#/items/0/id", "user_id": "$response.body#/user_id"}
+CART_LINKS = {
+    "cart": {"operationId": _READ_CART, "parameters": {"cart_id": "$response.body#/id"}},
+    "changed_item": {"operationId": _CHANGE_ITEM, "parameters": _FIRST_ITEM},
+    "removed_item": {"operationId": _REMOVE_ITEM, "parameters": _FIRST_ITEM},
+}
+"""For an answer that holds a cart: where to find that cart again, and what can be done with its lines."""
 
 _NO_CART = problem_responses(404)
-_SHOWN: dict[int | str, dict[str, Any]] = {200: {"links": CART_LINK}}
-_ADDED: dict[int | str, dict[str, Any]] = {201: {"links": CART_LINK}}
+_SHOWN: dict[int | str, dict[str, Any]] = {200: {"links": CART_LINKS}}
+_ADDED: dict[int | str, dict[str, Any]] = {201: {"links": CART_LINKS}}
 _CREATED: dict[int | str, dict[str, Any]] = {
-    200: {"model": CartOut, "description": "The open cart that was there.", "links": CART_LINK},
+    200: {"model": CartOut, "description": "The open cart that was there.", "links": CART_LINKS},
     201: {
         "description": "A new one.",
         "headers": {"Location": {"description": "Where it is.", "schema": {"type": "string"}}},
-        "links": CART_LINK,
+        "links": CART_LINKS,
     },
 }
 CartId = Annotated[DatabaseId, PathParameter(description="The id of a cart.")]
@@ -70,14 +75,18 @@ async def add_item(found: DepServices, owner: DepOwner, body: ItemAdd) -> CartOu
     return CartOut.of(cart)
 
 
-@router.patch("/current/items/{item_id}", summary="Change how many", responses=_SHOWN)
+@router.patch(
+    "/current/items/{item_id}", summary="Change how many", operation_id=_CHANGE_ITEM, responses=_SHOWN
+)
 async def change_item(found: DepServices, owner: DepOwner, item_id: ItemId, body: ItemChange) -> CartOut:
     """The price stays. To have none of it, delete the item."""
     cart = await found.carts.change_quantity(user_id=owner.user_id, item_id=item_id, quantity=body.quantity)
     return CartOut.of(cart)
 
 
-@router.delete("/current/items/{item_id}", summary="Take a product out", status_code=204)
+@router.delete(
+    "/current/items/{item_id}", summary="Take a product out", operation_id=_REMOVE_ITEM, status_code=204
+)
 async def remove_item(found: DepServices, owner: DepOwner, item_id: ItemId) -> None:
     """404: it is not in the open cart."""
     await found.carts.remove_item(user_id=owner.user_id, item_id=item_id)

@@ -13,13 +13,13 @@ from backend.shared.api.security import BEARER, current_principal
 from backend.shared.api.tokens import Principal, Role, TokenVerifier
 
 from ..core.dual_write_manager import CartDualWriteManager
-from ..entities import MAX_USER_ID_LENGTH, Customer, check_user_id
+from ..entities import MAX_USER_ID_LENGTH, USER_ID_PATTERN, Customer, check_user_id
 from ..services.cart_service import CartService
 from ..services.customer_service import CustomerService
 from ..services.wish_list_service import WishListService
 
 _Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]
-UserId = Annotated[str, Query(min_length=1, max_length=MAX_USER_ID_LENGTH, pattern=r"^[^\x00-\x1f\x7f]+$")]
+UserId = Annotated[str, Query(min_length=1, max_length=MAX_USER_ID_LENGTH, pattern=USER_ID_PATTERN)]
 
 
 @dataclass(frozen=True, kw_only=True)

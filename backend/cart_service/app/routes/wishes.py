@@ -12,7 +12,7 @@ from backend.shared.api.pagination import DepPage, Page
 from backend.shared.api.problems import problem_responses
 
 from ..schemas import CartOut, WishAdd, WishOut
-from .carts import CART_LINK
+from .carts import CART_LINKS
 from .dependencies import DepOwner, DepServices
 
 router = APIRouter(prefix="/wishlist", tags=["wish list"])
@@ -55,7 +55,7 @@ async def remove_wish(found: DepServices, owner: DepOwner, product_id: ProductId
 
 
 @router.post(
-    "/{product_id}/move-to-cart", summary="Put a wish into the cart", responses={200: {"links": CART_LINK}}
+    "/{product_id}/move-to-cart", summary="Put a wish into the cart", responses={200: {"links": CART_LINKS}}
 )
 async def move_to_cart(found: DepServices, owner: DepOwner, product_id: ProductId) -> CartOut:
     """One piece of it, and the wish is gone: both or neither. The answers are those of adding an item."""

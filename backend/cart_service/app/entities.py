@@ -98,8 +98,7 @@ class Customer:
 
 def check_user_id(user_id: str) -> str:
     """`user_id` if both sides can hold it; raises ValidationError for any other."""
-    is_text = isinstance(user_id, str) and 0 < len(user_id) <= MAX_USER_ID_LENGTH
-    if not is_text or not re.fullmatch(USER_ID_PATTERN, user_id) or _LONE_SURROGATE.search(user_id):
+    if not _can_be_user_id(user_id):
         raise ValidationError(
             f"a user's id has 1 to {MAX_USER_ID_LENGTH} characters, none of them for control"
         )
@@ -118,6 +117,15 @@ def check_quantity(quantity: int) -> int:
     if not _is_whole(quantity) or not 1 <= quantity <= MAX_QUANTITY:
         raise ValidationError(f"a quantity is a whole number from 1 to {MAX_QUANTITY}")
     return quantity
+
+
+def _can_be_user_id(text: object) -> bool:
+    return (
+        isinstance(text, str)
+        and len(text) <= MAX_USER_ID_LENGTH
+        and re.fullmatch(USER_ID_PATTERN, text) is not None
+        and _LONE_SURROGATE.search(text) is None
+    )
 
 
 def _is_whole(number: object) -> bool:

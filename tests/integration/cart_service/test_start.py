@@ -66,8 +66,8 @@ async def test_the_process_ends_with_one_line(databases: Databases) -> None:
         "LEGACY_DATABASE_URL": whole | {"LEGACY_DATABASE_URL": f"postgresql://x:{secret}@127.0.0.1:9/poc"},
         "tandem install cart": whole,
     }
-    for clue, environment in cases.items():
-        complaint = await _start(environment)
+    complaints = await asyncio.gather(*(_start(environment) for environment in cases.values()))
+    for clue, complaint in zip(cases, complaints, strict=True):
         assert clue in complaint, complaint
         assert secret not in complaint
         assert len(complaint.strip().splitlines()) == 1, complaint

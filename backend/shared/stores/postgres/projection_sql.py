@@ -137,7 +137,10 @@ class ProjectionSql:
         `*<>` compares images: `IS DISTINCT FROM` would take -0 for 0, 1.0 for 1.00, and 'A' for 'a' in some
         collations, and then not carry the change.
         """
-        moved = f"{key_text([f'r.{name}' for name in self.key], self.entity.key)} = ANY ($2::text[])"
+        # `= ANY ($2)` would be hashed only as long as the server plans anew for each array; the plan that it keeps after
+        # some executions compares every row with every key.
+        key = key_text([f"r.{name}" for name in self.key], self.entity.key)
+        moved = f"{key} IN (SELECT unnest($2::text[]))"
         insert = (
             f"INSERT INTO {self.table} AS t ({', '.join(self.columns)}) "
             f"SELECT {self.values()} FROM {self.recordset} WHERE {moved} "

@@ -32,7 +32,7 @@ demo: $(STAMP) ## run the shop under faults and hold the ledger against it (DATA
 	@$(BIN)/tandem demo $(if $(DATA),--data $(DATA)) $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
 test: $(STAMP) ## run all tests against real servers, in parallel (ARGS="-k name")
-	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 check: $(STAMP) ## lint, format, types, import contracts; changes nothing
 	@$(BIN)/ruff check --quiet .

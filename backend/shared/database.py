@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from backend.shared.domain.errors import ConfigurationError
 from backend.shared.journal.capture import UNIT_NOTICE
 
+_URL_PARAMETERS = frozenset({"ssl", "pgbouncer", "target_session_attrs", "passfile", "direct_tls"})
 XID = "tandem_xid"
 """Where a connection keeps the id of the transaction that its unit of work runs in."""
 
@@ -34,7 +35,7 @@ def parse_url(url: str, *, variable: str) -> URL:
     """A PostgreSQL URL as SQLAlchemy wants it; a wrong one raises `ConfigurationError` without showing it."""
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise ConfigurationError("is no database URL", variable=variable) from None
     if parsed.drivername.split("+")[0] not in ("postgresql", "postgres"):
         raise ConfigurationError(
@@ -45,6 +46,9 @@ def parse_url(url: str, *, variable: str) -> URL:
     query = dict(parsed.query)
     if "sslmode" in query:
         query["ssl"] = query.pop("sslmode")
+    if unknown := sorted(set(query) - _URL_PARAMETERS):
+        known = ", ".join(sorted(_URL_PARAMETERS | {"sslmode"}))
+        raise ConfigurationError(f"has the parameter {unknown[0]!r}; known are {known}", variable=variable)
     return parsed.set(drivername="postgresql+asyncpg", query=query)
 
 

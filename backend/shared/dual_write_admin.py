@@ -185,6 +185,8 @@ class AdminOperations(ABC):
             failure = await self.runtime.failures.get(connection, failure_id)
             if failure is None:
                 raise NotFoundError(f"there is no failure {failure_id}")
+            if failure.state != "open":
+                raise ConflictError(f"failure {failure_id} is {failure.state} already")
             await self.runtime.failures.retry(connection, failure_id=failure_id)
         self.relay().wake()
         return _failure_view(self.service, failure)

@@ -133,8 +133,9 @@ class DualWriteManager(AdminOperations):
 
     async def close(self) -> None:
         """Finish what is under way and let go of both databases. May be repeated; `start` begins anew."""
-        await self._writes.finish()
-        await self.runtime.close()
+        if "_runtime" in self.__dict__:  # a manager whose URLs are wrong has none
+            await self._writes.finish()
+            await self.runtime.close()
 
     async def write(self, operation: str, unit: Unit[T]) -> DualWriteResult[T]:
         """Run `unit` in one transaction on the authoritative side and see to the other side as the settings say.

@@ -15,21 +15,28 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from backend.shared.breaker import CircuitBreaker
 from backend.shared.control import Control, ControlRepository
 from backend.shared.database import DatabaseLimits, create_side_engine
-from backend.shared.domain.errors import ConfigurationError, TandemError, ValidationError, side_error
+from backend.shared.domain.errors import (
+    ConfigurationError,
+    InstallationError,
+    TandemError,
+    ValidationError,
+    side_error,
+)
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Capture, Direction, Phase, Side
 from backend.shared.dual_write_config import DualWriteSettings
-from backend.shared.journal.carrier import Hook, no_hook
+from backend.shared.journal.carrier import Hook, TargetUnavailableError, no_hook
 from backend.shared.journal.install import check_installation
 from backend.shared.journal.relay import Relay, RelayPass, RelaySettings
 from backend.shared.journal.repository import FailureRepository, JournalDepth, JournalRepository
 from backend.shared.journal.synchronous import SynchronousWriter
 from backend.shared.observability.metrics import Metrics
-from backend.shared.stores.postgres.errors import describe, is_database_error
+from backend.shared.stores.postgres.errors import describe, is_database_error, is_unreachable
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.unit_runner import UnitRunner
 
 REFRESH_SECONDS = 1.0
+CHECK_SECONDS = 30.0
 START_SECONDS = 10.0
 _URL_VARIABLES = {Side.LEGACY: "LEGACY_DATABASE_URL", Side.NEW: "DATABASE_URL"}
 
@@ -120,17 +127,28 @@ class ServiceRuntime:
             self.metrics.declare(self.service, entities=[entity.name for entity in self.catalog.ordered])
             await self.reach_both()
             await self._refresh_control()
-            for side in Side:
-                await check_installation(
-                    self.engines[side],
-                    self.names,
-                    self.catalog,
-                    side=side,
-                    phase=self.control.phase,
-                    capture=self.capture,
-                )
+            await self._check_installation()
             self.spawn(self._every(REFRESH_SECONDS, self.refresh))
+            self.spawn(self._every(CHECK_SECONDS, self._watch_capture))
             self._started = True
+
+    async def _check_installation(self) -> None:
+        for side in Side:
+            await check_installation(
+                self.engines[side],
+                self.names,
+                self.catalog,
+                side=side,
+                phase=self.control.phase,
+                capture=self.capture,
+            )
+
+    async def _watch_capture(self) -> None:
+        """Say aloud that a trigger is gone: from then on other sides miss writes that nobody will carry."""
+        try:
+            await self._check_installation()
+        except InstallationError as error:
+            log.critical("capture_found_broken", service=self.service, error=str(error))
 
     async def reach_both(self) -> None:
         """Raise an unavailable `SideError` that names side and variable unless both databases answer."""
@@ -161,7 +179,7 @@ class ServiceRuntime:
     async def close(self) -> None:
         """Stop everything; waits for the pass in hand."""
         self.stop.set()
-        for task in self._tasks[:1]:
+        for task in self._tasks[:2]:
             task.cancel()
         for task in self._tasks:
             with suppress(asyncio.CancelledError):
@@ -231,8 +249,9 @@ class ServiceRuntime:
             on_unavailable=self._side_unavailable,
         )
 
-    def _side_unavailable(self, side: Side) -> None:
-        self.breakers[side].failed()
+    def _side_unavailable(self, error: TargetUnavailableError) -> None:
+        if is_unreachable(error.cause):
+            self.breakers[error.side].failed()
 
     def _relay_settings(self) -> RelaySettings:
         return RelaySettings(
@@ -259,7 +278,6 @@ class ServiceRuntime:
         """The synchronous way of writing in `direction`."""
         return SynchronousWriter(
             runner=self.runners[direction.source],
-            source=self.engines[direction.source],
             target=self.engines[direction.target],
             target_breaker=self.breakers[direction.target],
             names=self.names,

@@ -33,7 +33,7 @@ from backend.shared.stores.postgres.errors import (
     is_connection_loss,
     is_database_error,
     is_repeatable,
-    is_timeout,
+    is_unreachable,
     says_nothing_of_a_commit,
     sqlstate_of,
     to_side_error,
@@ -149,7 +149,7 @@ class UnitTransaction:
 
     async def flush(self) -> None:
         """Send what the session still holds; where no trigger captures, write the journal rows of the keys touched."""
-        if self.session.new or self.session.dirty or self.session.deleted:
+        if next(iter(self.session.sync_session), None) is not None:  # else it holds no object at all
             await self.session.flush()
         if self._journals_touched:
             for entity, keys in self.work.touched.items():
@@ -223,7 +223,7 @@ class UnitRunner:
                 if not is_database_error(cause) and not isinstance(error, _RunAgainError):
                     raise
                 lost = is_connection_loss(cause)
-                if lost or is_timeout(cause):
+                if is_unreachable(cause):
                     self._breaker.failed()
                 if lost:
                     await self.engine.dispose()

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from backend.shared.domain.errors import FencedError
+from backend.shared.domain.errors import FencedError, TandemError
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Direction, Side
 from backend.shared.stores.postgres import clashes
@@ -59,7 +59,7 @@ class KeyOutcome:
 Outcomes = dict[tuple[str, str], KeyOutcome]
 
 
-class TargetUnavailableError(Exception):
+class TargetUnavailableError(TandemError):
     """A side could not be asked at all: nothing is known of any key, nothing counts as an attempt."""
 
     def __init__(self, cause: BaseException, *, side: Side) -> None:
@@ -126,6 +126,7 @@ class Carrier:
                 await self._store.read_state(connection, self._catalog[entity], self._direction, keys=found)
                 for entity, found in keys.items()
             ]
+            await self._store.make_durable(connection)
         await self._hook("after_read")
         return batches
 

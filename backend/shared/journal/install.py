@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from importlib.resources import files
+from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from backend.shared.domain.errors import InstallationError
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Capture, Phase, Side
 from backend.shared.journal.capture import CaptureTrigger, capture_triggers, fingerprint
+from backend.shared.stores.postgres.errors import is_database_error, to_side_error
 from backend.shared.stores.postgres.names import EngineNames
 
 LOCK_TIMEOUT_MS = 3000
@@ -31,30 +35,65 @@ async def install(
     Each side is one transaction. `phase` counts only the first time: afterwards the phase row is what it is. Capture is
     put on the authoritative side if the phase carries changes.
     """
-    async with engines[Side.NEW].begin() as connection:
-        await _tables(connection, names)
-        await connection.execute(
-            text(
-                f"INSERT INTO {names.control} (phase, epoch, changed_by, reason) "
-                "VALUES (:phase, 1, 'install', 'first value') ON CONFLICT DO NOTHING"
-            ),
-            {"phase": phase.value},
-        )
-        row = (await connection.execute(text(f"SELECT phase, epoch FROM {names.control}"))).one()
-    held = Phase(row.phase)
+    async with _transaction(engines, Side.NEW) as connection:
+        control = await _first_phase(connection, names, phase)
+    held = Phase(control.phase)
     for side in Side:
-        async with engines[side].begin() as connection:
+        wanted = wanted_triggers(names, catalog, side=side, phase=held, capture=capture)
+        async with _transaction(engines, side) as connection:
+            if await _is_as_it_should_be(connection, names, wanted):
+                continue
             await _tables(connection, names)
-            await _mark(connection, names, side=side, phase=held, epoch=row.epoch)
-            wanted = wanted_triggers(names, catalog, side=side, phase=held, capture=capture)
+            await _mark(connection, names, side=side, phase=held, epoch=control.epoch)
             await _put_triggers(connection, names, wanted)
     return held
 
 
+@asynccontextmanager
+async def _transaction(engines: Mapping[Side, AsyncEngine], side: Side) -> AsyncIterator[AsyncConnection]:
+    try:
+        async with engines[side].begin() as connection:
+            yield connection
+    except Exception as error:
+        if not is_database_error(error):
+            raise
+        raise to_side_error(error, side) from error
+
+
+async def _first_phase(connection: AsyncConnection, names: EngineNames, phase: Phase) -> Row[Any]:
+    """The phase row; made with `phase` the first time."""
+    if await installed(connection, names) is None:
+        await _tables(connection, names)
+    await connection.execute(
+        text(
+            f"INSERT INTO {names.control} (phase, epoch, changed_by, reason) "
+            "VALUES (:phase, 1, 'install', 'first value') ON CONFLICT DO NOTHING"
+        ),
+        {"phase": phase.value},
+    )
+    return (await connection.execute(text(f"SELECT phase, epoch FROM {names.control}"))).one()
+
+
+async def _is_as_it_should_be(
+    connection: AsyncConnection, names: EngineNames, wanted: list[CaptureTrigger]
+) -> bool:
+    return await installed(connection, names) == _fingerprint(wanted) and not await missing_triggers(
+        connection, names, wanted
+    )
+
+
+def _script() -> str:
+    return files("backend.shared.journal").joinpath("tables.sql").read_text(encoding="utf-8")
+
+
+def _fingerprint(wanted: list[CaptureTrigger]) -> str:
+    """What a side bears that was installed by this version: tables and triggers."""
+    return hashlib.sha256((_script() + fingerprint(wanted)).encode()).hexdigest()
+
+
 async def _tables(connection: AsyncConnection, names: EngineNames) -> None:
     await connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
-    script = files("backend.shared.journal").joinpath("tables.sql").read_text(encoding="utf-8")
-    code = "\n".join(line for line in script.splitlines() if not line.lstrip().startswith("--"))
+    code = "\n".join(line for line in _script().splitlines() if not line.lstrip().startswith("--"))
     for statement in code.replace("{schema}", names.schema).split(";"):
         if statement.strip():
             await connection.exec_driver_sql(statement)
@@ -73,9 +112,6 @@ async def _mark(
 async def _put_triggers(
     connection: AsyncConnection, names: EngineNames, wanted: list[CaptureTrigger]
 ) -> None:
-    print_ = fingerprint(wanted)
-    if not await missing_triggers(connection, names, wanted) and await installed(connection, names) == print_:
-        return
     await _drop_unwanted(connection, names, wanted)
     for trigger in wanted:
         await connection.exec_driver_sql(trigger.function_sql)
@@ -88,7 +124,7 @@ async def _put_triggers(
             f"INSERT INTO {names.installation} (fingerprint) VALUES (:print) "
             "ON CONFLICT (only_row) DO UPDATE SET fingerprint = excluded.fingerprint, installed_at = clock_timestamp()"
         ),
-        {"print": print_},
+        {"print": _fingerprint(wanted)},
     )
 
 
@@ -157,7 +193,7 @@ async def check_installation(
         print_ = await installed(connection, names)
         if print_ is None:
             raise InstallationError(f"the journal is not installed on the {side.value} side: {remedy}")
-        if print_ != fingerprint(wanted):
+        if print_ != _fingerprint(wanted):
             raise InstallationError(
                 f"capture on the {side.value} side is of another version of the mapping: {remedy}"
             )

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from backend.shared.domain.errors import FencedError
 from backend.shared.domain.mapping import EntityCatalog
-from backend.shared.domain.phases import Direction, Side
+from backend.shared.domain.phases import Direction
 from backend.shared.journal.carrier import (
     Carrier,
     Hook,
@@ -84,7 +84,7 @@ class Relay:
         settings: Callable[[], RelaySettings],
         hook: Hook = no_hook,
         on_pass: Callable[[RelayPass], None] | None = None,
-        on_unavailable: Callable[[Side], None] | None = None,
+        on_unavailable: Callable[[TargetUnavailableError], None] | None = None,
     ) -> None:
         self.direction = direction
         self._names = names
@@ -265,7 +265,7 @@ class Relay:
 
     def _report_unavailable(self, error: TargetUnavailableError | FencedError, count: int) -> None:
         if self._on_unavailable and isinstance(error, TargetUnavailableError):
-            self._on_unavailable(error.side)
+            self._on_unavailable(error)
         level = 30 if count in (1, 10, 100) or count % 1000 == 0 else 10
         log.log(
             level,

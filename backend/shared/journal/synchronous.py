@@ -74,7 +74,6 @@ class SynchronousWriter:
         self,
         *,
         runner: UnitRunner,
-        source: AsyncEngine,
         target: AsyncEngine,
         target_breaker: CircuitBreaker,
         names: EngineNames,
@@ -83,8 +82,6 @@ class SynchronousWriter:
         hook: Hook = no_hook,
     ) -> None:
         self._runner = runner
-        self._source = source
-        self._autocommit = source.execution_options(isolation_level="AUTOCOMMIT")
         self._target = target
         self._breaker = target_breaker
         self._store = PostgresStore(names, catalog)
@@ -120,7 +117,7 @@ class SynchronousWriter:
                 committed = time.perf_counter()
                 await self._hook("after_first_commit")
                 if trial is not None:
-                    error = await self._finish(trial, keys, ids, epoch=epoch)
+                    error = await self._finish(first, trial, keys, ids, epoch=epoch)
             finally:
                 if trial is not None:
                     await trial.connection.close()
@@ -202,12 +199,22 @@ class SynchronousWriter:
         return False
 
     async def _finish(
-        self, trial: _Trial, keys: dict[str, list[str]], ids: list[int], *, epoch: int
+        self,
+        first: UnitTransaction,
+        trial: _Trial,
+        keys: dict[str, list[str]],
+        ids: list[int],
+        *,
+        epoch: int,
     ) -> SideError | None:
-        """Write what the first side holds now, commit, end the journal rows. The first side has committed already."""
+        """Write what the first side holds now, commit, end the journal rows. The first side has committed already.
+
+        The first connection is free again by then and does the rest: a second one of the same pool, while this is
+        held, could wait for itself.
+        """
         try:
-            async with self._autocommit.connect() as source:
-                batches = await self._states(source, keys)
+            batches = await self._states(first.connection, keys)
+            await self._store.make_durable(first.connection)
             await self._hook("after_final_read")
             for tried, final in zip(trial.batches, batches, strict=True):
                 await self._move_guards(trial.connection, final, epoch=epoch)
@@ -216,10 +223,9 @@ class SynchronousWriter:
             await self._hook("before_second_commit")
             await trial.connection.commit()
             await self._hook("after_second_commit")
-            async with self._source.begin() as source:
-                await self._journal.end(source, ids)
-                carried = [(entity, key) for entity, found in keys.items() for key in found]
-                await self._failures.close(source, carried, by="synchronous write")
+            await self._journal.end(first.connection, ids)
+            carried = [(entity, key) for entity, found in keys.items() for key in found]
+            await self._failures.close(first.connection, carried, by="synchronous write")
         except Exception as error:
             if not is_database_error(error) and not isinstance(error, SideError):
                 raise

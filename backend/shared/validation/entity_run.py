@@ -67,10 +67,9 @@ class EntityRun:
     def _convict(self, look: Look) -> None:
         if (look.failed and not self._among_failures) or look.key in self._mismatches:
             return
-        mismatch = self.recheck.mismatch(look)
-        self._kinds[mismatch.kind] += 1
+        self._kinds[self.recheck.kind(look)] += 1
         if len(self._mismatches) < self.listed:
-            self._mismatches[look.key] = mismatch
+            self._mismatches[look.key] = self.recheck.mismatch(look)
 
     def _report(self, *, moving: int, seconds: float) -> EntityReport:
         kinds = self._kinds

@@ -83,6 +83,8 @@ class Recheck:
         read_at = (self.epoch, source.major, source.minor)
         moving, failed = frozenset(source.open or ()), frozenset(source.failed or ())
         ours = self._entities(self._source_rows(source, target)) if readable else {}
+        # Rows of the source beside no root row are no entity: the relay does not carry them either.
+        ours = {key: entity for key, entity in ours.items() if entity.is_there}
         theirs = self._entities([getattr(target, f"rows{n}") for n in range(len(statements.tables))])
         return [
             Look(
@@ -141,9 +143,10 @@ class Recheck:
                 if (name in ours, ours.get(name)) != (name in theirs, theirs.get(name))
             )
             fields = tuple(self._field(name, ours, theirs) for name in names)
-        return Mismatch(key=look.key, kind=self._kind(look), fields=fields)
+        return Mismatch(key=look.key, kind=self.kind(look), fields=fields)
 
-    def _kind(self, look: Look) -> MismatchKind:
+    def kind(self, look: Look) -> MismatchKind:
+        """How a key differs."""
         if look.failed:
             return MismatchKind.FAILED
         if look.source is None:

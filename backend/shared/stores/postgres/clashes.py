@@ -18,7 +18,7 @@ from backend.shared.stores.protocol import StateBatch
 
 _INDEX = text(
     """
-SELECT i.indexrelid, t.relname AS table_name, i.indnullsnotdistinct AS nulls_equal,
+SELECT i.indexrelid, t.relname AS table_name, coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) AS nulls_equal,
        NOT i.indimmediate AS deferrable,
        pg_get_expr(i.indpred, i.indrelid) AS predicate,
        (SELECT array_agg(pg_get_indexdef(i.indexrelid, n, true) ORDER BY n)

@@ -78,6 +78,11 @@ def is_timeout(error: BaseException) -> bool:
     )
 
 
+def is_unreachable(error: BaseException) -> bool:
+    """Whether the server could not be reached or did not answer in time; a full pool is this process's own affair."""
+    return is_connection_loss(error) or (is_timeout(error) and not isinstance(error, PoolTimeoutError))
+
+
 def says_nothing_of_a_commit(error: BaseException) -> bool:
     """Whether a COMMIT that ended so may have been done or not."""
     return sqlstate_of(error) is None or is_connection_loss(error)

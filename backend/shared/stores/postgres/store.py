@@ -15,6 +15,11 @@ from backend.shared.stores.postgres.names import CARRY_SETTING, EngineNames
 from backend.shared.stores.postgres.projection_sql import EntitySql, key_text, quoted
 from backend.shared.stores.protocol import Applied, Position, StateBatch
 
+_FLUSH = (
+    "SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'local' "
+    "ELSE current_setting('synchronous_commit') END, true), pg_logical_emit_message(true, 'tandem', '')"
+)
+
 
 @lru_cache(maxsize=1024)
 def entity_sql(entity: EntityMapping, direction: Direction) -> EntitySql:
@@ -60,13 +65,15 @@ class PostgresStore:
     ) -> StateBatch:
         ordered = tuple(sorted(set(keys)))
         row = (await connection.exec_driver_sql(statement, (list(ordered),))).one()
-        rows, present = [], []
+        rows: list[str] = []
+        present: list[frozenset[str]] = []
         for number, projection in enumerate(entity.projections(direction)):
             text, found = row[2 + 2 * number], frozenset(row[3 + 2 * number])
             if projection.function and not raw:
                 text, found = through_function(entity, projection, text)
             rows.append(text)
-            present.append(found)
+            # Without its root row there is no such entity, whatever other tables still hold of it.
+            present.append(found & present[0] if present else found)
         return StateBatch(
             entity=entity,
             direction=direction,
@@ -75,6 +82,15 @@ class PostgresStore:
             rows=tuple(rows),
             present=tuple(present),
         )
+
+    async def make_durable(self, connection: AsyncConnection) -> None:
+        """Flush the source's log past every transaction that the snapshot before this call has counted.
+
+        The number of a transaction that ended without leaving anything on disk is given out again after a crash of the
+        server: a guard moved to a position that counts it would then stand in the way of later changes. A transaction
+        with a number of its own, begun after the snapshot and committed to disk, keeps the numbers from going back.
+        """
+        await connection.exec_driver_sql(_FLUSH)
 
     async def apply(
         self, connection: AsyncConnection, batches: Sequence[StateBatch], *, epoch: int

@@ -1,0 +1,30 @@
+"""One private stack for all tests here: two servers, three services with their relays, a small shop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from backend.demo.stack import Stack
+from backend.demo.steps import ShopSource
+
+
+@pytest.fixture(scope="session")
+def stack(worker_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    made = Stack(tmp_path_factory.mktemp("stack"), data=worker_directory / "stack")
+    asyncio.run(made.setup(ShopSource(seed=7, size=500)))
+    yield made
+    asyncio.run(made.stop())
+    made.remove()
+
+
+@pytest.fixture(scope="session")
+def admin_token(stack: Stack) -> str:
+    login = {"email": stack.env["TANDEM_ADMIN_EMAIL"], "password": stack.env["TANDEM_ADMIN_PASSWORD"]}
+    answer = httpx.post(f"{stack.env['AUTH_URL']}/auth/login", json=login, timeout=20)
+    answer.raise_for_status()
+    return str(answer.json()["access_token"])

@@ -92,6 +92,8 @@ def run_until_signalled(work: Coroutine[Any, Any, T]) -> T:
     try:
         return asyncio.run(run())
     except asyncio.CancelledError:
+        for number in _SIGNALS:  # the loop has put the old handlers back
+            signal.signal(number, signal.SIG_IGN)
         raise SystemExit(_EXIT_INTERRUPTED) from None
 
 

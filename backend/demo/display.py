@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
@@ -46,10 +46,11 @@ class Display:
         """`done` of `total` seconds are over, and these are the figures now."""
         if self.console.is_terminal:
             table = Table.grid(padding=(0, 2))
+            bar = ProgressBar(total=total, completed=min(done, total), width=40)
+            table.add_row(f"[dim]{done:.0f} of {total:.0f} s[/dim]", bar)
             for name, value in figures.items():
                 table.add_row(f"[dim]{name}[/dim]", value)
-            bar = ProgressBar(total=total, completed=min(done, total), width=40)
-            self._show(Group(bar, table))
+            self._show(table)
         elif time.monotonic() >= self._line_due:
             self._line_due = time.monotonic() + LINE_EVERY_SECONDS
             told = "; ".join(f"{name}: {value}" for name, value in figures.items() if value)

@@ -43,21 +43,26 @@ def demo(
     source = ShopSource(seed=seed, size=size, data=data)
     source.check()
     configure_logging("demo", level="CRITICAL")  # what goes wrong is shown, not logged
-    with _private_folder() as folder:
-        run = Demo(DemoOptions(source=source, seconds=seconds), folder=folder, display=Display(console))
-        kept = True
-        try:
-            report = run_until_signalled(run.run())
-            kept = report.exit_code != 0
-        except SystemExit:  # interrupted by somebody who has seen enough
-            kept = False
-            raise
-        finally:
-            if kept:
-                _keep_logs(run.logs)
+    options = DemoOptions(source=source, seconds=seconds)
+    report = run_until_signalled(_run(options, display=Display(console)))
     report.write(report_path)
     _show(console, report, report_path)
     raise typer.Exit(report.exit_code)
+
+
+async def _run(options: DemoOptions, *, display: Display) -> DemoReport:
+    """Run in a folder that is gone afterwards. The logs of a run that did not hold are kept."""
+    # Inside of the loop, where a signal waits: none can come between the folder and its end.
+    with _private_folder() as folder:
+        run = Demo(options, folder=folder, display=display)
+        try:
+            report = await run.run()
+        except Exception:
+            _keep_logs(run.logs)
+            raise
+        if report.exit_code:
+            _keep_logs(run.logs)
+        return report
 
 
 def _show(console: Console, report: DemoReport, path: Path) -> None:

@@ -98,7 +98,12 @@ class Shop:
     """One HTTP client for all workers. `fault_is_on` says whether a fault excuses a 503 just now."""
 
     def __init__(
-        self, urls: Mapping[str, str], *, connections: int, fault_is_on: Callable[[], bool] = lambda: False
+        self,
+        urls: Mapping[str, str],
+        *,
+        connections: int,
+        fault_is_on: Callable[[], bool] = lambda: False,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.tally = HttpTally()
         self._urls = dict(urls)
@@ -107,6 +112,7 @@ class Shop:
             timeout=httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS),
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             trust_env=False,
+            transport=transport,
         )
 
     async def __aenter__(self) -> Self:

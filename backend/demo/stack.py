@@ -160,7 +160,9 @@ class Stack:
 
     async def copy_history(self) -> dict[str, int]:
         """Copy the legacy rows to each service's database, while nobody writes. Returns the rows by service."""
-        return {member.name: await steps.copy_history(member, env=self.env) for member in self.members}
+        rows = {member.name: await steps.copy_history(member, env=self.env) for member in self.members}
+        await steps.checkpoint(self.services.url())
+        return rows
 
     async def start_services(self) -> None:
         """Start the services and wait until each is ready."""

@@ -101,6 +101,15 @@ async def copy_history(service: RegisteredService, *, env: Mapping[str, str]) ->
     return await history.copy_history(service.name, env=env)
 
 
+async def checkpoint(url: str) -> None:
+    """Have the server write down what it holds in memory: killed soon after, it comes back with little to redo."""
+    connection = await asyncpg.connect(url, timeout=10, command_timeout=120)
+    try:
+        await connection.execute("CHECKPOINT")
+    finally:
+        await connection.close()
+
+
 def tandem_argv(*arguments: str) -> list[str]:
     """How to call the `tandem` command of this very installation."""
     return [sys.executable, "-m", "backend.shared.cli.main", *arguments]

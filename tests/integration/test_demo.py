@@ -1,0 +1,154 @@
+"""The demo itself, small: it must see what is wrong, and leave nothing behind."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import asyncpg
+import psutil
+import pytest
+import typer
+
+from backend.demo import run
+from backend.demo.scenario import DemoOptions
+from backend.demo.stack import Stack
+from backend.shared.testing.programs import STATE_VARIABLE
+
+SIZE = 300
+
+
+@pytest.fixture
+def state(worker_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of our own for whatever the demo keeps."""
+    folder = worker_directory / "demo-state"
+    monkeypatch.setenv(STATE_VARIABLE, str(folder))
+    return folder
+
+
+def demo_folders(state: Path) -> Sequence[Path]:
+    return list((state / "demo").glob("*"))
+
+
+def left_over_processes(state: Path) -> Sequence[str]:
+    """Command lines of processes that belong to a demo in `state`; but for its watchdog, which ends a moment later."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            command = process.cmdline()
+            ours = process.environ().get(STATE_VARIABLE) == str(state)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+        mentions = any(str(state) in argument for argument in command)
+        if mentions or (
+            ours and process.pid != os.getpid() and "backend.shared.testing.watchdog" not in command
+        ):
+            found.append(" ".join(command))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_planted_mismatch_is_seen_by_validator_and_ledger_and_is_exit_code_1(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before: list[int] = []
+
+    async def plant(stack: Stack) -> None:
+        """Take an acknowledged line, and a line of history, from the new side when everybody thinks that all is well."""
+        connection = await asyncpg.connect(stack.env["CART_DATABASE_URL"])
+        try:
+            before.append(await connection.fetchval("SELECT count(*) FROM cart_items"))
+            await connection.execute(
+                "DELETE FROM cart_items WHERE id = (SELECT max(i.id) FROM cart_items AS i"
+                " JOIN carts AS c ON c.id = i.cart_id WHERE c.status = 'open')"
+            )
+            await connection.execute("UPDATE cart_items SET quantity = quantity + 1 WHERE id = 1")
+        finally:
+            await connection.close()
+
+    monkeypatch.setattr(
+        run, "DemoOptions", functools.partial(DemoOptions, before_comparison=plant, customers=4)
+    )
+    monkeypatch.setattr(run, "configure_logging", lambda *_, **__: None)
+    monkeypatch.setattr(run, "KEPT_LOGS", tmp_path / "logs")
+    report_path = tmp_path / "report.json"
+
+    with pytest.raises(typer.Exit) as ended:
+        run.demo(size=SIZE, seconds=5.0, json=report_path)
+
+    report = json.loads(report_path.read_text())
+    assert ended.value.exit_code == 1
+    assert report["mismatches"] == 2
+    assert report["writes_lost"] == 1
+    assert [(loss["side"], loss["reason"]) for loss in report["lost"]] == [("new", "the row is missing")]
+    # And but for what was planted, all of it held.
+    assert len(report["complaints"]) == 2, report["complaints"]
+    assert {fault["kind"] for fault in report["faults"]} == {
+        "relay_killed",
+        "service_killed",
+        "cluster_stopped",
+    }
+    assert set(report["writes_by_source"]) == {"customers", "staff", "old program"}
+    assert report["relay_max_lag_seconds"] > 1
+    assert before[0] >= SIZE / 2
+    assert (tmp_path / "logs" / "cart.log").exists()
+    assert demo_folders(state) == []
+    assert left_over_processes(state) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("moment", ["starting two PostgreSQL servers", "migrating", "acknowledged: "])
+def test_ctrl_c_leaves_nothing(state: Path, tmp_path: Path, moment: str) -> None:
+    report = tmp_path / "report.json"
+    with (tmp_path / "output").open("w") as output:
+        demo = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "backend.shared.cli.main", "demo"),
+                *("--size", str(SIZE), "--seconds", "60", "--json", str(report)),
+            ],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    wait_for(lambda: moment in (tmp_path / "output").read_text() or demo.poll() is not None, seconds=90)
+    time.sleep(0.5)  # somewhere inside of it
+
+    for _ in range(3):  # whoever presses it once presses it again
+        os.killpg(demo.pid, signal.SIGINT)  # as a terminal does: to everybody in the foreground
+        time.sleep(0.2)
+
+    assert demo.wait(timeout=60) == 130, (tmp_path / "output").read_text()
+    wait_for(lambda: not left_over_processes(state), seconds=5)
+    assert left_over_processes(state) == []
+    assert demo_folders(state) == []
+    assert not report.exists()
+    assert "Traceback" not in (tmp_path / "output").read_text()
+
+
+@pytest.mark.parametrize("path", ["none/report.json", "."])
+def test_a_report_that_cannot_be_written_is_told_before_anything_starts(tmp_path: Path, path: str) -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "backend.shared.cli.main", "demo", "--json", str(tmp_path / path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert told.returncode == 2
+    assert told.stderr.startswith("tandem: --json: ")
+    assert told.stderr.count("\n") == 1
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.1)

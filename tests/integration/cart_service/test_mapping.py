@@ -214,6 +214,27 @@ async def test_what_nobody_can_read_is_kept_and_shown_and_mends_itself(make_shop
     assert len(await shop.new("SELECT 1 FROM carts")) == len(texts) + 2
 
 
+async def test_the_one_open_cart_and_a_wish_change_hands(shop: Shop) -> None:
+    """Within one batch, each of two keys gets on the other side what the other one still has there."""
+    first, second = [await shop.add_cart("ann", status=status) for status in ("open", "closed")]
+    for name in ("ann", "bob"):
+        for product_id in (1, 2):
+            (await shop.manager.add_wish(name, product_id=product_id)).unwrap()
+    await shop.carried()
+
+    for cart_id, state, status in ((first, "C", "closed"), (second, "O", "open")):
+        await shop.both(
+            legacy=f"UPDATE carts SET state = '{state}' WHERE cart_no = {cart_id}",
+            new=f"UPDATE carts SET status = '{status}' WHERE id = {cart_id}",
+        )
+    for before, after in ((1, 3), (2, 1), (3, 2)):
+        await shop.both(
+            legacy=f"UPDATE wish SET prod_no = {after} WHERE prod_no = {before}",
+            new=f"UPDATE wish_items SET product_id = {after} WHERE product_id = {before}",
+        )
+    await shop.carried()
+
+
 async def test_a_moment_of_the_hour_that_comes_twice_is_stored_as_one_that_comes_back() -> None:
     first = datetime(2025, 10, 26, 0, 30, 15, 999_999, tzinfo=UTC)
     for moment in (first, first + timedelta(hours=1)):

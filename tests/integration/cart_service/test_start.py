@@ -17,7 +17,7 @@ from backend.shared.exercise import exercise
 from backend.shared.observability.metrics import Metrics
 from backend.shared.testing.clusters import Databases
 from tests.integration.cart_service.conftest import MakeShop
-from tests.integration.cart_service.support import Api, FakeCatalog, Shop
+from tests.integration.cart_service.support import Api, FakeCatalog
 
 GOOD = {"PRODUCT_URL": "http://product:8002"}
 
@@ -131,7 +131,11 @@ async def test_the_service_tells_how_it_is(api: Api) -> None:
         assert (await api.admin.post(url)).status_code == 200
 
 
-async def test_every_operation_reaches_both_sides_and_leaves_nothing(shop: Shop) -> None:
+@pytest.mark.parametrize("async_legacy", [True, False])
+async def test_every_operation_reaches_both_sides_and_leaves_nothing(
+    make_shop: MakeShop, phase: Phase, *, async_legacy: bool
+) -> None:
+    shop = await make_shop(phase, async_legacy=async_legacy)
     results = await exercise(shop.manager)
     assert [result.to_dict() for result in results if not result.success] == []
     assert {result.test_name for result in results} >= {

@@ -303,6 +303,17 @@ async def test_rows_that_are_there_twice_do_not_cancel_out(pair: Pair) -> None:
     assert mismatches(report) == {('["b", 5]', MismatchKind.DIFFERENT, ("tariffs.*",))}
 
 
+async def test_pairs_of_rows_do_not_cancel_out(pair: Pair) -> None:
+    """Two rows of a kind on one side against two of another kind: an exclusive or of hashes would see neither."""
+    for connection, table in ((pair.legacy, "rates"), (pair.new, "tariffs")):
+        await connection.execute(f"ALTER TABLE {table} DROP CONSTRAINT {table}_pkey")
+        await connection.execute(f"INSERT INTO {table} SELECT * FROM {table} WHERE shop = 'b' AND no = 5")
+    await pair.legacy.execute("TRUNCATE tandem_rates.journal")
+    await pair.new.execute("UPDATE tariffs SET amount = amount + 0.01 WHERE shop = 'b' AND no = 5")
+    (report,) = (await pair.validate()).entities
+    assert mismatches(report) == {('["b", 5]', MismatchKind.DIFFERENT, ("tariffs.amount",))}
+
+
 async def test_ranges_are_bounded_on_the_side_that_has_more(pair: Pair) -> None:
     """One side has 5,000 rows among, and 5,000 after, the 1,200 of the other."""
     await pair.new.execute(

@@ -132,9 +132,11 @@ class AdminOperations(ABC):
         written = await self.write("probe", self.write_probe)
         if written.value is not None:
             entity, key = written.value
-            there = await self._settled(entity, key, PROBE_SECONDS)
-            carried = there is not None and bool(there.in_new or there.in_legacy)
-            removed = await self.write("remove_probe", lambda work: work.delete(entity, key))
+            try:
+                there = await self._settled(entity, key, PROBE_SECONDS)
+                carried = there is not None and bool(there.in_new or there.in_legacy)
+            finally:
+                removed = await self.write("remove_probe", lambda work: work.delete(entity, key))
             left = await self._settled(entity, key, PROBE_SECONDS)
             gone = removed.success and left is not None and not (left.in_new or left.in_legacy)
         success = {written.authoritative: written.success, written.authoritative.other: carried}

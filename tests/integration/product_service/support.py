@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -47,6 +48,14 @@ class Shop:
         """Run SQL on the side that is authoritative."""
         on_legacy = self.manager.phase is Phase.DUALWRITE
         return await (self.legacy(legacy) if on_legacy else self.new(new))
+
+    async def until_blocked(self, task: asyncio.Future[Any]) -> None:
+        """Returns when somebody waits for a lock on the authoritative side, or when the task is done."""
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        async with asyncio.timeout(20):
+            # No server tells that somebody waits, so it is asked again and again.
+            while not task.done() and not (await self.authoritative(legacy=waiting, new=waiting))[0][0]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
     async def carried(self) -> None:
         """Carry all that is waiting; nothing may fail, and both sides must then hold the same."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Any
 
 import asyncpg
 import pytest
@@ -196,14 +195,6 @@ async def test_new_what_is_done_to_either_table_arrives(make_shop: MakeShop) -> 
         await shop.carried()
 
 
-async def until_waiting_for_a_lock(shop: Shop, *, unless_done: asyncio.Task[Any]) -> None:
-    """Returns when somebody waits for a lock in the legacy database, or when the task is done."""
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    async with asyncio.timeout(10):
-        while not unless_done.done() and not (await shop.legacy(waiting))[0][0]:  # noqa: ASYNC110 - the server tells nobody
-            await asyncio.sleep(0.01)
-
-
 @pytest.fixture
 async def foreign(on_legacy: Shop) -> AsyncIterator[asyncpg.Connection]:
     """An old program in the middle of something."""
@@ -212,24 +203,40 @@ async def foreign(on_legacy: Shop) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
-async def test_child_inserted_while_its_parent_is_renamed(
-    on_legacy: Shop, foreign: asyncpg.Connection
-) -> None:
-    """Neither sees the other's uncommitted row, so that neither could journal what the other makes of it.
+async def insert_while_renaming(shop: Shop, *, rename: str, insert: str) -> None:
+    """`child_inserted_while_its_parent_is_renamed`: neither sees the other's uncommitted row.
 
-    Without the lock that capture takes, the child is carried below its parent, whose old path it bears, and nobody
-    journals it again when the parent's new path is committed.
+    So neither could journal what the other makes of it. Without the lock that capture takes, the child is carried with
+    its parent's old name, and nobody journals it again when the new one is committed.
     """
-    renaming = foreign.transaction()
+    legacy = shop.manager.phase is Phase.DUALWRITE
+    connection = await asyncpg.connect(shop.databases.legacy_url if legacy else shop.databases.new_url)
+    renaming = connection.transaction()
     await renaming.start()
-    await foreign.execute("UPDATE cat SET cat_path = 'Z' WHERE cat_no = 5")
-    inserting = asyncio.create_task(on_legacy.legacy("INSERT INTO cat (cat_path) VALUES ('D/new')"))
-    await until_waiting_for_a_lock(on_legacy, unless_done=inserting)
-    await on_legacy.manager.relay().run_once()
+    await connection.execute(rename)
+    inserting = asyncio.ensure_future(shop.authoritative(legacy=insert, new=insert))
+    await shop.until_blocked(inserting)
+    await shop.manager.relay().run_once()
     await renaming.commit()
+    await connection.close()
     await inserting
-    await on_legacy.carried()
-    assert await on_legacy.new("SELECT parent_id, name FROM categories WHERE id = 7") == [(None, "D/new")]
+    await shop.carried()
+
+
+async def test_legacy_child_inserted_while_its_parent_is_renamed(on_legacy: Shop) -> None:
+    await insert_while_renaming(
+        on_legacy,
+        rename="UPDATE cat SET cat_path = 'Z' WHERE cat_no = 5",
+        insert="INSERT INTO cat (cat_path) VALUES ('D/new')",
+    )
+
+
+async def test_new_child_inserted_while_its_parent_is_renamed(on_new: Shop) -> None:
+    await insert_while_renaming(
+        on_new,
+        rename="UPDATE categories SET name = 'Z' WHERE id = 5",
+        insert="INSERT INTO categories (parent_id, name) VALUES (5, 'new')",
+    )
 
 
 async def test_the_service_and_an_old_program_rename_at_once(
@@ -240,7 +247,7 @@ async def test_the_service_and_an_old_program_rename_at_once(
     await renaming.start()
     await foreign.fetchval("SELECT cat_path FROM cat WHERE cat_no = 1 FOR UPDATE")
     ours = asyncio.create_task(on_legacy.manager.update_category(1, CategoryChanges(name="ours")))
-    await until_waiting_for_a_lock(on_legacy, unless_done=ours)
+    await on_legacy.until_blocked(ours)
     await foreign.execute(
         "UPDATE cat SET cat_path = 'theirs' || substr(cat_path, 2) WHERE cat_path = 'A' OR starts_with(cat_path, 'A/')"
     )

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
+import httpx
 import pytest
 
-from backend.shared import Phase
+from backend.product_service.app.category_tree import Category
+from backend.product_service.app.entities import CategoryChanges
+from backend.product_service.app.services import units
+from backend.shared import Phase, Unit, UnitOfWork
 from tests.integration.product_service.support import BOTH_AUTHORITIES, Api, assert_problem
 
 pytestmark = BOTH_AUTHORITIES
@@ -157,14 +162,69 @@ async def test_only_empty_categories_are_deleted(tree: Api, phase: Phase) -> Non
     assert (await tree.shop.paths()) == {1: "Home", 4: "Home/Kitchenware", 5: "Garden"}
 
 
+async def with_one_uncommitted(
+    api: Api, first: Unit[Category], second: Awaitable[httpx.Response]
+) -> httpx.Response:
+    """Answers what comes of `second` when it starts while `first` has done everything but commit."""
+    done, go_on = asyncio.Event(), asyncio.Event()
+
+    async def held(work: UnitOfWork) -> Category:
+        value = await first(work)
+        done.set()
+        await go_on.wait()
+        return value
+
+    holding = asyncio.create_task(api.shop.manager.write("held", held))
+    await done.wait()
+    following = asyncio.ensure_future(second)
+    await api.shop.until_blocked(following)
+    go_on.set()
+    (await holding).unwrap()
+    return await following
+
+
 async def test_moves_at_the_same_time_make_no_circle(tree: Api, phase: Phase) -> None:
-    """`a_below_b_while_b_goes_below_a`: each alone is allowed, both together would cut the branch off."""
-    answers = await asyncio.gather(
-        tree.admin.patch("/categories/2", json={"parent_id": 4}),
+    """`a_goes_below_b_while_b_goes_below_a`: each alone is allowed, both together would cut the branch off."""
+    answer = await with_one_uncommitted(
+        tree,
+        units.update_category(2, CategoryChanges(parent_id=4)),
         tree.admin.patch("/categories/4", json={"parent_id": 2}),
     )
-    assert sorted(answer.status_code for answer in answers) == [200, 409]
+    assert_problem(answer, 409)
     assert len(await tree.shop.paths()) == 5
+    await tree.shop.carried()
+
+
+async def test_a_leaf_added_while_its_branch_is_renamed_bears_the_new_name(tree: Api, phase: Phase) -> None:
+    """`child_added_between_rename_and_commit`."""
+    answer = await with_one_uncommitted(
+        tree,
+        units.update_category(1, CategoryChanges(name="H")),
+        tree.admin.post("/categories", json={"name": "leaf", "parent_id": 3}),
+    )
+    assert answer.json()["path"] == "H/Kitchen/Mugs/leaf"
+    await tree.shop.carried()
+
+
+async def test_a_category_deleted_while_it_gets_a_child_stays_away(tree: Api, phase: Phase) -> None:
+    """`child_added_between_delete_and_commit`."""
+    answer = await with_one_uncommitted(
+        tree,
+        units.delete_category(5),
+        tree.admin.post("/categories", json={"name": "leaf", "parent_id": 5}),
+    )
+    assert_problem(answer, 409)
+    await tree.shop.carried()
+
+
+async def test_a_product_put_into_a_category_that_is_being_deleted(tree: Api, phase: Phase) -> None:
+    """`product_added_between_delete_and_commit`: the foreign key says no, and that is a conflict."""
+    answer = await with_one_uncommitted(
+        tree,
+        units.delete_category(5),
+        tree.admin.post("/products", json={"sku": "A", "price": "1", "category_id": 5}),
+    )
+    assert_problem(answer, 409)
     await tree.shop.carried()
 
 
@@ -173,17 +233,4 @@ async def test_one_of_several_new_ones_of_a_name_wins(tree: Api, phase: Phase) -
         *(tree.admin.post("/categories", json={"name": "Lamps", "parent_id": 1}) for _ in range(5))
     )
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409]
-    await tree.shop.carried()
-
-
-async def test_a_branch_is_renamed_while_leaves_are_added(tree: Api, phase: Phase) -> None:
-    """`child_added_between_reading_and_renaming`: the new leaf must bear the new name in its path."""
-    await tree.shop.carried()
-    await asyncio.gather(
-        tree.admin.patch("/categories/2", json={"name": "K"}),
-        *(tree.admin.post("/categories", json={"name": f"leaf {n}", "parent_id": 2}) for n in range(4)),
-        tree.admin.patch("/categories/1", json={"name": "H"}),
-    )
-    paths = await tree.shop.paths()
-    assert {paths[n] for n in range(6, 10)} == {f"H/K/leaf {n}" for n in range(4)}
     await tree.shop.carried()

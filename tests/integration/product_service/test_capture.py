@@ -231,11 +231,12 @@ async def test_legacy_child_inserted_while_its_parent_is_renamed(on_legacy: Shop
     )
 
 
-async def test_new_child_inserted_while_its_parent_is_renamed(on_new: Shop) -> None:
+async def test_new_grandchild_inserted_while_its_grandparent_is_renamed(on_new: Shop) -> None:
+    """For a child the foreign key would make it wait."""
     await insert_while_renaming(
         on_new,
-        rename="UPDATE categories SET name = 'Z' WHERE id = 5",
-        insert="INSERT INTO categories (parent_id, name) VALUES (5, 'new')",
+        rename="UPDATE categories SET name = 'Z' WHERE id = 1",
+        insert="INSERT INTO categories (parent_id, name) VALUES (2, 'new')",
     )
 
 

@@ -119,7 +119,7 @@ RATE = EntityMapping(
     new_sources=(Source(table=new_rates, keys=("shop", "no")),),
 )
 LEGACY_DDL = (
-    "CREATE TABLE rates (shop varchar(20), no integer, amount numeric, share float8, since timestamp, note text, "
+    'CREATE TABLE rates (shop varchar(20) COLLATE "unicode", no integer, amount numeric, share float8, since timestamp, note text, '
     "raw bytea, gap interval, flag integer, code varchar(5), PRIMARY KEY (shop, no))"
 )
 NEW_DDL = (
@@ -312,6 +312,15 @@ async def test_pairs_of_rows_do_not_cancel_out(pair: Pair) -> None:
     await pair.new.execute("UPDATE tariffs SET amount = amount + 0.01 WHERE shop = 'b' AND no = 5")
     (report,) = (await pair.validate()).entities
     assert mismatches(report) == {('["b", 5]', MismatchKind.DIFFERENT, ("tariffs.amount",))}
+
+
+async def test_value_that_only_a_cast_would_make_fit(pair: Pair) -> None:
+    """7 is no boolean for a carry, though a cast takes it for true: what is there did not come from it."""
+    await pair.legacy.execute("UPDATE rates SET flag = 7 WHERE shop = 'b' AND no = 5")
+    await pair.legacy.execute("TRUNCATE tandem_rates.journal")
+    await pair.new.execute("UPDATE tariffs SET flag = true WHERE shop = 'b' AND no = 5")
+    (report,) = (await pair.validate()).entities
+    assert mismatches(report) == {('["b", 5]', MismatchKind.UNREADABLE, ())}
 
 
 async def test_ranges_are_bounded_on_the_side_that_has_more(pair: Pair) -> None:

@@ -82,7 +82,7 @@ class DemoReport:
         return 1 if self.complaints else 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON; `docs/operations.md` describes the fields that others may rely on."""
+        """Ready for JSON; `docs/demo.md` describes the fields that others may rely on."""
         return {
             "ok": not self.complaints,
             "complaints": self.complaints,

@@ -119,7 +119,7 @@ RATE = EntityMapping(
     new_sources=(Source(table=new_rates, keys=("shop", "no")),),
 )
 LEGACY_DDL = (
-    'CREATE TABLE rates (shop varchar(20) COLLATE "unicode", no integer, amount numeric, share float8, since timestamp, note text, '
+    "CREATE TABLE rates (shop varchar(20), no integer, amount numeric, share float8, since timestamp, note text, "
     "raw bytea, gap interval, flag integer, code varchar(5), PRIMARY KEY (shop, no))"
 )
 NEW_DDL = (

@@ -52,6 +52,7 @@ def demo(
 
 async def _run(options: DemoOptions, *, display: Display) -> DemoReport:
     """Run in a folder that is gone afterwards. The logs of a run that did not hold are kept."""
+    shutil.rmtree(KEPT_LOGS, ignore_errors=True)
     # Inside of the loop, where a signal waits: none can come between the folder and its end.
     with _private_folder() as folder:
         run = Demo(options, folder=folder, display=display)
@@ -109,6 +110,5 @@ def _private_folder() -> Iterator[Path]:
 
 
 def _keep_logs(logs: Path) -> None:
-    shutil.rmtree(KEPT_LOGS, ignore_errors=True)
     if logs.is_dir():
-        shutil.copytree(logs, KEPT_LOGS)
+        shutil.copytree(logs, KEPT_LOGS, dirs_exist_ok=True)

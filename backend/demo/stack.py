@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from backend.legacy_shop.report import LoadReport
 from backend.shared.domain.errors import ConfigurationError
+from backend.shared.dual_write_config import DualWriteSettings
 from backend.shared.testing.clusters import Cluster
 from backend.shared.testing.ports import LOOPBACK, free_port, is_free
 from backend.shared.testing.processes import ServiceProcess
@@ -71,6 +72,7 @@ class Stack:
         """
         source = source or ShopSource()
         self.check_ports()
+        self.check_settings()
         source.check()
         try:
             self._say("starting two PostgreSQL servers")
@@ -118,6 +120,12 @@ class Stack:
                 raise ConfigurationError(
                     f"port {port}, for the service '{name}', is taken by another program"
                 )
+
+    def check_settings(self) -> None:
+        """Raises ConfigurationError for dual-write settings of the shell that cannot be."""
+        for member in self.members:
+            phase = {f"{member.variable_prefix}_DUAL_WRITE_PHASE": self._phase}
+            DualWriteSettings.from_env(member.name, {**os.environ, **phase})
 
     async def start_clusters(self) -> None:
         """Start both servers, and write down how to reach everything."""

@@ -94,6 +94,11 @@ def _connect_args(application_name: str, limits: DatabaseLimits, *, pgbouncer: b
     arguments["server_settings"] = settings | {
         "application_name": application_name,
         "timezone": "UTC",
+        # A mapping may turn a value into text: that must not depend on how a database happens to be set.
+        "datestyle": "ISO, MDY",
+        "intervalstyle": "postgres",
+        "bytea_output": "hex",
+        "extra_float_digits": "1",
         "jit": "off",
     }
     return arguments

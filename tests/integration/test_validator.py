@@ -85,7 +85,15 @@ async def test_equal_sides_are_equal_and_counted(make_manager: MakeManager, lega
                 "[501]",
                 "missing_in_new",
                 *[
-                    ["people.born", "people.credit", "people.email", "people.id", "people.name", "profiles.city", "profiles.person_id"]
+                    [
+                        "people.born",
+                        "people.credit",
+                        "people.email",
+                        "people.id",
+                        "people.name",
+                        "profiles.city",
+                        "profiles.person_id",
+                    ]
                 ],
             ),
         ),

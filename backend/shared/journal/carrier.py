@@ -145,10 +145,10 @@ class Carrier:
         await self._hook("after_target_commit")
         outcomes: Outcomes = {}
         for batch in batches:
-            for key in batch.keys:
-                moved = key in applied[batch.entity.name].moved
-                outcome = Outcome.CARRIED if moved else Outcome.SKIPPED
-                outcomes[batch.entity.name, key] = KeyOutcome(outcome=outcome, position=batch.position)
+            name, moved = batch.entity.name, applied[batch.entity.name].moved
+            carried = KeyOutcome(outcome=Outcome.CARRIED, position=batch.position)
+            skipped = KeyOutcome(outcome=Outcome.SKIPPED, position=batch.position)
+            outcomes.update({(name, key): carried if key in moved else skipped for key in batch.keys})
         return outcomes
 
     async def _single(

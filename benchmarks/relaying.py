@@ -40,30 +40,38 @@ async def measure_relay(stack: Stack, console: Console) -> list[Result]:
             relay.hold()
             await _single_changes(stack, statement, count=BACKLOG_KEYS)
             speeds[kind] = await _carried_per_second(stack, relay)
-    per_key = [await _statements_per_key(stack, batch_size=size) for size in (BATCH_SIZE, 100)]
-    return [
+    per_key = {size: await _statements_per_key(stack, batch_size=size) for size in (BATCH_SIZE, 100)}
+    results = [
         Result(
             name=f"relay.{kind}.per_second",
             value=speed,
             unit="keys/s",
-            peer=peer,
-            peer_value=peer_value,
-            ratio=speed / peer_value,
+            peer="row by row",
+            peer_value=one_by_one,
+            ratio=speed / one_by_one,
             goal="value >= 20000",
         )
         for kind, speed in speeds.items()
-        for peer, peer_value in (
-            ("row by row", one_by_one),
-            ("faststream-outbox, published", float(FASTSTREAM_OUTBOX_PER_SECOND)),
-        )
-    ] + [
+    ]
+    return [
+        *results,
         Result(
-            name=f"relay.batch_{size}.statements_per_key",
-            value=statements,
-            unit="1/key",
-            goal="value <= 0.05" if size == BATCH_SIZE else None,
-        )
-        for size, statements in zip((BATCH_SIZE, 100), per_key, strict=True)
+            name="relay.inserts.per_second_and_published",
+            value=speeds["inserts"],
+            unit="keys/s",
+            peer="faststream-outbox, published",
+            peer_value=float(FASTSTREAM_OUTBOX_PER_SECOND),
+            ratio=speeds["inserts"] / FASTSTREAM_OUTBOX_PER_SECOND,
+        ),
+        *(
+            Result(
+                name=f"relay.batch_{size}.statements_per_key",
+                value=statements,
+                unit="1/key",
+                goal="value <= 0.05" if size == BATCH_SIZE else None,
+            )
+            for size, statements in per_key.items()
+        ),
     ]
 
 

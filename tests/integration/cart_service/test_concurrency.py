@@ -19,6 +19,8 @@ async def test_two_creates_make_one_cart(api: Api) -> None:
     answers = await asyncio.gather(*(api.ann.post("/carts") for _ in range(8)))
     assert sorted(answer.status_code for answer in answers) == [200] * 7 + [201]
     assert len({answer.json()["id"] for answer in answers}) == 1
+    outcomes = {count.outcome for count in api.shop.manager.metrics_snapshot().operations}
+    assert "refused" not in outcomes  # they wait for each other, and no database has to say no
     await api.shop.carried()
 
 
@@ -54,6 +56,16 @@ async def test_wishing_twice_at_once_makes_one_wish(api: Api) -> None:
     answers = await asyncio.gather(*(api.ann.post("/wishlist", json={"product_id": MUG}) for _ in range(6)))
     assert sorted(answer.status_code for answer in answers) == [200] * 5 + [201]
     await api.shop.carried()
+
+
+async def test_the_limit_of_a_wish_list_holds_when_many_wish_at_once(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(units, "MAX_WISHES_PER_USER", 2)
+    wishes = (shop.manager.add_wish("ann", product_id=number) for number in range(1, 9))
+    outcomes = await asyncio.gather(*wishes, return_exceptions=True)
+    assert sum(isinstance(outcome, ConflictError) for outcome in outcomes) == 6
+    await shop.carried()
 
 
 async def test_adding_and_clearing_at_once_loses_no_line_and_keeps_none_twice(api: Api) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from backend.cart_service.app.entities import Customer
 from backend.cart_service.app.services import customer_service
+from backend.shared import Phase
+from backend.shared.testing.clusters import Cluster
 from tests.integration.cart_service.support import Api, Shop, assert_problem, token
 
 CACHE = "SELECT user_id, display_name, is_active FROM user_cache ORDER BY 1"
@@ -53,6 +55,21 @@ async def test_without_the_new_side_the_token_has_to_do(api: Api) -> None:
     assert (await api.cart())["customer"]["display_name"] == "Ann"
     gone = token(api.issuer, "ann", is_active=False)
     assert_problem(await api.anyone.get("/carts/current", headers=gone), 403)
+
+
+@pytest.mark.parametrize("phase", [Phase.DUALWRITE])
+async def test_with_the_new_server_down_shopping_goes_on(api: Api, services_cluster: Cluster) -> None:
+    await api.add()
+    await asyncio.to_thread(services_cluster.stop, "immediate")
+    try:
+        async with asyncio.timeout(10):
+            for _ in range(5):
+                await api.add()
+            assert (await api.bob.post("/carts")).status_code == 201
+            assert (await api.cart())["quantity"] == 6
+    finally:
+        await asyncio.to_thread(services_cluster.start)
+    await api.shop.carried()
 
 
 async def test_a_new_side_that_hangs_holds_nobody_up(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from typing import Annotated
+from wsgiref.simple_server import WSGIServer
 
 import structlog
 import typer
@@ -12,6 +13,7 @@ from prometheus_client import start_http_server
 
 from backend.shared.cli.install import ServiceArgument
 from backend.shared.cli.services import managed
+from backend.shared.domain.errors import ConfigurationError
 from backend.shared.observability.logging import configure_logging
 from backend.shared.observability.metrics import default_metrics
 
@@ -31,6 +33,16 @@ def relay(
     asyncio.run(_relay(service, once=once, metrics_port=metrics_port))
 
 
+def _serve_metrics(port: int) -> WSGIServer:
+    try:
+        server, _ = start_http_server(port, addr="127.0.0.1", registry=default_metrics().registry)
+    except OSError as error:
+        raise ConfigurationError(
+            f"port {port} cannot be had ({error.strerror})", variable="--metrics-port"
+        ) from error
+    return server
+
+
 async def _relay(service: str, *, once: bool, metrics_port: int | None) -> None:
     async with managed(service) as manager:
         await manager.start()
@@ -40,7 +52,7 @@ async def _relay(service: str, *, once: bool, metrics_port: int | None) -> None:
             return
         server = None
         if metrics_port is not None:
-            server, _ = start_http_server(metrics_port, addr="127.0.0.1", registry=default_metrics().registry)
+            server = _serve_metrics(metrics_port)
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -10,6 +10,8 @@ LOOPBACK = "127.0.0.1"
 # Below the range from which systems take the ports of outgoing connections: while a server is down, no client can be
 # given its port, nor connect to itself by chance.
 _LOWEST, _HIGHEST = 20_000, 32_000
+_given_out: set[int] = set()
+"""A port is bound long after it was chosen: so none is given twice by one process."""
 
 
 def is_free(port: int) -> bool:
@@ -28,6 +30,7 @@ def free_port() -> int:
     chooser = random.SystemRandom()
     for _ in range(1000):
         port = chooser.randrange(_LOWEST, _HIGHEST)
-        if is_free(port):
+        if port not in _given_out and is_free(port):
+            _given_out.add(port)
             return port
     raise OSError("no free port between 20000 and 32000")

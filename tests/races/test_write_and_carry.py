@@ -84,7 +84,7 @@ async def test_write_by_another_program_in_a_legacy_table_arrives(
         "INSERT INTO folk (mail, nm, cents, born) VALUES ('old@example.org', 'Old', 5, '1970-02-28')"
     )
     await manager.relay().drain(timeout_seconds=10)
-    await legacy_sql("UPDATE folk SET folk_no = 77, cents = 6")
+    await legacy_sql("UPDATE folk SET folk_no = 77, cents = 6, mail = 'moved@example.org'")
     await manager.relay().drain(timeout_seconds=10)
     (row,) = await assert_equal_sides(people_databases)
     assert row[0] == 77

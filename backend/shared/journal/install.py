@@ -201,3 +201,21 @@ async def check_installation(
             raise InstallationError(
                 f"capture on the {side.value} side is incomplete, {gone[0]} is missing: {remedy}"
             )
+
+
+async def capture_token(connection: AsyncConnection, names: EngineNames, wanted: list[CaptureTrigger]) -> str:
+    """A text that stays the same as long as capture on this side has had no gap, or "" while it has one now.
+
+    It is made of the triggers' identities and of the transactions that last touched them: a trigger that was dropped,
+    switched off or restored from a dump, and is back, is another one. Without triggers (`Capture.UNIT`) it is constant.
+    """
+    if await missing_triggers(connection, names, wanted):
+        return ""
+    found = await connection.execute(
+        text(
+            "SELECT md5(coalesce(string_agg(t.tgname || ':' || t.oid || ':' || t.xmin, ',' ORDER BY t.tgname), '')) "
+            "FROM pg_trigger AS t WHERE t.tgname = ANY (:names)"
+        ),
+        {"names": [trigger.name for trigger in wanted]},
+    )
+    return str(found.scalar_one())

@@ -28,6 +28,58 @@ CREATE TABLE IF NOT EXISTS {schema}.guard (
     minor  bigint NOT NULL,
     PRIMARY KEY (entity, key)
 ) WITH (fillfactor = 80);
+-- Finds the keys carried since a position. BRIN, since a b-tree would have every carry write to it.
+CREATE INDEX IF NOT EXISTS guard_position ON {schema}.guard USING brin (epoch, major)
+    WITH (pages_per_range = 4, autosummarize = on);
+
+-- Per entity, the position of the latest chunk that a backfill has copied to here: the guard of all keys at once. A carry
+-- that read its state before that reads it again.
+CREATE TABLE IF NOT EXISTS {schema}.guard_floor (
+    entity text PRIMARY KEY,
+    epoch  bigint NOT NULL,
+    major  bigint NOT NULL,
+    minor  bigint NOT NULL
+);
+
+-- Ranges of keys handed out to be copied to here. Whoever copies one holds its row, and carries of its keys wait for that.
+CREATE TABLE IF NOT EXISTS {schema}.backfill_chunk (
+    id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    entity text NOT NULL,
+    lower  text,
+    upper  text,
+    locked_whole boolean NOT NULL
+);
+
+-- How far a backfill of each entity to here has come.
+CREATE TABLE IF NOT EXISTS {schema}.backfill (
+    entity        text PRIMARY KEY,
+    direction     text NOT NULL,
+    epoch         bigint NOT NULL,
+    capture       text NOT NULL,
+    stage         text NOT NULL CHECK (stage IN ('copy', 'remove', 'complete')),
+    frontier      text,
+    exhausted     boolean NOT NULL DEFAULT false,
+    chunk_rows    integer NOT NULL,
+    rows_expected bigint NOT NULL,
+    rows_copied   bigint NOT NULL DEFAULT 0,
+    keys_removed  bigint NOT NULL DEFAULT 0,
+    keys_failed   bigint NOT NULL DEFAULT 0,
+    keys_waiting  bigint NOT NULL DEFAULT 0,
+    started_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    finished_at   timestamptz
+);
+
+-- What a backfill to here is told while it runs, and what it says of itself.
+CREATE TABLE IF NOT EXISTS {schema}.backfill_control (
+    only_row     boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    paused       boolean NOT NULL DEFAULT false,
+    limits       jsonb NOT NULL DEFAULT '{}',
+    held_by      text,
+    rows_per_second double precision,
+    heartbeat_at timestamptz,
+    changed_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    changed_by   text NOT NULL
+);
 
 -- Whether this side takes the engine's own writes (open) or carries (closed). Epochs only rise.
 CREATE TABLE IF NOT EXISTS {schema}.mark (
@@ -71,4 +123,63 @@ CREATE TABLE IF NOT EXISTS {schema}.installation (
     only_row     boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     fingerprint  text NOT NULL,
     installed_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- Comparisons of both sides. Kept on the new side, whichever is authoritative.
+CREATE TABLE IF NOT EXISTS {schema}.validation_run (
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind         text NOT NULL CHECK (kind IN ('full', 'changed', 'sample')),
+    share        double precision NOT NULL DEFAULT 1,
+    state        text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'finished', 'given_up')),
+    verdict      text,
+    direction    text NOT NULL,
+    epoch        bigint NOT NULL,
+    capture      text NOT NULL,
+    run_by       text NOT NULL,
+    started_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    heartbeat_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    finished_at  timestamptz
+);
+
+-- One entity of a run: the source's position when it began, how far it has come, and what was found.
+CREATE TABLE IF NOT EXISTS {schema}.validation_entity (
+    run_id      bigint NOT NULL REFERENCES {schema}.validation_run ON DELETE CASCADE,
+    entity      text NOT NULL,
+    major       bigint NOT NULL,
+    minor       bigint NOT NULL,
+    resume_at   text,
+    counts      jsonb NOT NULL DEFAULT '{}',
+    verdict     text,
+    seconds     double precision NOT NULL DEFAULT 0,
+    finished_at timestamptz,
+    PRIMARY KEY (run_id, entity)
+);
+
+-- Keys that differ, or did: open until a later run finds them equal, or a repair makes them so.
+CREATE TABLE IF NOT EXISTS {schema}.mismatch (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    entity     text NOT NULL,
+    key        text COLLATE "C" NOT NULL,
+    kind       text NOT NULL,
+    fields     text[] NOT NULL DEFAULT '{}',
+    state      text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'gone', 'repaired')),
+    first_run  bigint NOT NULL,
+    last_run   bigint NOT NULL,
+    first_seen timestamptz NOT NULL DEFAULT clock_timestamp(),
+    last_seen  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ended_at   timestamptz
+);
+CREATE UNIQUE INDEX IF NOT EXISTS mismatch_open ON {schema}.mismatch (entity, key) WHERE state = 'open';
+
+-- Who repaired which key, from which side and why. Values are not kept.
+CREATE TABLE IF NOT EXISTS {schema}.repair (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    entity      text NOT NULL,
+    key         text COLLATE "C" NOT NULL,
+    from_side   text NOT NULL,
+    outcome     text NOT NULL,
+    fields      text[] NOT NULL DEFAULT '{}',
+    repaired_by text NOT NULL,
+    reason      text NOT NULL,
+    repaired_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );

@@ -15,6 +15,9 @@ UNIT_SETTING = "tandem.unit"
 FENCE_CLASS = 0x7A4D
 """First half of the two-part advisory lock number that is a service's fence lock; the second is hashed from the name."""
 
+CARRY_CLASS = 0x7A4E
+"""The same, of the lock by which a backfill waits for the carries that are under way."""
+
 
 @dataclass(frozen=True)
 class EngineNames:
@@ -62,6 +65,52 @@ class EngineNames:
     def installation(self) -> str:
         """What was installed here, by fingerprint."""
         return f"{self.schema}.installation"
+
+    @property
+    def guard_floor(self) -> str:
+        """Per entity, the position of the latest chunk that was copied to here."""
+        return f"{self.schema}.guard_floor"
+
+    @property
+    def backfill(self) -> str:
+        """How far a backfill of each entity has come."""
+        return f"{self.schema}.backfill"
+
+    @property
+    def backfill_chunk(self) -> str:
+        """Ranges handed out to be copied."""
+        return f"{self.schema}.backfill_chunk"
+
+    @property
+    def backfill_control(self) -> str:
+        """What a running backfill is told, and says of itself."""
+        return f"{self.schema}.backfill_control"
+
+    @property
+    def validation_run(self) -> str:
+        """Comparisons of both sides; on the new side only."""
+        return f"{self.schema}.validation_run"
+
+    @property
+    def validation_entity(self) -> str:
+        """One entity of a comparison; on the new side only."""
+        return f"{self.schema}.validation_entity"
+
+    @property
+    def mismatch(self) -> str:
+        """Keys that differ, or did; on the new side only."""
+        return f"{self.schema}.mismatch"
+
+    @property
+    def repair(self) -> str:
+        """Which key was repaired by whom, and why; on the new side only."""
+        return f"{self.schema}.repair"
+
+    @property
+    def carry_lock(self) -> str:
+        """SQL arguments of the advisory lock that every carry holds in share mode: to wait for it alone is to wait for
+        all carries that are under way."""
+        return f"{CARRY_CLASS}, hashtext('{self.schema}')"
 
     @property
     def fence_lock(self) -> str:

@@ -24,11 +24,13 @@ from backend.shared.stores.postgres.errors import (
     sqlstate_of,
 )
 from backend.shared.stores.postgres.store import PostgresStore
-from backend.shared.stores.protocol import Position, StateBatch, Trouble
+from backend.shared.stores.protocol import OutdatedReadError, Position, StateBatch, Trouble
 
 KeysByEntity = Mapping[str, Sequence[str]]
 Hook = Callable[[str], Awaitable[None]]
 MAX_CLASH_KEYS = 1000
+READS_AT_MOST = 50
+"""How often keys are read again because a backfill has copied newer state meanwhile."""
 
 
 async def no_hook(_step: str) -> None:
@@ -94,11 +96,20 @@ class Carrier:
         Raises `TargetUnavailableError` if either side could not be asked and `FencedError` if the target is not closed in
         this epoch; some of the keys may have been carried by then, which does no harm.
         """
-        wanted = {entity: list(found) for entity, found in keys.items() if found}
         outcomes: Outcomes = {}
-        if wanted:
-            await self._attempt(wanted, epoch=epoch, outcomes=outcomes)
-        return outcomes
+        for _ in range(READS_AT_MOST):
+            wanted = {
+                entity: left
+                for entity, found in keys.items()
+                if (left := [key for key in found if (entity, key) not in outcomes])
+            }
+            if not wanted:
+                return outcomes
+            try:
+                await self._attempt(wanted, epoch=epoch, outcomes=outcomes)
+            except OutdatedReadError as error:
+                outdated = error
+        raise TargetUnavailableError(outdated, side=self._direction.target) from outdated
 
     async def _attempt(self, keys: dict[str, list[str]], *, epoch: int, outcomes: Outcomes) -> None:
         batches: list[StateBatch] = []

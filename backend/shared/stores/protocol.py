@@ -57,6 +57,10 @@ class Applied:
     skipped: frozenset[str]
 
 
+class OutdatedReadError(Exception):
+    """A backfill has copied newer state since this state was read: read it again. Nothing was written."""
+
+
 class Trouble(StrEnum):
     """Why a database said no."""
 
@@ -107,4 +111,4 @@ def _json_value(value: Any) -> Any:
     return str(value)
 
 
-__all__ = ["Applied", "Key", "Position", "StateBatch", "StateStore", "Trouble", "json_ready"]
+__all__ = ["Applied", "Key", "OutdatedReadError", "Position", "StateBatch", "StateStore", "Trouble", "json_ready"]

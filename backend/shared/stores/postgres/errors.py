@@ -7,7 +7,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from backend.shared.domain.errors import SideError, side_error
 from backend.shared.domain.phases import Side
-from backend.shared.stores.protocol import Trouble
+from backend.shared.stores.protocol import OutdatedReadError, Trouble
 
 UNIQUE_VIOLATION = "23505"
 FOREIGN_KEY_VIOLATION = "23503"
@@ -109,6 +109,8 @@ def describe(error: BaseException) -> str:
     """
     state = sqlstate_of(error)
     table, constraint = constraint_of(error)
+    if isinstance(error, OutdatedReadError):
+        return "a backfill copies newer state faster than this one can be read"
     if state is None:
         root = getattr(error, "orig", None) or error
         return f"not reachable ({type(root).__name__})"

@@ -108,8 +108,10 @@ class EngineNames:
 
     @property
     def carry_lock(self) -> str:
-        """SQL arguments of the advisory lock that every carry holds in share mode: to wait for it alone is to wait for
-        all carries that are under way."""
+        """SQL arguments of the advisory lock that every carry holds in share mode.
+
+        To get it alone is to have waited for all carries that were under way.
+        """
         return f"{CARRY_CLASS}, hashtext('{self.schema}')"
 
     @property

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import Column, Select, Table
 from sqlalchemy.dialects.postgresql import asyncpg as pg
-from sqlalchemy.types import JSON, TypeEngine
+from sqlalchemy.types import JSON, String, TypeEngine
 
 from backend.shared.domain.mapping import EntityMapping, KeyPart, Projection
 
@@ -67,6 +67,32 @@ def key_in(columns: tuple[str, ...], entity: EntityMapping, parameter: str) -> s
     if len(columns) == 1:
         return f"{columns[0]} = ANY (ARRAY(SELECT {parts[0]} FROM unnest({parameter}::text[]) AS k))"
     return f"({', '.join(columns)}) IN (SELECT {', '.join(parts)} FROM unnest({parameter}::text[]) AS k)"
+
+
+def ordered_key(columns: Iterable[str], parts: Iterable[KeyPart]) -> str:
+    """A row of `columns` as every server orders it, whatever its collations: numbers by value, texts by their bytes."""
+    return _row(
+        f'{column} COLLATE "C"' if isinstance(part.type, String) else column
+        for column, part in zip(columns, parts, strict=True)
+    )
+
+
+def ordered_bound(key: str, parts: Iterable[KeyPart]) -> str:
+    """A canonical key (an SQL expression of type text) as a row to compare with `ordered_key`."""
+    return ordered_key(key_values(key, parts), parts)
+
+
+def key_values(key: str, parts: Iterable[KeyPart]) -> list[str]:
+    """The parts of a canonical key (an SQL expression of type text) in their types."""
+    return [
+        f"({key}::jsonb ->> {n})::{'text' if isinstance(part.type, String) else sql_type(part.type)}"
+        for n, part in enumerate(parts)
+    ]
+
+
+def _row(items: Iterable[str]) -> str:
+    found = list(items)
+    return found[0] if len(found) == 1 else f"({', '.join(found)})"
 
 
 def _is_json(column: Column[object]) -> bool:
@@ -141,9 +167,12 @@ class ProjectionSql:
         # some executions compares every row with every key.
         key = key_text([f"r.{name}" for name in self.key], self.entity.key)
         moved = f"{key} IN (SELECT unnest($2::text[]))"
+        return self.upsert_of(f"SELECT {self.values()} FROM {self.recordset} WHERE {moved}")
+
+    def upsert_of(self, rows: str) -> str:
+        """Insert or update what the query `rows` yields, its columns in the order of `columns`."""
         insert = (
-            f"INSERT INTO {self.table} AS t ({', '.join(self.columns)}) "
-            f"SELECT {self.values()} FROM {self.recordset} WHERE {moved} "
+            f"INSERT INTO {self.table} AS t ({', '.join(self.columns)}) {rows} "
             f"ON CONFLICT ({', '.join(self.key)}) DO "
         )
         others = [name for name in self.columns if name not in self.key]

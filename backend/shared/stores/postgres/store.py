@@ -12,8 +12,8 @@ from backend.shared.domain.errors import FencedError
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping, Projection
 from backend.shared.domain.phases import Direction
 from backend.shared.stores.postgres.names import CARRY_SETTING, EngineNames
-from backend.shared.stores.postgres.projection_sql import EntitySql, key_text, quoted
-from backend.shared.stores.protocol import Applied, Position, StateBatch
+from backend.shared.stores.postgres.projection_sql import EntitySql, key_text, ordered_bound, quoted
+from backend.shared.stores.protocol import Applied, OutdatedReadError, Position, StateBatch
 
 _FLUSH = (
     "SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'local' "
@@ -114,9 +114,10 @@ class PostgresStore:
         }
 
     async def enter(self, connection: AsyncConnection, direction: Direction, *, epoch: int) -> None:
-        """Mark the transaction as a carry and take the fence lock of the target in share mode."""
+        """Mark the transaction as a carry; take the target's fence lock and its carry lock in share mode."""
         await connection.exec_driver_sql(
-            f"SELECT pg_advisory_xact_lock_shared({self.names.fence_lock}), set_config('{CARRY_SETTING}', $1, true)",
+            f"SELECT pg_advisory_xact_lock_shared({self.names.fence_lock}), "
+            f"pg_advisory_xact_lock_shared({self.names.carry_lock}), set_config('{CARRY_SETTING}', $1, true)",
             (self.names.carry_mark(direction, epoch),),
         )
 
@@ -125,14 +126,19 @@ class PostgresStore:
     ) -> frozenset[str]:
         """Move the guards of a batch to its position; answers the keys that moved.
 
-        The mark is read in this statement, later than the one that took the lock, so that it cannot be an old one.
+        The mark is read in this statement, later than the one that took the locks, so that it cannot be an old one; and
+        so are the ranges that a backfill is copying. Raises `OutdatedReadError`, with no guard moved, when the entity's
+        floor is newer than what was read.
         """
-        row = (
-            await connection.exec_driver_sql(
-                self._move_guards,
-                (batch.entity.name, epoch, batch.position.major, batch.position.minor, list(batch.keys)),
-            )
-        ).one()
+        position = batch.position
+        parameters = (batch.entity.name, epoch, position.major, position.minor, list(batch.keys))
+        held: list[int] = []
+        while True:
+            row = (await connection.exec_driver_sql(self._move_guards(batch.entity), (*parameters, held))).one()
+            if not row.copying:
+                break
+            await self._hold(connection, row.copying)
+            held += row.copying
         if not row.closed:
             raise FencedError(
                 f"not closed in epoch {epoch}, so nothing may be carried to it",
@@ -140,25 +146,43 @@ class PostgresStore:
                 entity=batch.entity.name,
                 unavailable=True,
             )
+        if row.outdated:
+            raise OutdatedReadError(batch.entity.name)
         return frozenset(row.moved or ())
 
-    @property
-    def _move_guards(self) -> str:
+    def _move_guards(self, entity: EntityMapping) -> str:
+        names = self.names
         return (
-            f"WITH mark AS MATERIALIZED (SELECT 1 FROM {self.names.mark} WHERE state = 'closed' AND epoch = $2::bigint), "
-            f"moved AS (INSERT INTO {self.names.guard} AS g (entity, key, epoch, major, minor) "
+            f"WITH mark AS MATERIALIZED (SELECT 1 FROM {names.mark} WHERE state = 'closed' AND epoch = $2::bigint), "
+            f"floor AS MATERIALIZED (SELECT 1 FROM {names.guard_floor} AS f WHERE f.entity = $1::text "
+            "AND (f.epoch, f.major, f.minor) > ($2::bigint, $3::bigint, $4::bigint)), "
+            f"copying AS MATERIALIZED ({_copying(names, entity, keys='$5')} AND c.id <> ALL ($6::bigint[])), "
+            f"moved AS (INSERT INTO {names.guard} AS g (entity, key, epoch, major, minor) "
             "SELECT $1::text, k, $2::bigint, $3::bigint, $4::bigint FROM unnest($5::text[]) AS k "
-            'WHERE EXISTS (SELECT 1 FROM mark) ORDER BY k COLLATE "C" '
+            "WHERE EXISTS (SELECT 1 FROM mark) AND NOT EXISTS (SELECT 1 FROM floor) "
+            'AND NOT EXISTS (SELECT 1 FROM copying) ORDER BY k COLLATE "C" '
             "ON CONFLICT (entity, key) DO UPDATE "
             "SET epoch = excluded.epoch, major = excluded.major, minor = excluded.minor "
             "WHERE (g.epoch, g.major, g.minor) < (excluded.epoch, excluded.major, excluded.minor) RETURNING g.key) "
-            "SELECT EXISTS (SELECT 1 FROM mark) AS closed, (SELECT array_agg(key) FROM moved) AS moved"
+            "SELECT EXISTS (SELECT 1 FROM mark) AS closed, EXISTS (SELECT 1 FROM floor) AS outdated, "
+            "(SELECT array_agg(id) FROM copying) AS copying, (SELECT array_agg(key) FROM moved) AS moved"
+        )
+
+    async def _hold(self, connection: AsyncConnection, chunks: Sequence[int]) -> None:
+        """Wait until nobody copies these ranges, and keep it so until the transaction ends."""
+        await connection.exec_driver_sql(
+            f"SELECT 1 FROM {self.names.backfill_chunk} WHERE id = ANY ($1::bigint[]) ORDER BY id FOR SHARE",
+            (list(chunks),),
         )
 
     async def lock_guards(
         self, connection: AsyncConnection, entity: EntityMapping, *, keys: Sequence[str]
     ) -> None:
-        """Hold the guards of `keys` until the transaction ends, without moving them."""
+        """Hold the guards of `keys` until the transaction ends, without moving them; waits for ranges being copied."""
+        await connection.exec_driver_sql(
+            f"{_copying(self.names, entity, keys='$2')} ORDER BY c.id FOR SHARE",
+            (entity.name, sorted(set(keys))),
+        )
         await connection.exec_driver_sql(
             f"INSERT INTO {self.names.guard} AS g (entity, key, epoch, major, minor) "
             'SELECT $1::text, k, 0, 0, 0 FROM unnest($2::text[]) AS k ORDER BY k COLLATE "C" '
@@ -195,6 +219,17 @@ class PostgresStore:
         for sql, present in reversed(list(zip(statements, batch.present, strict=True))):
             if gone := keys - present:
                 await connection.exec_driver_sql(sql.delete, (sorted(gone),))
+
+
+def _copying(names: EngineNames, entity: EntityMapping, *, keys: str) -> str:
+    """A query of the chunks of entity `$1` that hold one of the canonical keys in the array `keys`."""
+    key = ordered_bound("k", entity.key)
+    lower, upper = ordered_bound("c.lower", entity.key), ordered_bound("c.upper", entity.key)
+    return (
+        f"SELECT c.id FROM {names.backfill_chunk} AS c WHERE c.entity = $1::text AND (c.locked_whole OR EXISTS ("
+        f"SELECT 1 FROM unnest({keys}::text[]) AS k "
+        f"WHERE (c.lower IS NULL OR {key} > {lower}) AND (c.upper IS NULL OR {key} <= {upper})))"
+    )
 
 
 def through_function(entity: EntityMapping, projection: Projection, text: str) -> tuple[str, frozenset[str]]:

@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from backend.shared.domain.phases import Side
-from backend.shared.validation.chunks import ChunkComparer
-from backend.shared.validation.ranges import key_ranges
+from backend.shared.validation.chunks import EntityComparer
 from backend.shared.validation.recheck import Look, Recheck
 from backend.shared.validation.report import EntityReport, Mismatch, MismatchKind
 from backend.shared.validation.suspects import LOOKED_AT_ONCE, Suspects
@@ -32,9 +31,8 @@ class EntityRun:
         started = time.monotonic()
         recheck, sides = self.recheck, self.recheck.sides
         suspects = Suspects(recheck, self._convict, self.patience_seconds)
-        comparer = ChunkComparer(sides=sides, statements=recheck.statements)
-        async for keys in key_ranges(sides, recheck.statements, rows=self.chunk_rows):
-            chunk = await comparer.compare(keys)
+        comparer = EntityComparer(sides=sides, statements=recheck.statements, chunk_rows=self.chunk_rows)
+        async for chunk in comparer.chunks():
             self._rows[sides.direction.source] += chunk.source_rows
             self._rows[sides.direction.target] += chunk.target_rows
             await suspects.add(chunk.suspects)

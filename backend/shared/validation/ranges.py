@@ -70,17 +70,20 @@ class _Bounds:
         return passed[-2]
 
 
-async def key_ranges(sides: Sides, statements: EntityStatements, *, rows: int) -> AsyncIterator[KeyRange]:
-    """Ranges that follow each other without a gap, from before the first key to after the last.
+async def key_ranges(
+    sides: Sides, statements: EntityStatements, *, rows: int, after: str | None = None
+) -> AsyncIterator[KeyRange]:
+    """Ranges that follow each other without a gap, from behind `after` (before the first key) to after the last.
 
     About `rows` rows of the source's root table each, and at most three times as many of any table on either side: a
     side that has much more is cut by its own keys. (Rows that come while this runs may add to that.)
     """
     direction = sides.direction
-    main = _Bounds(side=direction.source, relation=statements.tables[0].source)
-    others = [_Bounds(side=direction.target, relation=table.target) for table in statements.tables]
-    others += [_Bounds(side=direction.source, relation=table.source) for table in statements.tables[1:]]
-    lower: str | None = None
+    source, target = direction.source, direction.target
+    main = _Bounds(side=source, relation=statements.tables[0].source, last=after)
+    others = [_Bounds(side=target, relation=table.target, last=after) for table in statements.tables]
+    others += [_Bounds(side=source, relation=table.source, last=after) for table in statements.tables[1:]]
+    lower = after
     while True:
         await asyncio.gather(main.refill(sides, rows=rows), others[0].refill(sides, rows=rows))
         upper = main.waiting[0] if main.waiting else None

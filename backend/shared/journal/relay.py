@@ -28,6 +28,7 @@ from backend.shared.journal.carrier import (
     TargetUnavailableError,
     no_hook,
 )
+from backend.shared.journal.refusals import withdraw_outdated
 from backend.shared.journal.repository import Claim, ClaimedKey, FailureRepository, JournalRepository
 from backend.shared.stores.postgres.errors import is_database_error
 from backend.shared.stores.postgres.names import EngineNames
@@ -139,7 +140,16 @@ class Relay:
                 done, failed = await self._settle(connection, claim, outcomes, settings)
                 await self._hook("before_source_commit")
             await self._hook("after_source_commit")
-            await self._withdraw_failures(failed, settings)
+            await withdraw_outdated(
+                failed,
+                epoch=settings.epoch,
+                source=self._source,
+                target=self._target,
+                store=self._store,
+                catalog=self._catalog,
+                failures=self._failures,
+                by="relay",
+            )
         except Exception as error:
             if isinstance(error, TargetUnavailableError | FencedError) or not is_database_error(error):
                 raise
@@ -229,24 +239,6 @@ class Relay:
             request_id=tried.request_id,
         )
         return True
-
-    async def _withdraw_failures(self, failed: Outcomes, settings: RelaySettings) -> None:
-        """Close failures that were outdated when they were recorded: another relay had carried a newer state.
-
-        That relay closes failures after its carry is durable, this one looks at the guard after its failure is: so
-        whichever came last sees the other.
-        """
-        outdated = []
-        for (entity, key), outcome in failed.items():
-            if outcome.position is None:
-                continue
-            async with self._target.connect() as connection:
-                guards = await self._store.read_guards(connection, self._catalog[entity], keys=[key])
-            if guards.get(key, (0, outcome.position)) > (settings.epoch, outcome.position):
-                outdated.append((entity, key))
-        if outdated:
-            async with self._source.begin() as connection:
-                await self._failures.close(connection, outdated, by="relay")
 
     def _log(self, claim: Claim, outcomes: Outcomes, settings: RelaySettings) -> None:
         for identity, outcome in outcomes.items():

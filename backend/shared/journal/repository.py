@@ -253,6 +253,13 @@ class FailureRepository:
         )
         return [_failure(row) for row in rows.mappings()]
 
+    async def count_by_entity(self, connection: AsyncConnection) -> dict[str, int]:
+        """Open failures by entity; entities without any are left out."""
+        rows = await connection.exec_driver_sql(
+            f"SELECT entity, count(*) AS n FROM {self.names.failure} WHERE state = 'open' GROUP BY entity"
+        )
+        return {row.entity: row.n for row in rows}
+
     async def get(self, connection: AsyncConnection, failure_id: int) -> Failure | None:
         """One failure by its number."""
         rows = await connection.exec_driver_sql(

@@ -171,15 +171,18 @@ CREATE TABLE IF NOT EXISTS {schema}.mismatch (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS mismatch_open ON {schema}.mismatch (entity, key) WHERE state = 'open';
 
--- Who repaired which key, from which side and why. Values are not kept.
+-- Who repaired which key, from which side and why. Written before it is tried: "begun" is one whose end was not seen.
+-- Values are not kept.
 CREATE TABLE IF NOT EXISTS {schema}.repair (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     entity      text NOT NULL,
     key         text COLLATE "C" NOT NULL,
     from_side   text NOT NULL,
     outcome     text NOT NULL,
+    detail      text,
     fields      text[] NOT NULL DEFAULT '{}',
     repaired_by text NOT NULL,
     reason      text NOT NULL,
-    repaired_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    repaired_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    finished_at timestamptz
 );

@@ -93,6 +93,14 @@ def is_repeatable(error: BaseException) -> bool:
     return sqlstate_of(error) in (SERIALIZATION_FAILURE, DEADLOCK_DETECTED)
 
 
+def may_pass(error: BaseException) -> bool:
+    """Whether the same may succeed later without anybody's doing: outages, deadlocks, full pools and disks."""
+    if isinstance(error, OutdatedReadError) or is_connection_loss(error) or is_timeout(error):
+        return True
+    state = sqlstate_of(error)
+    return state is None or state == "55P03" or state.startswith(("08", "40", "53", "57", "58"))
+
+
 def is_database_error(error: BaseException) -> bool:
     """Whether `error` came from a database, its driver or the way to it."""
     return (

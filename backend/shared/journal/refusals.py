@@ -1,0 +1,47 @@
+"""Keys that the target refuses: kept as FAILED, unless a newer state has been carried meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from backend.shared.domain.mapping import EntityCatalog
+from backend.shared.journal.carrier import Outcomes
+from backend.shared.journal.repository import FailureRepository
+from backend.shared.stores.postgres.store import PostgresStore
+from backend.shared.stores.protocol import Position
+
+
+async def withdraw_outdated(
+    failed: Outcomes,
+    *,
+    epoch: int,
+    source: AsyncEngine,
+    target: AsyncEngine,
+    store: PostgresStore,
+    catalog: EntityCatalog,
+    failures: FailureRepository,
+    by: str,
+) -> Collection[tuple[str, str]]:
+    """Close those of the `failed` that were outdated when they were recorded; answers them.
+
+    Whoever carries a newer state closes failures after the carry is durable, and this looks at the guard after the
+    failure is: so whichever came last sees the other.
+    """
+    outdated = []
+    for (entity, key), outcome in failed.items():
+        if outcome.position is None:
+            continue
+        async with target.connect() as connection:
+            guards = await store.read_guards(connection, catalog[entity], keys=[key])
+        if _newest(guards, key, outcome.position) > (epoch, outcome.position):
+            outdated.append((entity, key))
+    if outdated:
+        async with source.begin() as connection:
+            await failures.close(connection, outdated, by=by)
+    return outdated
+
+
+def _newest(guards: dict[str, tuple[int, Position]], key: str, position: Position) -> tuple[int, Position]:
+    return guards.get(key, (0, position))

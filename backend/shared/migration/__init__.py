@@ -1,0 +1,1 @@
+"""Moving what is there already, and putting right what differs: backfill and repair."""

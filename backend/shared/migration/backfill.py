@@ -1,0 +1,296 @@
+"""Copies history from the authoritative side to the other while both are in use (R8).
+
+Entities go parents first, each in key order, chunk by chunk, and several chunks at a time. What a chunk writes, and that it
+is done, is one transaction on the target: a process that dies loses the chunks in its hand, and the next one takes them up.
+Any number of processes may work on the same service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from backend.shared.domain.errors import ConflictError, InstallationError
+from backend.shared.domain.mapping import EntityMapping
+from backend.shared.domain.phases import Capture, Direction, Side
+from backend.shared.journal.carrier import Hook, no_hook
+from backend.shared.journal.install import capture_token, wanted_triggers
+from backend.shared.migration.backfill_state import (
+    BackfillControl,
+    BackfillLimits,
+    BackfillRepository,
+    EntityProgress,
+    Stage,
+)
+from backend.shared.migration.chunk_copy import ChunkCopier
+from backend.shared.migration.entity_copy import FIRST_CHUNK_ROWS, EntityCopy, patiently
+from backend.shared.migration.key_carry import KeyCarrier
+from backend.shared.migration.range_sql import EntityRanges, ranges_of
+from backend.shared.migration.throttle import Throttle
+from backend.shared.runtime import ServiceRuntime
+from backend.shared.stores.postgres.projection_sql import table_name
+from backend.shared.stores.postgres.store import PostgresStore
+
+CHUNK_SECONDS = 0.5
+"""What a chunk should take: so long may a carry of one of its keys have to wait."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntityStatus:
+    """One entity as an operator sees it. `failures_open` counts all open failures of it, whoever found them."""
+
+    progress: EntityProgress
+    failures_open: int
+    void: str | None = None
+    """Why what was copied does not count: capture had a gap, or the authority has moved since."""
+
+    @property
+    def summary(self) -> str:
+        """The state in words, such as `copy`, `complete` or `complete with 3 failures`."""
+        if self.void:
+            return f"void: {self.void}"
+        state = self.progress.stage.value
+        count = self.failures_open
+        if self.progress.stage is not Stage.COMPLETE or not count:
+            return state
+        return f"{state} with {count} failure{'s' if count > 1 else ''}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackfillStatus:
+    """All entities of a service, and the process that works on them."""
+
+    service: str
+    direction: Direction
+    entities: tuple[EntityStatus, ...]
+    missing: tuple[str, ...]
+    """Entities that no backfill was begun of."""
+    control: BackfillControl
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every entity was copied to the end, and nothing has made that void since."""
+        return not self.missing and all(
+            item.progress.stage is Stage.COMPLETE and not item.void for item in self.entities
+        )
+
+    @property
+    def failures_open(self) -> int:
+        """Open failures of all entities."""
+        return sum(item.failures_open for item in self.entities)
+
+
+class Backfill:
+    """Copies the history of one service. `run` may be repeated, and may run beside others, writers and relays."""
+
+    def __init__(
+        self, runtime: ServiceRuntime, *, chunk_seconds: float = CHUNK_SECONDS, hook: Hook = no_hook
+    ) -> None:
+        self._runtime = runtime
+        self._chunk_seconds = chunk_seconds
+        self._hook = hook
+        self._names = runtime.names
+        self._state = BackfillRepository(runtime.names)
+        direction = runtime.phase.policy.direction
+        if direction is None:
+            raise ConflictError(
+                f"phase {runtime.phase.value} captures no changes, and a copy without capture misses them: "
+                "a backfill needs a phase from dualwrite to rampdown"
+            )
+        self.direction: Direction = direction
+        self._source: AsyncEngine = runtime.engines[direction.source]
+        self._target: AsyncEngine = runtime.engines[direction.target]
+        store = PostgresStore(runtime.names, runtime.catalog)
+        self._copier = ChunkCopier(
+            source=self._source, target=self._target, store=store, direction=direction, hook=hook
+        )
+        self._keys = KeyCarrier(
+            source=self._source,
+            target=self._target,
+            store=store,
+            catalog=runtime.catalog,
+            direction=direction,
+            hook=runtime.hook,
+        )
+        self.throttle = Throttle(
+            source=self._source,
+            target=self._target,
+            direction=direction,
+            journal=runtime.journal,
+            state=self._state,
+            by=_who(),
+        )
+
+    async def run(self, entities: Sequence[str] | None = None) -> BackfillStatus:
+        """Copy `entities` (all, if None) to the end; answers how it ended.
+
+        What an earlier run left undone is taken up; if all was complete it is all done again, which also removes what the
+        source has no longer. Raises `InstallationError` where capture has a hole, `FencedError` when the target is opened
+        meanwhile and `SideError` for a statement that is wrong; a database that does not answer is waited for.
+        """
+        chosen = self._chosen(entities)
+        capture = await self._capture()
+        await self._await_older_units()
+        await self._begin(chosen, capture)
+        watching = asyncio.create_task(self.throttle.watch())
+        try:
+            for entity in chosen:
+                await self._entity(entity)
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+            await self._rest()
+        return await self.status()
+
+    async def status(self) -> BackfillStatus:
+        """How far each entity has come. Changes nothing."""
+        capture = await self._capture(demanded=False)
+        async with self._target.connect() as connection:
+            progress = await self._state.progress(connection)
+            control = await self._state.control(connection)
+        async with self._source.connect() as connection:
+            failures = await self._runtime.failures.count_by_entity(connection)
+        known = [entity.name for entity in self._runtime.catalog.ordered]
+        return BackfillStatus(
+            service=self._runtime.service,
+            direction=self.direction,
+            entities=tuple(
+                EntityStatus(
+                    progress=progress[name],
+                    failures_open=failures.get(name, 0),
+                    void=self._void(progress[name], capture),
+                )
+                for name in known
+                if name in progress
+            ),
+            missing=tuple(name for name in known if name not in progress),
+            control=control,
+        )
+
+    async def tell(
+        self, *, paused: bool | None = None, limits: BackfillLimits | None = None, by: str | None = None
+    ) -> BackfillControl:
+        """Pause, resume or limit whatever works on this service, within half a second; answers what holds now."""
+        async with self._target.begin() as connection:
+            before = await self._state.control(connection)
+            await self._state.change_control(
+                connection, paused=paused, limits=limits or before.limits, by=by or _who()
+            )
+            return await self._state.control(connection)
+
+    def _chosen(self, entities: Sequence[str] | None) -> list[EntityMapping]:
+        catalog = self._runtime.catalog
+        wanted = {catalog[name].name for name in entities} if entities else None
+        return [entity for entity in catalog.ordered if wanted is None or entity.name in wanted]
+
+    async def _capture(self, *, demanded: bool = True) -> str:
+        """The token of capture as it is now; raises `InstallationError` if it has a hole and is `demanded`."""
+        runtime = self._runtime
+        wanted = wanted_triggers(
+            runtime.names,
+            runtime.catalog,
+            side=self.direction.source,
+            phase=runtime.phase,
+            capture=runtime.capture,
+        )
+        async with self._source.connect() as connection:
+            token = await capture_token(connection, runtime.names, wanted)
+        if demanded and not token:
+            raise InstallationError(
+                f"capture on the {self.direction.source.value} side is incomplete, and a copy would miss changes: "
+                f"run `tandem install {runtime.service}`"
+            )
+        return token
+
+    async def _await_older_units(self) -> None:
+        """Where units write the journal: wait until every transaction has ended that may have begun without doing so."""
+        if self._runtime.capture is not Capture.UNIT:
+            return
+        async with self._source.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            now = (await connection.execute(text("SELECT pg_current_xact_id()::text::bigint"))).scalar_one()
+            oldest = text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+            while (await connection.execute(oldest)).scalar_one() < now:  # noqa: ASYNC110 - another server's affair
+                await asyncio.sleep(0.1)
+
+    async def _begin(self, chosen: Sequence[EntityMapping], capture: str) -> None:
+        async with self._target.connect() as connection:
+            progress = await self._state.progress(connection)
+        again = all(
+            entity.name in progress
+            and progress[entity.name].stage is Stage.COMPLETE
+            and not self._void(progress[entity.name], capture)
+            for entity in chosen
+        )
+        for entity in chosen:
+            before = progress.get(entity.name)
+            if before and not again and not self._void(before, capture):
+                continue
+            async with self._source.connect() as connection:
+                expected = await _rows_expected(connection, entity, self.direction.source)
+            async with self._target.begin() as connection:
+                await self._state.begin(
+                    connection,
+                    entity.name,
+                    before=before,
+                    direction=self.direction,
+                    epoch=self._runtime.control.epoch,
+                    capture=capture,
+                    rows_expected=expected,
+                    chunk_rows=before.chunk_rows if before else FIRST_CHUNK_ROWS,
+                )
+
+    def _void(self, progress: EntityProgress, capture: str) -> str | None:
+        if progress.direction is not self.direction or progress.epoch != self._runtime.control.epoch:
+            return "the authority has moved since"
+        if progress.capture != capture:
+            return "capture has had a gap since, or was installed anew"
+        return None
+
+    async def _entity(self, entity: EntityMapping) -> None:
+        ranges = await patiently(self.throttle, self.direction.target, self._ranges, entity)
+        await EntityCopy(
+            ranges=ranges,
+            epoch=self._runtime.control.epoch,
+            source=self._source,
+            target=self._target,
+            state=self._state,
+            copier=self._copier,
+            keys=self._keys,
+            throttle=self.throttle,
+            chunk_seconds=self._chunk_seconds,
+            service=self._runtime.service,
+            hook=self._hook,
+        ).run()
+
+    async def _ranges(self, entity: EntityMapping) -> EntityRanges:
+        async with self._source.connect() as source, self._target.connect() as target:
+            return await ranges_of(source, target, entity, self.direction)
+
+    async def _rest(self) -> None:
+        with suppress(Exception):
+            async with self._target.begin() as connection:
+                await self._state.rest(connection)
+
+
+async def _rows_expected(connection: AsyncConnection, entity: EntityMapping, side: Side) -> int:
+    """Rows of the entity's root table: the planner's estimate, or where there is none a count."""
+    table = table_name(entity.sources(side)[0].table)
+    found = await connection.execute(
+        text("SELECT reltuples::bigint FROM pg_class WHERE oid = CAST(:table AS regclass)"), {"table": table}
+    )
+    if (estimate := int(found.scalar() or -1)) > 0:
+        return estimate
+    return int((await connection.exec_driver_sql(f"SELECT count(*) FROM {table}")).scalar_one())
+
+
+def _who() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}"

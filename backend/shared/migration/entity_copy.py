@@ -1,0 +1,309 @@
+"""Copies one entity: chunks taken, copied, split where the target refuses a row, and their size kept to a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from backend.shared.domain.errors import FencedError
+from backend.shared.domain.phases import Side
+from backend.shared.journal.carrier import Hook, TargetUnavailableError, no_hook
+from backend.shared.migration.backfill_state import BackfillRepository, Chunk, EntityProgress, Stage
+from backend.shared.migration.chunk_copy import ChunkCopier
+from backend.shared.migration.key_carry import KeyCarrier
+from backend.shared.migration.range_sql import EntityRanges
+from backend.shared.migration.throttle import Throttle
+from backend.shared.stores.postgres.errors import (
+    classify,
+    describe,
+    is_database_error,
+    may_pass,
+    sqlstate_of,
+    to_side_error,
+)
+from backend.shared.stores.protocol import OutdatedReadError, Trouble
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+FIRST_CHUNK_ROWS = 1_000
+MOST_CHUNK_ROWS = 1_000_000
+KEY_CHUNK_ROWS = 1_000
+"""Rows of a chunk that is carried key by key: one that holds a refused row, or whose rows a Python function makes."""
+REMOVAL_PAGE = 5_000
+_GROWTH_MOST, _SHRINK_MOST = 4.0, 0.25
+_TOO_LONG = "57014"
+"""SQLSTATE of a statement that its timeout ended."""
+_OTHERS_WORK_SECONDS = 0.05
+TROUBLE_SECONDS = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(kw_only=True)
+class EntityCopy:
+    """Copies one entity in one epoch. `chunk_seconds` is what a chunk should take."""
+
+    ranges: EntityRanges
+    epoch: int
+    source: AsyncEngine
+    target: AsyncEngine
+    state: BackfillRepository
+    copier: ChunkCopier
+    keys: KeyCarrier
+    throttle: Throttle
+    chunk_seconds: float
+    service: str
+    hook: Hook = no_hook
+    _in_hand: set[int] = field(default_factory=set)
+    _handing_out: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def name(self) -> str:
+        """The entity's name."""
+        return self.ranges.entity.name
+
+    async def run(self) -> None:
+        """Copy what is left to copy; where ranges are not the same on both sides, remove what is no more."""
+        progress = await self._patiently(self.progress)
+        if progress.stage is Stage.COPY:
+            await self._copy_all()
+            progress = await self._patiently(self._next_stage)
+        if progress.stage is Stage.REMOVE:
+            await self._remove_all()
+            await self._patiently(self._next_stage)
+        log.info("entity_backfilled", service=self.service, entity=self.name)
+
+    async def progress(self) -> EntityProgress:
+        """How far this entity has come."""
+        async with self.target.connect() as connection:
+            return (await self.state.progress(connection))[self.name]
+
+    async def _patiently(self, work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await patiently(self.throttle, self.ranges.direction.target, work, *args, **kwargs)
+
+    async def _next_stage(self) -> EntityProgress:
+        before = await self.progress()
+        removes = before.stage is Stage.COPY and not self.ranges.exact
+        if before.stage is not Stage.COMPLETE:
+            async with self.target.begin() as connection:
+                await self.state.enter_stage(connection, before, Stage.REMOVE if removes else Stage.COMPLETE)
+        return await self.progress()
+
+    async def _copy_all(self) -> None:
+        """Copy chunk after chunk, several at a time, until none is left."""
+        workers: set[asyncio.Task[bool]] = set()
+        finished = False
+        try:
+            while workers or not finished:
+                most = self.throttle.control.limits.workers
+                while not finished and len(workers) < most:
+                    workers.add(asyncio.create_task(self._work()))
+                done, workers = await asyncio.wait(workers, return_when=asyncio.FIRST_COMPLETED)
+                ends = [task.result() for task in done]  # of all: each may have something to raise
+                finished = finished or any(ends)
+        finally:
+            for task in workers:
+                task.cancel()
+            if workers:
+                await asyncio.wait(workers)
+
+    async def _work(self) -> bool:
+        """Copy one chunk; True when there is none any more."""
+        await self.throttle.ready()
+        found = await self._patiently(self._take)
+        if found is None:
+            if await self._patiently(self._is_copied):
+                return True
+            await asyncio.sleep(_OTHERS_WORK_SECONDS)
+            return False
+        chunk, mine = found
+        try:
+            if not await self._patiently(self._process, chunk, mine=mine):
+                await asyncio.sleep(_OTHERS_WORK_SECONDS)
+        finally:
+            self._in_hand.discard(chunk.id)
+        return False
+
+    async def _is_copied(self) -> bool:
+        async with self.target.connect() as connection:
+            progress = (await self.state.progress(connection))[self.name]
+            left = await self.state.chunks(connection, self.name)
+        return progress.stage is not Stage.COPY or (progress.exhausted and not left)
+
+    async def _take(self) -> tuple[Chunk, bool] | None:
+        """A chunk that was left behind, or a new one; True with one that this process has handed out itself."""
+        async with self._handing_out:
+            async with self.target.connect() as connection:
+                left = await self.state.chunks(connection, self.name)
+            for chunk in left:
+                if chunk.id not in self._in_hand:
+                    self._in_hand.add(chunk.id)
+                    return chunk, False
+            while (progress := await self.progress()).stage is Stage.COPY and not progress.exhausted:
+                upper = await self._upper(progress)
+                async with self.target.begin() as connection:
+                    new = await self.state.hand_out(
+                        connection, progress, upper=upper, whole=not self.ranges.exact
+                    )
+                if new is not None:
+                    self._in_hand.add(new.id)
+                    await self.hook("backfill_after_hand_out")
+                    return new, True
+            return None
+
+    async def _upper(self, progress: EntityProgress) -> str | None:
+        rows = progress.chunk_rows
+        if (most := self.throttle.chunk_limit(self.chunk_seconds)) is not None:
+            rows = min(rows, most)
+        if self.ranges.through_python:
+            rows = min(rows, KEY_CHUNK_ROWS)
+        lower = [] if progress.frontier is None else [progress.frontier]
+        statement = self.ranges.bound(lower=bool(lower))
+        async with self.source.connect() as connection:
+            found = (await connection.exec_driver_sql(statement, (rows, *lower))).first()
+        return None if found is None else str(found.k)
+
+    async def _process(self, chunk: Chunk, *, mine: bool) -> bool:
+        """Copy a chunk; one that cannot be copied as it is gets split until it is small, and is then carried by key.
+
+        False if another process has it in its hands.
+        """
+        started = time.monotonic()
+        progress = await self.progress()
+        if self.ranges.through_python:
+            await self._key_by_key(chunk, progress)
+            return True
+        await self.copier.await_carries()
+        try:
+            copied = await self.copier.copy(
+                self.ranges, chunk, epoch=self.epoch, chunk_rows=progress.chunk_rows, wait=mine
+            )
+        except Exception as error:
+            if not is_database_error(error) or not _asks_for_less(error):
+                raise
+            await self._refused(chunk, progress, error)
+            return True
+        if copied is None:
+            return False
+        self.throttle.spend(copied.rows)
+        await self._adapt(progress, copied.rows, time.monotonic() - started)
+        return True
+
+    async def _refused(self, chunk: Chunk, progress: EntityProgress, error: BaseException) -> None:
+        """Split a chunk, or carry its keys one by one if it is small already."""
+        middle = await self._middle(chunk)
+        if middle is None:
+            await self._key_by_key(chunk, progress)
+            return
+        log.info("chunk_split", service=self.service, entity=self.name, reason=describe(error))
+        async with self.target.begin() as connection:
+            await self.state.split(connection, chunk, middle)
+
+    async def _middle(self, chunk: Chunk) -> str | None:
+        """The key in the middle of a chunk, unless that is small."""
+        keys, parameters = self.ranges.source_keys(chunk.keys)
+        few = f"SELECT count(*) FROM (SELECT 1 FROM ({keys}) AS k LIMIT {KEY_CHUNK_ROWS + 1}) AS k"
+        async with self.source.connect() as connection:
+            rows = (await connection.exec_driver_sql(few, tuple(parameters))).scalar_one()
+            if rows <= KEY_CHUNK_ROWS:
+                return None
+            statement, parameters = self.ranges.middle(chunk.keys)
+            return str((await connection.exec_driver_sql(statement, tuple(parameters))).scalar_one())
+
+    async def _key_by_key(self, chunk: Chunk, progress: EntityProgress) -> None:
+        """Carry a chunk's keys as the relay does: good rows go, bad ones become failures, each with its reason."""
+        done = await self.keys.carry_range(self.ranges, chunk.keys, epoch=self.epoch)
+        async with self.target.begin() as connection:
+            if await self.state.hold(connection, chunk, wait=True):
+                await self.state.finish(
+                    connection,
+                    chunk,
+                    rows=done.rows,
+                    removed=done.removed,
+                    failed=done.failed,
+                    waiting=done.waiting,
+                    chunk_rows=progress.chunk_rows,
+                )
+        self.throttle.spend(done.rows)
+
+    async def _adapt(self, progress: EntityProgress, rows: int, seconds: float) -> None:
+        """Have the next chunks take about `chunk_seconds`. One that was cut short says nothing."""
+        if rows < progress.chunk_rows // 2:
+            return
+        factor = min(_GROWTH_MOST, max(_SHRINK_MOST, self.chunk_seconds / max(seconds, 1e-3)))
+        chunk_rows = max(1, min(MOST_CHUNK_ROWS, int(rows * factor)))
+        async with self.target.begin() as connection:
+            await self.state.resize(connection, self.name, chunk_rows=chunk_rows)
+
+    async def _remove_all(self) -> None:
+        """Look through the target's keys for those that the source has no longer."""
+        while True:
+            await self.throttle.ready()
+            progress = await self._patiently(self.progress)
+            if progress.stage is not Stage.REMOVE:
+                return
+            keys = await self._patiently(self._removal_page, progress)
+            if not keys:
+                return
+            gone = await self._patiently(self._absent, keys)
+            done = await self._patiently(self._carry_gone, gone)
+            await self._patiently(self._removed, keys[-1], done)
+
+    async def _removal_page(self, progress: EntityProgress) -> list[str]:
+        lower = [] if progress.frontier is None else [progress.frontier]
+        async with self.target.connect() as connection:
+            rows = await connection.exec_driver_sql(
+                self.ranges.target_page(lower=bool(lower)), (REMOVAL_PAGE, *lower)
+            )
+            return [row.k for row in rows]
+
+    async def _absent(self, keys: list[str]) -> list[str]:
+        async with self.source.connect() as connection:
+            rows = await connection.exec_driver_sql(self.ranges.absent_on_source(), (keys,))
+            return [row.k for row in rows]
+
+    async def _carry_gone(self, keys: list[str]) -> int:
+        done = await self.keys.carry(self.ranges.entity, keys, epoch=self.epoch)
+        return len(keys) - done.failed - done.waiting
+
+    async def _removed(self, frontier: str, count: int) -> None:
+        async with self.target.begin() as connection:
+            await self.state.removal(connection, self.name, frontier=frontier, removed=count)
+
+
+async def patiently(
+    throttle: Throttle,
+    side: Side,
+    work: Callable[P, Awaitable[T]],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Do `work`, again and again while a database does not answer; what holds is said meanwhile.
+
+    Raises `FencedError` as it is, and `SideError` for what no waiting mends.
+    """
+    while True:
+        try:
+            return await work(*args, **kwargs)
+        except FencedError:
+            raise
+        except Exception as error:
+            cause = error.cause if isinstance(error, TargetUnavailableError) else error
+            if not is_database_error(cause) and not isinstance(cause, OutdatedReadError):
+                raise
+            if not may_pass(cause):
+                raise to_side_error(cause, side) from error
+            throttle.trouble(cause)
+        await asyncio.sleep(TROUBLE_SECONDS)
+
+
+def _asks_for_less(error: BaseException) -> bool:
+    """Whether a smaller chunk may do better: the target refuses a row, or the statement took too long."""
+    return classify(error) is not Trouble.UNAVAILABLE or sqlstate_of(error) == _TOO_LONG

@@ -1,0 +1,131 @@
+"""Carries keys for a backfill the way the relay does: good rows go, bad ones become failures, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from backend.shared.domain.mapping import EntityCatalog, EntityMapping
+from backend.shared.domain.phases import Direction
+from backend.shared.journal.carrier import Carrier, Hook, Outcome, Outcomes, no_hook
+from backend.shared.journal.refusals import withdraw_outdated
+from backend.shared.journal.repository import ClaimedKey, FailureRepository, JournalRepository
+from backend.shared.migration.range_sql import EntityRanges, KeyRange
+from backend.shared.stores.postgres.store import PostgresStore
+
+KEYS_AT_ONCE = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Carried:
+    """What became of some keys. `rows`: those that the source has; `waiting`: left to the relay, in the journal."""
+
+    rows: int = 0
+    removed: int = 0
+    failed: int = 0
+    waiting: int = 0
+
+
+class KeyCarrier:
+    """Carries keys in one direction. May be repeated, and may run beside anything: the guard decides."""
+
+    def __init__(
+        self,
+        *,
+        source: AsyncEngine,
+        target: AsyncEngine,
+        store: PostgresStore,
+        catalog: EntityCatalog,
+        direction: Direction,
+        hook: Hook = no_hook,
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._store = store
+        self._catalog = catalog
+        self._direction = direction
+        self._carrier = Carrier(
+            source=source, target=target, store=store, catalog=catalog, direction=direction, hook=hook
+        )
+        self._failures = FailureRepository(store.names)
+        self._journal = JournalRepository(store.names)
+
+    async def carry_range(self, ranges: EntityRanges, keys: KeyRange, *, epoch: int) -> Carried:
+        """Carry all keys that a range has on the source or, where it means the same there, on the target."""
+        statement, parameters = ranges.source_keys(keys)
+        async with self._source.connect() as connection:
+            rows = await connection.exec_driver_sql(statement, tuple(parameters))
+            ours = {row.k for row in rows}
+        theirs: set[str] = set()
+        if ranges.exact:
+            statement, parameters = ranges.target_keys(keys)
+            async with self._target.connect() as connection:
+                rows = await connection.exec_driver_sql(statement, tuple(parameters))
+                theirs = {row.k for row in rows}
+        done = await self.carry(ranges.entity, sorted(ours | theirs), epoch=epoch)
+        return replace(done, rows=len(ours), removed=len(theirs - ours))
+
+    async def carry(self, entity: EntityMapping, keys: Sequence[str], *, epoch: int) -> Carried:
+        """Carry `keys`. What the target refuses is a failure at once, what waits for a parent goes into the journal."""
+        failed = waiting = 0
+        for start in range(0, len(keys), KEYS_AT_ONCE):
+            piece = keys[start : start + KEYS_AT_ONCE]
+            outcomes = await self._carrier.carry({entity.name: piece}, epoch=epoch)
+            waiting += await self._leave_to_relay(outcomes)
+            failed += await self._record(outcomes, epoch=epoch)
+            await self._close(outcomes)
+        return Carried(rows=len(keys), failed=failed, waiting=waiting)
+
+    async def _leave_to_relay(self, outcomes: Outcomes) -> int:
+        """A missing parent may be on its way: the relay knows how to wait for it."""
+        waiting = [identity for identity, found in outcomes.items() if found.outcome is Outcome.WAITING]
+        if waiting:
+            async with self._source.begin() as connection:
+                for entity, key in waiting:
+                    await self._journal.add(connection, entity, [key])
+        return len(waiting)
+
+    async def _record(self, outcomes: Outcomes, *, epoch: int) -> int:
+        refused = {
+            identity: found for identity, found in outcomes.items() if found.outcome is Outcome.REFUSED
+        }
+        if not refused:
+            return 0
+        now = datetime.now(UTC)
+        async with self._source.begin() as connection:
+            for (entity, key), found in refused.items():
+                claimed = ClaimedKey(
+                    entity=entity, key=key, captured_at=now, attempts=1, waits=0, request_id=None
+                )
+                await self._failures.record(
+                    connection,
+                    claimed,
+                    direction=self._direction,
+                    reason=found.reason,
+                    sqlstate=found.sqlstate,
+                )
+        outdated = await withdraw_outdated(
+            refused,
+            epoch=epoch,
+            source=self._source,
+            target=self._target,
+            store=self._store,
+            catalog=self._catalog,
+            failures=self._failures,
+            by="backfill",
+        )
+        return len(refused) - len(outdated)
+
+    async def _close(self, outcomes: Outcomes) -> None:
+        """A success closes what had failed before."""
+        gone = [
+            identity
+            for identity, found in outcomes.items()
+            if found.outcome in (Outcome.CARRIED, Outcome.SKIPPED)
+        ]
+        if gone:
+            async with self._source.begin() as connection:
+                await self._failures.close(connection, gone, by="backfill")

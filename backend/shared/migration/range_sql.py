@@ -1,0 +1,219 @@
+"""SQL of a backfill: one entity in one direction, range by range of its keys.
+
+A range is (lower, upper]: canonical keys, either of which may be missing. Where the key's columns are sorted by both
+servers in the same way, a range means the same rows on both. Text under a linguistic collation is not: there the source's
+own order pages through the keys, since only that has an index, and a range means nothing on the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.types import String
+
+from backend.shared.domain.mapping import EntityMapping
+from backend.shared.domain.phases import Direction
+from backend.shared.stores.postgres.projection_sql import (
+    ProjectionSql,
+    key_in,
+    key_text,
+    key_values,
+    table_name,
+)
+from backend.shared.stores.postgres.store import entity_sql
+
+# A column sorts by bytes if its collation is "C", or the database's own is and it has that. The provider "b" (built in,
+# PostgreSQL 17) sorts by code point, which in UTF-8 is the order of the bytes. Columns without collation are no text.
+_SORTS_BY_BYTES = text(
+    """
+SELECT coalesce(bool_and(a.attcollation = 0 OR c.collname IN ('C', 'POSIX', 'ucs_basic') OR c.collprovider = 'b'
+       OR (c.collprovider = 'd' AND (d.provider = 'b' OR (d.provider = 'c' AND d.datcollate IN ('C', 'POSIX'))))), false)
+  FROM pg_attribute AS a LEFT JOIN pg_collation AS c ON c.oid = a.attcollation,
+       (SELECT coalesce(to_jsonb(pd) ->> 'datlocprovider', 'c') AS provider, pd.datcollate
+          FROM pg_database AS pd WHERE pd.datname = current_database()) AS d
+ WHERE a.attrelid = CAST(:table AS regclass) AND a.attname = ANY (:columns)"""
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyRange:
+    """Keys above `lower` (or from the first) up to `upper` (or to the last), both canonical."""
+
+    lower: str | None
+    upper: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntityRanges:
+    """The statements for one entity. `exact`: a range means the same rows on both sides."""
+
+    entity: EntityMapping
+    direction: Direction
+    exact: bool
+
+    @property
+    def tables(self) -> list[ProjectionSql]:
+        """The target's tables, root first."""
+        return entity_sql(self.entity, self.direction).projections
+
+    @property
+    def root(self) -> ProjectionSql:
+        """The table whose row stands for the entity."""
+        return self.tables[0]
+
+    @property
+    def through_python(self) -> bool:
+        """Whether rows of a table are made by a Python function."""
+        return any(sql.projection.function for sql in self.tables)
+
+    def bound(self, *, lower: bool) -> str:
+        """The `$1`th key of the source (above the key `$2`), if there are that many."""
+        key = [f"q.{name}" for name in self.root.key]
+        condition = f"WHERE {self._above(key, '$2')}" if lower else ""
+        return (
+            f"SELECT {key_text(key, self.entity.key)} AS k FROM ({self.root.query}) AS q {condition} "
+            f"ORDER BY {', '.join(key)} LIMIT 1 OFFSET $1::bigint - 1"
+        )
+
+    def middle(self, keys: KeyRange) -> tuple[str, list[str]]:
+        """The key in the middle of a range of the source, if the range has two keys at least."""
+        key = [f"q.{name}" for name in self.root.key]
+        condition, parameters = self._within(key, keys)
+        numbered = (
+            f"SELECT {key_text(key, self.entity.key)} AS k, row_number() OVER (ORDER BY {', '.join(key)}) AS n, "
+            f"count(*) OVER () AS total FROM ({self.root.query}) AS q {condition}"
+        )
+        return f"SELECT k FROM ({numbered}) AS r WHERE n = total / 2", parameters
+
+    def source_keys(self, keys: KeyRange) -> tuple[str, list[str]]:
+        """All keys of a range on the source."""
+        return self._keys(f"({self.root.query})", keys)
+
+    def target_keys(self, keys: KeyRange) -> tuple[str, list[str]]:
+        """All keys of a range on the target; of an exact range only."""
+        return self._keys(self.root.table, keys)
+
+    def _keys(self, relation: str, keys: KeyRange) -> tuple[str, list[str]]:
+        key = [f"q.{name}" for name in self.root.key]
+        condition, parameters = self._within(key, keys)
+        return f"SELECT {key_text(key, self.entity.key)} AS k FROM {relation} AS q {condition}", parameters
+
+    def rows(self, sql: ProjectionSql, keys: KeyRange) -> tuple[str, list[str]]:
+        """The rows of one table of a range, as the source makes them, in key order.
+
+        Rows of a further table beside no root row are none of the entity.
+        """
+        key = [f"q.{name}" for name in sql.key]
+        condition, parameters = self._within(key, keys)
+        if sql is not self.root:
+            root = [f"o.{name}" for name in self.root.key]
+            within, _ = self._within(root, keys)  # the same range, so the same parameters
+            beside = (
+                f"({', '.join(key)}) IN (SELECT {', '.join(root)} FROM ({self.root.query}) AS o {within})"
+            )
+            condition += f" {'AND' if condition else 'WHERE'} {beside}"
+        columns = ", ".join(f"q.{name}" for name in sql.columns)
+        order = ", ".join(key)
+        return f"SELECT {columns} FROM ({sql.query}) AS q {condition} ORDER BY {order}", parameters
+
+    def is_taken(self, sql: ProjectionSql, keys: KeyRange) -> tuple[str, list[str]]:
+        """Whether the target has a row in an exact range."""
+        condition, parameters = self._within([f"t.{name}" for name in sql.key], keys)
+        return f"SELECT EXISTS (SELECT 1 FROM {sql.table} AS t {condition})", parameters
+
+    def stage(self, sql: ProjectionSql, number: int) -> str:
+        """A table for this transaction alone with the mapped columns of `sql`, and no constraints."""
+        return (
+            f"CREATE TEMP TABLE {stage_name(number)} ON COMMIT DROP AS "
+            f"SELECT {', '.join(sql.columns)} FROM {sql.table} WITH NO DATA"
+        )
+
+    def merge(self, sql: ProjectionSql, number: int) -> str:
+        """Insert or update what was staged."""
+        order = ", ".join(f"s.{name}" for name in sql.key)
+        return sql.upsert_of(
+            f"SELECT {', '.join(f's.{name}' for name in sql.columns)} FROM {stage_name(number)} AS s ORDER BY {order}"
+        )
+
+    def remove(self, sql: ProjectionSql, number: int, keys: KeyRange) -> tuple[str, list[str]]:
+        """Delete what the target has in an exact range and the source has no longer."""
+        condition, parameters = self._within([f"t.{name}" for name in sql.key], keys)
+        same = " AND ".join(f"s.{name} = t.{name}" for name in sql.key)
+        absent = f"NOT EXISTS (SELECT 1 FROM {stage_name(number)} AS s WHERE {same})"
+        return (
+            f"DELETE FROM {sql.table} AS t {condition} {'AND' if condition else 'WHERE'} {absent}",
+            parameters,
+        )
+
+    def target_page(self, *, lower: bool) -> str:
+        """The next `$1` keys of the target (above the key `$2`), in the order that its index has."""
+        key = [f"q.{name}" for name in self.root.key]
+        condition = f"WHERE {self._above(key, '$2')}" if lower else ""
+        return (
+            f"SELECT {key_text(key, self.entity.key)} AS k FROM {self.root.table} AS q {condition} "
+            f"ORDER BY {', '.join(key)} LIMIT $1::bigint"
+        )
+
+    def absent_on_source(self) -> str:
+        """Those of the keys in the array `$1` that the source does not have."""
+        names = tuple(f"q.{name}" for name in self.root.key)
+        present = (
+            f"SELECT {key_text(names, self.entity.key)} FROM ({self.root.query}) AS q "
+            f"WHERE {key_in(names, self.entity, '$1')}"
+        )
+        return f"SELECT k FROM unnest($1::text[]) AS k EXCEPT ({present})"
+
+    def failures(self, table: str, keys: KeyRange) -> tuple[str, list[str]]:
+        """Open failures of a range, on the source."""
+        condition, parameters = self._within(key_values("f.key", self.entity.key), keys)
+        own = f"f.state = 'open' AND f.entity = '{self.entity.name}'"
+        return (
+            f"SELECT f.id, f.last_failed_at FROM {table} AS f {condition} {'AND' if condition else 'WHERE'} {own}",
+            parameters,
+        )
+
+    def _within(self, key: Sequence[str], keys: KeyRange) -> tuple[str, list[str]]:
+        conditions, parameters = [], []
+        if keys.lower is not None:
+            parameters.append(keys.lower)
+            conditions.append(self._above(key, f"${len(parameters)}"))
+        if keys.upper is not None:
+            parameters.append(keys.upper)
+            conditions.append(self._above(key, f"${len(parameters)}", operator="<="))
+        return (f"WHERE {' AND '.join(conditions)}" if conditions else ""), parameters
+
+    def _above(self, key: Sequence[str], parameter: str, *, operator: str = ">") -> str:
+        """A condition in the columns' own order: what an index has, and where a range is exact the same on both sides."""
+        bound = ", ".join(key_values(f"{parameter}::text", self.entity.key))
+        return f"({', '.join(key)}) {operator} ({bound})"
+
+
+def stage_name(number: int) -> str:
+    """The staging table of the entity's table with this number."""
+    return f"tandem_stage_{number}"
+
+
+async def ranges_of(
+    source: AsyncConnection, target: AsyncConnection, entity: EntityMapping, direction: Direction
+) -> EntityRanges:
+    """The statements for `entity`, made for how both databases sort its key."""
+    exact = True
+    if any(isinstance(part.type, String) for part in entity.key):
+        root = entity.sources(direction.source)[0]
+        names = list(root.keys) if isinstance(root.keys, tuple) else []
+        exact = await _sorts_by_bytes(source, table_name(root.table), names)
+        for sql in entity_sql(entity, direction).projections:
+            columns = [column.name for column in sql.projection.key_columns]
+            exact = exact and await _sorts_by_bytes(target, sql.table, columns)
+    return EntityRanges(entity=entity, direction=direction, exact=exact)
+
+
+async def _sorts_by_bytes(connection: AsyncConnection, table: str, columns: list[str]) -> bool:
+    found = await connection.execute(_SORTS_BY_BYTES, {"table": table, "columns": columns})
+    return bool(found.scalar_one())
+
+
+__all__ = ["EntityRanges", "KeyRange", "ranges_of", "stage_name"]

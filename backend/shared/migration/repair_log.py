@@ -1,0 +1,128 @@
+"""SQL of a repair: which keys the last validation kept, what is written about repairs, which failures they close."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from backend.shared.domain.phases import Side
+from backend.shared.migration.repair_results import Identity, KeyRepair, RepairOutcome
+from backend.shared.stores.postgres.names import EngineNames
+
+BEGUN = "begun"
+"""Outcome of a repair that was written down before it was tried: what became of it was not seen."""
+
+_MISMATCH_STATES = {RepairOutcome.REPAIRED: "repaired", RepairOutcome.EQUAL_ALREADY: "gone"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenFailure:
+    """A failure as it was when it was read."""
+
+    id: int
+    last_failed_at: datetime
+
+
+class RepairRepository:
+    """Reads the mismatches that are kept, and writes about repairs, on the new side; each method is one transaction."""
+
+    def __init__(self, engine: AsyncEngine, names: EngineNames) -> None:
+        self._engine = engine
+        self._names = names
+
+    async def was_validated(self, entity: str | None) -> bool:
+        """Whether a validation (of `entity`) has come to its end, so that no open mismatch means that none was found."""
+        async with self._engine.connect() as connection:
+            found = await connection.exec_driver_sql(
+                f"SELECT 1 FROM {self._names.validation_run} AS r JOIN {self._names.validation_entity} AS e ON e.run_id = r.id "
+                "WHERE e.finished_at IS NOT NULL AND ($1::text IS NULL OR (e.entity = $1)) LIMIT 1",
+                (entity,),
+            )
+            return found.first() is not None
+
+    async def open_mismatches(self, entity: str, *, page_keys: int) -> AsyncIterator[list[Identity]]:
+        """Keys of `entity` with an open mismatch, some at a time; those found after this began are left out."""
+        last, most = 0, await self._last_mismatch()
+        while True:
+            async with self._engine.connect() as connection:
+                rows = (
+                    await connection.exec_driver_sql(
+                        f"SELECT id, key FROM {self._names.mismatch} WHERE state = 'open' AND entity = $1 "
+                        "AND id > $2 AND id <= $3 ORDER BY id LIMIT $4",
+                        (entity, last, most, page_keys),
+                    )
+                ).all()
+            if not rows:
+                return
+            yield [(entity, row.key) for row in rows]
+            last = rows[-1].id
+
+    async def _last_mismatch(self) -> int:
+        async with self._engine.connect() as connection:
+            found = await connection.exec_driver_sql(
+                f"SELECT coalesce(max(id), 0) FROM {self._names.mismatch}"
+            )
+            return int(found.scalar_one())
+
+    async def begin(
+        self, planned: Sequence[tuple[Identity, Sequence[str]]], *, source: Side, by: str, reason: str
+    ) -> dict[Identity, int]:
+        """Write down that these keys, with the fields that differ, are about to be repaired; answers the rows' numbers."""
+        numbers = {}
+        async with self._engine.begin() as connection:
+            for (entity, key), fields in planned:
+                found = await connection.exec_driver_sql(
+                    f"INSERT INTO {self._names.repair} (entity, key, from_side, outcome, fields, repaired_by, reason) "
+                    f"VALUES ($1, $2, $3, '{BEGUN}', $4::text[], $5, $6) RETURNING id",
+                    (entity, key, source.value, list(fields), by, reason),
+                )
+                numbers[entity, key] = int(found.scalar_one())
+        return numbers
+
+    async def finish(self, done: Iterable[KeyRepair], numbers: dict[Identity, int]) -> None:
+        """Write down what became of keys, and end the mismatches of those that are equal now."""
+        async with self._engine.begin() as connection:
+            for item in done:
+                if item.identity in numbers:
+                    await connection.exec_driver_sql(
+                        f"UPDATE {self._names.repair} SET outcome = $2, detail = nullif($3, ''), "
+                        "finished_at = clock_timestamp() WHERE id = $1",
+                        (numbers[item.identity], item.outcome.value, item.detail),
+                    )
+                state = _MISMATCH_STATES.get(item.outcome)
+                if state:
+                    await connection.exec_driver_sql(
+                        f"UPDATE {self._names.mismatch} SET state = $3, ended_at = clock_timestamp() "
+                        "WHERE state = 'open' AND entity = $1 AND key = $2",
+                        (item.entity, item.key, state),
+                    )
+
+
+async def read_open_failures(
+    connection: AsyncConnection, names: EngineNames, keys: Iterable[Identity]
+) -> dict[Identity, OpenFailure]:
+    """The open failures of `keys`, on the authoritative side."""
+    pairs = list(keys)
+    rows = await connection.exec_driver_sql(
+        f"SELECT f.id, f.entity, f.key, f.last_failed_at FROM {names.failure} AS f "
+        "JOIN unnest($1::text[], $2::text[]) AS k(entity, key) ON f.entity = k.entity AND f.key = k.key "
+        "WHERE f.state = 'open'",
+        ([entity for entity, _ in pairs], [key for _, key in pairs]),
+    )
+    return {(row.entity, row.key): OpenFailure(id=row.id, last_failed_at=row.last_failed_at) for row in rows}
+
+
+async def close_failures(
+    connection: AsyncConnection, names: EngineNames, failures: Iterable[OpenFailure], *, by: str
+) -> None:
+    """Close failures that are as they were when they were read: a key that has failed anew since stays FAILED."""
+    found = list(failures)
+    await connection.exec_driver_sql(
+        f"UPDATE {names.failure} AS f SET state = 'closed', closed_at = clock_timestamp(), closed_by = $3 "
+        "FROM unnest($1::bigint[], $2::timestamptz[]) AS k(id, last_failed_at) "
+        "WHERE f.state = 'open' AND f.id = k.id AND f.last_failed_at = k.last_failed_at",
+        ([item.id for item in found], [item.last_failed_at for item in found], by),
+    )

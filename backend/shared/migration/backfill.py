@@ -92,9 +92,15 @@ class Backfill:
     """Copies the history of one service. `run` may be repeated, and may run beside others, writers and relays."""
 
     def __init__(
-        self, runtime: ServiceRuntime, *, chunk_seconds: float = CHUNK_SECONDS, hook: Hook = no_hook
+        self,
+        runtime: ServiceRuntime,
+        *,
+        chunk_seconds: float = CHUNK_SECONDS,
+        first_chunk_rows: int = FIRST_CHUNK_ROWS,
+        hook: Hook = no_hook,
     ) -> None:
         self._runtime = runtime
+        self._first_chunk_rows = first_chunk_rows
         self._chunk_seconds = chunk_seconds
         self._hook = hook
         self._names = runtime.names
@@ -245,7 +251,7 @@ class Backfill:
                     epoch=self._runtime.control.epoch,
                     capture=capture,
                     rows_expected=expected,
-                    chunk_rows=before.chunk_rows if before else FIRST_CHUNK_ROWS,
+                    chunk_rows=before.chunk_rows if before else self._first_chunk_rows,
                 )
 
     def _void(self, progress: EntityProgress, capture: str) -> str | None:

@@ -47,6 +47,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "DUAL_WRITE_ASYNC_LEGACY": ("async_legacy", _flag),
     "DUAL_WRITE_VALIDATE_SYNC": ("validate_sync", _flag),
     "DUAL_WRITE_SYNC_INTERVAL": ("sync_interval_seconds", _number),
+    "DUAL_WRITE_FULL_SYNC_INTERVAL": ("full_sync_interval_seconds", _number),
     "DUAL_WRITE_BATCH_SIZE": ("batch_size", int),
     "DUAL_WRITE_RETRY_ATTEMPTS": ("retry_attempts", int),
     "DUAL_WRITE_RETRY_DELAY": ("retry_delay_seconds", _number),
@@ -67,8 +68,9 @@ The phase has its own way.
 class DualWriteSettings:
     """Settings of one service. Read with `from_env`; a contradiction raises `ConfigurationError`.
 
-    `batch_size` is in keys, `sync_interval_seconds` and `retry_delay_seconds` in seconds; the delay doubles with each
-    attempt. The URLs are secret: they are shown without password.
+    `batch_size` is in keys, `sync_interval_seconds`, `full_sync_interval_seconds` and `retry_delay_seconds` in seconds; the
+    delay doubles with each attempt. A full interval below the other one makes every validation a full one. The URLs are
+    secret: they are shown without password.
     """
 
     service: str = ""
@@ -83,6 +85,7 @@ class DualWriteSettings:
     async_legacy: bool = True
     validate_sync: bool = True
     sync_interval_seconds: float = 300.0
+    full_sync_interval_seconds: float = 86_400.0
     batch_size: int = 100
     retry_attempts: int = 3
     retry_delay_seconds: float = 5.0
@@ -93,6 +96,8 @@ class DualWriteSettings:
     def __post_init__(self) -> None:
         if self.sync_interval_seconds <= 0:
             raise self._error("sync_interval_seconds", "must be above zero")
+        if self.full_sync_interval_seconds <= 0:
+            raise self._error("full_sync_interval_seconds", "must be above zero")
         if self.retry_delay_seconds < 0:
             raise self._error("retry_delay_seconds", "is negative")
         if not 1 <= self.batch_size <= MAX_BATCH_SIZE:

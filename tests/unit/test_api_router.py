@@ -298,6 +298,7 @@ async def test_only_the_settings_named_are_changed(client: httpx.AsyncClient, ma
         {"batch_size": 10**30},
         {"retry_delay": -1},
         {"sync_interval": 0},
+        {"full_sync_interval": 0},
         {"phase": "complete"},
         {"DATABASE_URL": "postgresql://u:hunter2@h/d"},
         {"enabled": "perhaps"},

@@ -53,6 +53,9 @@ class ConfigPatch(BaseModel):
     async_legacy: JsonBool = True
     validate_sync: JsonBool = True
     sync_interval: JsonFloat = Field(default=300.0, ge=0.1, le=_MAX_SECONDS, description="Seconds.")
+    full_sync_interval: JsonFloat = Field(
+        default=86_400.0, ge=0.1, le=30 * _MAX_SECONDS, description="Seconds."
+    )
     batch_size: JsonInt = Field(default=100, ge=1, le=10_000)
     retry_attempts: JsonInt = Field(default=3, ge=1, le=100)
     retry_delay: JsonFloat = Field(

@@ -142,6 +142,7 @@ class AuthorityWriter:
         await self._runtime.hook("repair_read")
         if (await self._looks.once([item]))[item] != look:
             return None
+        await self._runtime.hook("repair_confirmed")
         return _Case(entity=entity, look=look, here=here, there=there)
 
     async def _attempt(self, case: _Case) -> Written:

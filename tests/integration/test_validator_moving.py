@@ -12,6 +12,7 @@ import pytest
 
 from backend.shared import Direction, Phase, SideError, SyncValidator
 from backend.shared.observability.labels import Verdict
+from backend.shared.stores.postgres.projection_sql import POSITION
 from backend.shared.sync_validator import validate_periodically
 from backend.shared.testing.clusters import Databases
 from backend.shared.validation.report import EntityReport, MismatchKind, ValidationReport
@@ -69,6 +70,30 @@ async def test_carry_between_read_of_source_and_read_of_target(
         await manager.relay().drain(timeout_seconds=5)
 
     done = between_the_looks(monkeypatch, change_and_carry)
+    report = await validate(manager, patience_seconds=5.0)
+    assert done
+    assert report.verdict is Verdict.EQUAL, kinds(report.entities[0])
+
+
+async def test_backfill_between_read_of_source_and_read_of_target(
+    make_manager: MakeManager, legacy_sql: Sql, new_sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk copied in between leaves no guard of the key: only the entity's floor tells that the row is newer."""
+    manager = await carried(make_manager, legacy_sql)
+    await new_sql("UPDATE people SET name = 'planted' WHERE id = 7")
+
+    async def change_and_copy() -> None:
+        await legacy_sql("UPDATE folk SET nm = 'changed' WHERE folk_no = 7")
+        await legacy_sql("TRUNCATE tandem_people.journal")
+        await new_sql("UPDATE people SET name = 'changed' WHERE id = 7")
+        (position,) = await legacy_sql(POSITION)
+        await new_sql(
+            "INSERT INTO tandem_people.guard_floor VALUES ('person', 1, $1, $2)",
+            position["major"],
+            position["minor"],
+        )
+
+    done = between_the_looks(monkeypatch, change_and_copy)
     report = await validate(manager, patience_seconds=5.0)
     assert done
     assert report.verdict is Verdict.EQUAL, kinds(report.entities[0])

@@ -2,7 +2,8 @@
 
 A key is *different* only when the target's guard, read together with its row, is not newer than the snapshot that read
 the source, and that snapshot shows no open journal row for it: then everything up to that snapshot has been carried, and
-nothing later has. Else it is looked at again.
+nothing later has. Else it is looked at again. Keys that a backfill copies have no guard of their own: for them the entity's
+floor stands, which is the guard of all keys at once.
 """
 
 from __future__ import annotations
@@ -77,10 +78,13 @@ class Recheck:
         )
         made = self._made_by_functions(source) if readable else []
         (target,) = await self.sides.ask_target(
-            statements.look_at_target(self.names, received_rows=readable), *parameters, *made
+            self._with_floor(statements.look_at_target(self.names, received_rows=readable)),
+            *parameters,
+            *made,
         )
         guards = json.loads(target.guards)
         read_at = (self.epoch, source.major, source.minor)
+        nothing_copied_since = tuple(json.loads(target.floor or "[0, 0, 0]")) <= read_at
         moving, failed = frozenset(source.open or ()), frozenset(source.failed or ())
         ours = self._entities(self._source_rows(source, target)) if readable else {}
         # Rows of the source beside no root row are no entity: the relay does not carry them either.
@@ -92,6 +96,7 @@ class Recheck:
                 source=ours.get(key, NOTHING) if readable else None,
                 target=theirs.get(key, NOTHING),
                 settled=key not in moving
+                and nothing_copied_since
                 and tuple(guards.get(key, (0, 0, 0))) <= read_at
                 # A side that was opened since, or closed in another epoch, is no copy of the source that was read.
                 and target.closed_in == self.epoch,
@@ -99,6 +104,13 @@ class Recheck:
             )
             for key in keys
         ]
+
+    def _with_floor(self, statement: str) -> str:
+        """The look at the target with the entity's floor, in the same snapshot."""
+        return (
+            f"SELECT look.*, (SELECT json_build_array(f.epoch, f.major, f.minor)::text FROM {self.names.guard_floor} AS f "
+            f"WHERE f.entity = $2) AS floor FROM ({statement}) AS look"
+        )
 
     def _made_by_functions(self, source: Any) -> list[str]:
         return [

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import structlog
 import typer
+from structlog.typing import EventDict, WrappedLogger
 
 from backend.shared.cli.install import ServiceArgument
 from backend.shared.cli.services import managed
@@ -90,16 +91,26 @@ async def _repair(
 
 
 def _log_to_stderr() -> None:
-    """What is printed is the answer; the log of who repaired what goes beside it, a JSON object a line."""
+    """The log of who repaired what, a JSON object a line; not on a terminal, where the answer says the same."""
     structlog.configure(
         processors=[
+            _only_repairs,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
             structlog.processors.JSONRenderer(ensure_ascii=False),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.ERROR if sys.stderr.isatty() else logging.INFO
+        ),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def _only_repairs(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Drop what the engine says at INFO of its own affairs."""
+    if method == "info" and event["event"] != "key_repaired":
+        raise structlog.DropEvent
+    return event
 
 
 def _system_user() -> str:

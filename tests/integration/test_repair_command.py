@@ -126,7 +126,7 @@ async def test_dry_run_then_repair_then_nothing_left(auth: Auth) -> None:
         "--   users.password_hash: '***' -> '***'",
         "UPDATE users SET email = '7@x', password_hash = '***' WHERE id = 'u7';",
         '-- user ["u8"]: equal already (nothing was written)',
-        "-- auth, legacy to new: 1 planned, 1 equal already; a dry run, nothing was changed",
+        "-- auth, legacy to new: 1 equal already, 1 planned; a dry run, nothing was changed",
     ]
     done = await auth.repair("--reason", "ticket 12", "--by", "ann")
     assert done.code == 0

@@ -2,150 +2,146 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
 
-from backend.shared.stores.postgres.store import through_function
-from backend.shared.validation.ranges import key_ranges
+from backend.shared.validation.bucket_walk import compare_buckets
+from backend.shared.validation.opening import opened
+from backend.shared.validation.ordering import in_order
+from backend.shared.validation.ranges import KeyRange
+from backend.shared.validation.relation import Among
+from backend.shared.validation.sample import sampled_ranges
 from backend.shared.validation.sides import Sides, UnreadableRowError
-from backend.shared.validation.statements import EntityStatements, Relation, TableStatements
+from backend.shared.validation.small_chunks import SmallChunks
+from backend.shared.validation.statements import EntityStatements, TableStatements
+from backend.shared.validation.walk import ChunkResult, Measured, walk
 
-Question = Callable[[Relation, str], str]
+SMALL_CHUNK_ROWS = 10_000
+"""The most rows of a chunk that passes through Python."""
+UNREADABLE_CHUNK_ROWS = 500
+"""Rows of a chunk all of whose keys are suspects, since one of them cannot be read."""
 
-
-class Selection(Protocol):
-    """Some keys of an entity."""
-
-    def of(self, relation: Relation) -> tuple[str, tuple[Any, ...]]:
-        """The condition that these are in `relation`, with its parameters from `$1` on."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Among:
-    """Keys by name, canonical."""
-
-    keys: tuple[str, ...]
-
-    def of(self, relation: Relation) -> tuple[str, tuple[list[str]]]:
-        """See `Selection`."""
-        return relation.among("$1"), (list(self.keys),)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChunkResult:
-    """Rows of the root table on either side, and keys that seem to differ: to be looked at again, not yet reported.
-
-    `resume_at`, passed as `after`, goes on behind this chunk; None: it was the last one.
-    """
-
-    source_rows: int
-    target_rows: int
-    suspects: tuple[str, ...]
-    resume_at: str | None = None
+Way = Callable[[KeyRange], AsyncGenerator[ChunkResult, None]]
 
 
 class EntityComparer:
-    """Compares all tables of one entity. Reads only; what it holds in memory is bounded by `chunk_rows`."""
+    """Compares all tables of one entity. Reads only; what it holds in memory is bounded, whatever the size of the tables.
+
+    `chunk_rows` is the number of rows of the source between two places to resume at. A transaction lasts no longer than one
+    statement, so nothing holds back the servers' vacuum.
+    """
 
     def __init__(self, *, sides: Sides, statements: EntityStatements, chunk_rows: int) -> None:
         self._sides = sides
         self._statements = statements
         self._chunk_rows = chunk_rows
+        self._small = SmallChunks(sides=sides, statements=statements)
 
     async def chunks(
         self, *, after: str | None = None, share: float = 1.0, seed: int = 0
-    ) -> AsyncIterator[ChunkResult]:
-        """Compare all keys behind `after`, chunk by chunk.
+    ) -> AsyncGenerator[ChunkResult, None]:
+        """Compare all keys behind `after` (a `resume_at`; None, from the first on), chunk by chunk.
 
-        With `share` below 1, a random sample of about that share of the rows, in whole chunks, chosen by `seed`. Raises
-        `SideError` if a side does not answer, `UnreadableRowError` if keys cannot be read.
+        With `share` below 1, a random sample of about that share of the rows, chosen by `seed`: whole ranges of keys, or
+        buckets of their hashes, and at least one of them. Raises `SideError` if a side does not answer, and
+        `UnreadableRowError` if keys cannot be read.
+
+        Keys that are compared by bucket (see `bucket_walk`) are read from the start again by a resumed run, which tells
+        of no chunk twice all the same.
         """
-        comparer = ChunkComparer(sides=self._sides, statements=self._statements)
-        async for keys in key_ranges(self._sides, self._statements, rows=self._chunk_rows, after=after):
-            if share < 1 and random.Random(f"{seed} {keys.lower}").random() >= share:  # noqa: S311 - no secret
-                if keys.upper is None:
-                    yield ChunkResult(source_rows=0, target_rows=0, suspects=())
-                continue
-            found = await comparer.compare(keys)
-            yield replace(found, resume_at=keys.upper)
+        after = after or None
+        tables = await in_order(self._sides, self._statements.tables)
+        way = self._way(tables)
+        if way is None:
+            results = self._by_bucket(after, share=share, seed=seed)
+        elif share < 1:
+            results = self._sample(way, after, share=share, seed=seed)
+        else:
+            results = way(KeyRange(lower=after, upper=None))
+        async with aclosing(results):
+            async for result in results:
+                yield result
 
     async def among(self, keys: Sequence[str]) -> ChunkResult:
         """Compare `keys` only; the cost is in proportion to them."""
-        comparer = ChunkComparer(sides=self._sides, statements=self._statements)
-        return await comparer.compare(Among(keys=tuple(keys)))
+        return await self._small.compare(Among(keys=tuple(keys)))
 
+    def _way(self, tables: tuple[TableStatements, ...] | None) -> Way | None:
+        """How a range of keys is compared; None if ranges are not the way. `tables` is None without an order of keys."""
+        statements = self._statements
+        if any(table.received for table in statements.tables):
+            small = replace(self._small, statements=replace(statements, tables=tables or statements.tables))
+            return partial(small.between, rows=min(self._chunk_rows, SMALL_CHUNK_ROWS))
+        return None if tables is None else partial(self._between, tables)
 
-@dataclass(frozen=True, kw_only=True)
-class ChunkComparer:
-    """Compares all tables of one entity, range by range. What it holds in memory is bounded by the range."""
-
-    sides: Sides
-    statements: EntityStatements
-
-    async def compare(self, keys: Selection) -> ChunkResult:
-        """Compare some keys, both sides at once."""
-        counts: list[tuple[int, int]] = []
-        suspects: set[str] = set()
-        for table in self.statements.tables:
-            source, target = await self._ask_both(table, keys, Relation.chunk)
-            if source is None:
-                ours, theirs = await self._keys(table, keys)
-                counts.append((len(ours), len(theirs)))
-                suspects.update(ours, theirs)
-                continue
-            counts.append((source[0][0], target[0][0]))
-            if source != target:
-                suspects |= await self._differing(table, keys)
-        return ChunkResult(
-            source_rows=counts[0][0], target_rows=counts[0][1], suspects=tuple(sorted(suspects))
-        )
-
-    async def _differing(self, table: TableStatements, keys: Selection) -> set[str]:
-        """Keys whose rows differ, or that are not as often on one side as on the other."""
-        source, target = await self._ask_both(table, keys, Relation.key_hashes)
-        if source is None:
-            ours, theirs = await self._keys(table, keys)
-            return {*ours, *theirs}
-        ours_by_hash, theirs_by_hash = Counter(source), Counter(target)
-        return {key for key, _ in [*(ours_by_hash - theirs_by_hash), *(theirs_by_hash - ours_by_hash)]}
-
-    async def _keys(self, table: TableStatements, keys: Selection) -> tuple[list[str], list[str]]:
-        """All keys, on source and target, of a range in which some row cannot be read."""
-
-        async def ask(relation: Relation, ask_side: Callable[..., Any]) -> list[str]:
-            condition, parameters = keys.of(relation)
-            return [row.k for row in await ask_side(relation.keys(condition), *parameters)]
-
-        source, target = await asyncio.gather(
-            ask(table.source, self.sides.ask_source), ask(table.target, self.sides.ask_target)
-        )
-        return source, target
-
-    async def _ask_both(
-        self, table: TableStatements, keys: Selection, question: Question
-    ) -> tuple[list[tuple[Any, ...]] | None, list[tuple[Any, ...]]]:
-        """The answers of source and target; None for a source with a row that cannot be read."""
-        condition, parameters = keys.of(table.target)
-        target = self.sides.ask_target(question(table.target, condition), *parameters)
-        ours, theirs = await asyncio.gather(self._ask_source(table, keys, question), target)
-        return ours, [tuple(row) for row in theirs]
-
-    async def _ask_source(
-        self, table: TableStatements, keys: Selection, question: Question
-    ) -> list[tuple[Any, ...]] | None:
-        condition, parameters = keys.of(table.source)
+    async def _by_bucket(
+        self, after: str | None, *, share: float, seed: int
+    ) -> AsyncGenerator[ChunkResult, None]:
+        found = compare_buckets(self._sides, self._statements.tables, after=after, share=share, seed=seed)
         try:
-            if table.received is None:
-                rows = await self.sides.ask_source(question(table.source, condition), *parameters)
-            else:
-                (read,) = await self.sides.ask_source(table.documents(condition), *parameters)
-                made, _ = through_function(table.sql.entity, table.sql.projection, read.rows)
-                rows = await self.sides.ask_target(question(table.received, ""), made)
+            async with aclosing(found):
+                async for result in found:
+                    yield result
         except UnreadableRowError:
-            return None
-        return [tuple(row) for row in rows]
+            # Rare enough to be slow: each range sorts the table anew. A sample is all of it then.
+            keys = KeyRange(lower=None, upper=None)
+            async for result in self._small.between(keys, rows=SMALL_CHUNK_ROWS):
+                yield result
+
+    async def _sample(
+        self, way: Way, after: str | None, *, share: float, seed: int
+    ) -> AsyncGenerator[ChunkResult, None]:
+        last = ChunkResult()
+        root = self._statements.tables[0]
+        ranges = sampled_ranges(self._sides, root, after=after, share=share, seed=seed)
+        async with aclosing(ranges):
+            async for keys in ranges:
+                async for result in way(keys):
+                    if last.resume_at is not None:
+                        yield last
+                    end = keys.upper if result.resume_at is None else result.resume_at
+                    last = replace(result, resume_at=end)
+        yield replace(last, resume_at=None)
+
+    async def _between(
+        self, tables: tuple[TableStatements, ...], keys: KeyRange
+    ) -> AsyncGenerator[ChunkResult, None]:
+        small = replace(self._small, statements=replace(self._statements, tables=tables))
+        found = walk(self._sides, tables, keys, rows=self._chunk_rows)
+        async with aclosing(found):
+            async for measured in found:
+                try:
+                    async for result in self._opened(tables, measured):
+                        yield result
+                except UnreadableRowError:
+                    async for result in small.between(measured.keys, rows=UNREADABLE_CHUNK_ROWS):
+                        yield result
+
+    async def _opened(
+        self, tables: Sequence[TableStatements], measured: Measured
+    ) -> AsyncGenerator[ChunkResult, None]:
+        """The suspects of a range, some at a time; the last of these results counts its rows.
+
+        Interrupted, it is opened again.
+        """
+        if measured.source is None:
+            raise UnreadableRowError
+        keys, suspects = measured.keys, set[str]()
+        for table, ours, theirs in zip(tables, measured.source, measured.target, strict=True):
+            if ours == theirs:
+                continue
+            async for found in opened(self._sides, table, keys, rows=max(ours.rows, theirs.rows)):
+                if suspects:
+                    yield ChunkResult(suspects=tuple(sorted(suspects)), resume_at=keys.lower or "")
+                suspects = found
+        yield ChunkResult(
+            source_rows=measured.source[0].rows,
+            target_rows=measured.target[0].rows,
+            suspects=tuple(sorted(suspects)),
+            resume_at=keys.upper,
+        )
+
+
+__all__ = ["ChunkResult", "EntityComparer"]

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 from backend.shared.domain.mapping import decode_key
 from backend.shared.domain.phases import Side
+from backend.shared.validation.relation import Relation
 from backend.shared.validation.sides import Sides
-from backend.shared.validation.statements import EntityStatements, Relation
+from backend.shared.validation.statements import EntityStatements
 
 BOUNDS_READ_AT_ONCE = 50
 _MOST_EXTRA_BOUNDS = 2
@@ -20,8 +21,8 @@ _MOST_EXTRA_BOUNDS = 2
 class KeyRange:
     """Keys above `lower` (or from the first) up to `upper` (or to the last), both canonical."""
 
-    lower: str | None
-    upper: str | None
+    lower: str | None = None
+    upper: str | None = None
 
     def of(self, relation: Relation) -> tuple[str, tuple[str, ...]]:
         """The condition that this range is in `relation`, with its parameters from `$1` on."""
@@ -71,9 +72,14 @@ class _Bounds:
 
 
 async def key_ranges(
-    sides: Sides, statements: EntityStatements, *, rows: int, after: str | None = None
+    sides: Sides,
+    statements: EntityStatements,
+    *,
+    rows: int,
+    after: str | None = None,
+    upto: str | None = None,
 ) -> AsyncIterator[KeyRange]:
-    """Ranges that follow each other without a gap, from behind `after` (before the first key) to after the last.
+    """Ranges that follow each other without a gap, from behind `after` (before the first key) to `upto` (the last).
 
     About `rows` rows of the source's root table each, and at most three times as many of any table on either side: a
     side that has much more is cut by its own keys. (Rows that come while this runs may add to that.)
@@ -87,11 +93,13 @@ async def key_ranges(
     while True:
         await asyncio.gather(main.refill(sides, rows=rows), others[0].refill(sides, rows=rows))
         upper = main.waiting[0] if main.waiting else None
+        if upto is not None and (upper is None or sortable(upper) > sortable(upto)):
+            upper = upto
         for bounds in others:
             upper = await bounds.limit(sides, upper, rows=rows)
         if main.waiting and upper == main.waiting[0]:
             main.waiting.popleft()
         yield KeyRange(lower=lower, upper=upper)
-        if upper is None:
+        if upper == upto:
             return
         lower = upper

@@ -28,6 +28,11 @@ _PRINTED_ALIKE = "SELECT " + ", ".join(
 )
 
 
+SCAN_SECONDS = 3600.0
+"""The most that one statement may take that goes through many rows."""
+_SCAN_TIMEOUT = f", set_config('statement_timeout', '{SCAN_SECONDS * 1000:.0f}', true)"
+
+
 class UnreadableRowError(Exception):
     """A row among those asked for cannot be read in the target's types: a text that is no date, a number too big."""
 
@@ -49,11 +54,24 @@ class Sides:
                 await connection.exec_driver_sql(_PRINTED_ALIKE)
                 return list(await connection.exec_driver_sql(statement, tuple(parameters)))
         except Exception as error:
-            if not is_database_error(error):
-                raise
-            if classify(error) is Trouble.REFUSED:
-                raise UnreadableRowError from error
-            raise to_side_error(error, side) from error
+            raise self._told(error, side) from error
+
+    async def scan(self, side: Side, statement: str, *parameters: Any) -> list[Any]:
+        """The same, for a statement that may go through many rows: it has `SCAN_SECONDS`. Fields are had by their names."""
+        try:
+            async with self.engines[side].connect() as connection:
+                await connection.exec_driver_sql(_PRINTED_ALIKE + _SCAN_TIMEOUT)
+                driver = (await connection.get_raw_connection()).driver_connection
+                # The pool's own limit for a command would end it; only the driver can be given another.
+                return list(await driver.fetch(statement, *parameters, timeout=SCAN_SECONDS + 5))  # type: ignore[union-attr]
+        except Exception as error:
+            raise self._told(error, side) from error
+
+    def _told(self, error: Exception, side: Side) -> Exception:
+        """What to raise for `error`."""
+        if not is_database_error(error):
+            return error
+        return UnreadableRowError() if classify(error) is Trouble.REFUSED else to_side_error(error, side)
 
     async def ask_source(self, statement: str, *parameters: Any) -> list[Any]:
         """The same, of the side that state is carried from."""

@@ -1,6 +1,6 @@
 """SQL of the validator: both sides in the types of the target's columns, hashed where they are.
 
-A row's image is the text of its columns in those types, as a record: NULL is not '', a trailing blank counts, -0 is not 0,
+A row's image holds its columns in those types, exactly (`images`): NULL is not '', a trailing blank counts, -0 is not 0,
 time goes to the microsecond, NaN is NaN. Images are compared by count and sum of their 64-bit hashes per chunk, by hash per
 key, and by text per field. The image holds the key, so rows that have changed places do not cancel out; a sum, unlike an
 exclusive or, does not lose rows that are there twice.
@@ -10,98 +10,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Column
 from sqlalchemy.types import ARRAY, CHAR, JSON, Integer, NullType, String, TypeEngine
 
 from backend.shared.domain.mapping import EntityMapping, Projection
 from backend.shared.stores.postgres.names import EngineNames
-from backend.shared.stores.postgres.projection_sql import (
-    POSITION,
-    ProjectionSql,
-    key_in,
-    key_text,
-    quoted,
-    sql_type,
-)
+from backend.shared.stores.postgres.projection_sql import POSITION, ProjectionSql, quoted, sql_type
+from backend.shared.validation.relation import KeyColumn, Relation, ValueColumn
 
 
-@dataclass(frozen=True, kw_only=True)
-class Relation:
-    """One table of the target, as one side has it: `typed` is a query of its columns in their own types."""
+def _relation(sql: ProjectionSql, typed: str) -> Relation:
+    return Relation(
+        typed=typed,
+        key=tuple(
+            KeyColumn(name=name, sql_type=_name_of(part.type))
+            for name, part in zip(sql.key, sql.entity.key, strict=True)
+        ),
+        columns=tuple(
+            ValueColumn(name=name, sql_type=_name_of(column.type))
+            for name, column in zip(sql.columns, sql.projection.columns, strict=True)
+        ),
+    )
 
-    sql: ProjectionSql
-    typed: str
 
-    def chunk(self, condition: str) -> str:
-        """Count and sum of hashes of the rows under `condition`."""
-        return (
-            f"SELECT count(*) AS n, coalesce(sum({self._hash}::numeric), 0)::text AS h "
-            f"FROM ({self.typed}) AS q {condition}"
-        )
-
-    def key_hashes(self, condition: str) -> str:
-        """Key and hash of each row under `condition`."""
-        return f"SELECT {self._key} AS k, {self._hash} AS h FROM ({self.typed}) AS q {condition}"
-
-    def keys(self, condition: str) -> str:
-        """Key of each row under `condition`; the other columns are not computed, so none of them can fail."""
-        return f"SELECT {self._key} AS k FROM ({self.typed}) AS q {condition}"
-
-    def texts(self, condition: str) -> str:
-        """One JSON object for the rows under `condition`: by key, a list of its rows, each with its fields as text."""
-        fields = ", ".join(f"(q.{name})::text AS {name}" for name in self.sql.columns)
-        return (
-            "SELECT coalesce(json_object_agg(x.k, x.r), '{}')::text FROM ("
-            f"SELECT {self._key} AS k, json_agg((SELECT to_json(f) FROM (SELECT {fields}) AS f)) AS r "
-            f"FROM ({self.typed}) AS q {condition} GROUP BY 1) AS x"
-        )
-
-    def bounds(self, *, lower: str | None) -> str:
-        """Every `$1`th key in the `$2` rows that follow the key `lower`, in order."""
-        names = [f"q.{name}" for name in self.sql.key]
-        order = ", ".join(self._ordered_key())
-        key = key_text([f"b.{name}" for name in self.sql.key], self.sql.entity.key)
-        return (
-            f"SELECT {key} AS k FROM (SELECT {', '.join(names)}, row_number() OVER (ORDER BY {order}) AS tandem_n "
-            f"FROM ({self.typed}) AS q {self.between(lower=lower, upper=None)} ORDER BY {order} LIMIT $2::bigint) AS b "
-            "WHERE b.tandem_n % $1::bigint = 0 ORDER BY b.tandem_n"
-        )
-
-    def between(self, *, lower: str | None, upper: str | None) -> str:
-        """A condition on the key: above the canonical key in `lower`, up to that in `upper` (both parameters)."""
-        conditions = []
-        for operator, parameter in ((">", lower), ("<=", upper)):
-            if parameter:
-                left, right = ", ".join(self._ordered_key()), ", ".join(self._bound(parameter))
-                conditions.append(f"({left}) {operator} ({right})")
-        return f"WHERE {' AND '.join(conditions)}" if conditions else ""
-
-    def among(self, parameter: str) -> str:
-        """A condition on the key: one of the canonical keys in the array `parameter`."""
-        return f"WHERE {key_in(tuple(f'q.{name}' for name in self.sql.key), self.sql.entity, parameter)}"
-
-    @property
-    def _key(self) -> str:
-        return key_text([f"q.{name}" for name in self.sql.key], self.sql.entity.key)
-
-    @property
-    def _hash(self) -> str:
-        columns = ", ".join(f"q.{name}" for name in self.sql.columns)
-        return f"hashtextextended(ROW({columns})::text, 0)"
-
-    def _ordered_key(self) -> list[str]:
-        """The key's columns as both sides sort them, whatever their collations."""
-        parts = zip(self.sql.key, self.sql.entity.key, strict=True)
-        return [
-            f'q.{name} COLLATE "C"' if isinstance(part.type, String) else f"q.{name}" for name, part in parts
-        ]
-
-    def _bound(self, parameter: str) -> list[str]:
-        return [
-            f"({parameter}::text::jsonb ->> {n})::{'text' if isinstance(part.type, String) else sql_type(part.type)}"
-            for n, part in enumerate(self.sql.entity.key)
-        ]
+def _name_of(kind: TypeEngine[Any]) -> str:
+    """The type that values of `kind` are compared in: texts keep their length, since a cast to one would cut them."""
+    return "text" if isinstance(kind, String) else sql_type(kind)
 
 
 def _typed(
@@ -125,7 +61,7 @@ def _in_type_of(column: Column[object], given: TypeEngine[object] | None) -> str
         name = f"(to_json({name}) #>> '{{}}')"
     if isinstance(kind, CHAR):
         return f"rtrim({name}::text, ' ')"
-    return f"{name}::{'text' if isinstance(kind, String) else sql_type(kind)}"
+    return f"{name}::{_name_of(kind)}"
 
 
 def _family(kind: TypeEngine[object] | None) -> str:
@@ -159,17 +95,17 @@ class TableStatements:
         names = [str(column.key) for column in projection.columns]
         stored = {str(column.key): column.type for column in projection.table.columns}
         given = {str(column.key): column.type for column in projection.query.selected_columns}
-        target = Relation(sql=sql, typed=_typed(stored, projection, names, sql.table))
+        target = _relation(sql, _typed(stored, projection, names, sql.table))
         if not projection.function:
             return cls(
                 sql=sql,
-                source=Relation(sql=sql, typed=_typed(given, projection, names, f"({sql.query})")),
+                source=_relation(sql, _typed(given, projection, names, f"({sql.query})")),
                 target=target,
             )
         keys = _typed(given, projection, list(projection.key), f"({sql.query})")
         return cls(
             sql=sql,
-            source=Relation(sql=sql, typed=keys),
+            source=_relation(sql, keys),
             target=target,
             received=_received(sql, "$1"),
         )
@@ -184,10 +120,7 @@ class TableStatements:
 
     def _key_fields(self) -> list[tuple[str, str]]:
         parts = zip(self.sql.key, self.sql.entity.key, strict=True)
-        return [
-            (name, f"p.{name}::{'text' if isinstance(part.type, String) else sql_type(part.type)}")
-            for name, part in parts
-        ]
+        return [(name, f"p.{name}::{_name_of(part.type)}") for name, part in parts]
 
     @property
     def name(self) -> str:
@@ -200,7 +133,7 @@ def _received(sql: ProjectionSql, parameter: str) -> Relation:
     stored = {str(column.key): column.type for column in sql.projection.table.columns}
     names = [str(column.key) for column in sql.projection.columns]
     values = f"(SELECT {sql.values()} FROM {sql.recordset_of(parameter)})"
-    return Relation(sql=sql, typed=_typed(stored, sql.projection, names, values))
+    return _relation(sql, _typed(stored, sql.projection, names, values))
 
 
 @dataclass(frozen=True, kw_only=True)

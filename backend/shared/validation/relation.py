@@ -1,0 +1,219 @@
+"""A table as one side has it, and the questions to it: counts and hashes of its rows, by range or bucket of their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from backend.shared.validation.images import base_type, image, record_hash
+
+_HAVE_MAX = frozenset(
+    {
+        "smallint",
+        "integer",
+        "bigint",
+        "numeric",
+        "date",
+        "timestamp without time zone",
+        "timestamp with time zone",
+        "text",
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyColumn:
+    """A column of the key: its name as SQL writes it, and its type. Texts are of type `text` whatever their length."""
+
+    name: str
+    sql_type: str
+
+    @property
+    def is_text(self) -> bool:
+        """Whether a collation has a say in the order of its values."""
+        return self.sql_type == "text"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueColumn:
+    """A column that is compared: its name as SQL writes it, and its type."""
+
+    name: str
+    sql_type: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relation:
+    """One table on one side: `typed` is a query of its columns in the types that both sides are compared in.
+
+    `sorts_by_bytes` says that this side orders the key's texts by their bytes of its own accord, so that an index on them
+    serves ranges. Where it does not, ranges are right and slow.
+    """
+
+    typed: str
+    key: tuple[KeyColumn, ...]
+    columns: tuple[ValueColumn, ...]
+    sorts_by_bytes: bool = False
+
+    def chunk(self, condition: str) -> str:
+        """Count and sum of hashes of the rows under `condition`."""
+        return f"SELECT {self._totals} FROM ({self.typed}) AS q {condition}"
+
+    @property
+    def knows_its_last(self) -> bool:
+        """Whether `next_chunk` can be asked: the key is one column, and the greatest can be told in passing."""
+        return len(self.key) == 1 and base_type(self.key[0].sql_type) in _HAVE_MAX
+
+    def next_chunk(self, *, lower: str | None, upper: str | None) -> str:
+        """Count, sum of hashes and last key of the `$1` rows that follow the key `lower`, up to `upper`.
+
+        Rows that have the last key too are among them, so that no key is cut in two.
+        """
+        order = ", ".join(self.ordered_key())
+        return (
+            f"SELECT {self._totals}, jsonb_build_array(max({order}))::text AS k FROM (SELECT * FROM ({self.typed}) AS q "
+            f"{self.between(lower=lower, upper=upper)} ORDER BY {order} FETCH FIRST ($1::bigint) ROWS WITH TIES) AS q"
+        )
+
+    def nth_key(self, *, lower: str | None, upper: str | None) -> str:
+        """The `$1`th key that follows the key `lower`, up to `upper`; no row if there are fewer."""
+        order = ", ".join(self.ordered_key())
+        return (
+            f"SELECT {self._key} AS k FROM ({self.typed}) AS q {self.between(lower=lower, upper=upper)} "
+            f"ORDER BY {order} OFFSET ($1::bigint - 1) LIMIT 1"
+        )
+
+    def buckets(self, condition: str, *, count: int) -> str:
+        """Count and sum of hashes of the rows under `condition`, by bucket of their key's hash."""
+        return f"SELECT {self.bucket(count)} AS b, {self._totals} FROM ({self.typed}) AS q {condition} GROUP BY 1"
+
+    def bucket(self, count: int) -> str:
+        """The bucket of a row: its key's hash, cut to one of `count` (a power of two)."""
+        images = [image(f"q.{part.name}", part.sql_type) for part in self.key]
+        return f"({record_hash(images, salt=1)} & {count - 1})"
+
+    def key_hashes(self, condition: str) -> str:
+        """Key and hash of each row under `condition`."""
+        return f"SELECT {self._key} AS k, {self._hash} AS h FROM ({self.typed}) AS q {condition}"
+
+    def keys(self, condition: str) -> str:
+        """Key of each row under `condition`; the other columns are not computed, so none of them can fail."""
+        return f"SELECT {self._key} AS k FROM ({self.typed}) AS q {condition}"
+
+    def texts(self, condition: str) -> str:
+        """One JSON object for the rows under `condition`: by key, a list of its rows, each with its fields as text."""
+        fields = ", ".join(f"(q.{column.name})::text AS {column.name}" for column in self.columns)
+        return (
+            "SELECT coalesce(json_object_agg(x.k, x.r), '{}')::text FROM ("
+            f"SELECT {self._key} AS k, json_agg((SELECT to_json(f) FROM (SELECT {fields}) AS f)) AS r "
+            f"FROM ({self.typed}) AS q {condition} GROUP BY 1) AS x"
+        )
+
+    def bounds(self, *, lower: str | None) -> str:
+        """Every `$1`th key in the `$2` rows that follow the key `lower`, in order."""
+        names = [f"q.{part.name}" for part in self.key]
+        order = ", ".join(self.ordered_key())
+        key = self._key_of([f"b.{part.name}" for part in self.key])
+        return (
+            f"SELECT {key} AS k FROM (SELECT {', '.join(names)}, row_number() OVER (ORDER BY {order}) AS tandem_n "
+            f"FROM ({self.typed}) AS q {self.between(lower=lower, upper=None)} ORDER BY {order} LIMIT $2::bigint) AS b "
+            "WHERE b.tandem_n % $1::bigint = 0 ORDER BY b.tandem_n"
+        )
+
+    def extremes(self) -> str:
+        """The first and the last key, where the key is one number."""
+        (name,) = (f"q.{part.name}" for part in self.key)
+        return f"SELECT min({name}) AS low, max({name}) AS high FROM ({self.typed}) AS q"
+
+    def collations(self) -> str:
+        """The collations of the key's texts, one column each; one row even of an empty table."""
+        found = ", ".join(
+            f"pg_collation_for(q.{part.name}) AS {part.name}" for part in self.key if part.is_text
+        )
+        return f"SELECT {found} FROM (SELECT 1) AS one LEFT JOIN ({self.typed}) AS q ON false"
+
+    def between(self, *, lower: str | None, upper: str | None) -> str:
+        """A condition on the key: above the canonical key in `lower`, up to that in `upper` (both parameters)."""
+        conditions = []
+        for operator, parameter in ((">", lower), ("<=", upper)):
+            if parameter:
+                left, right = ", ".join(self.ordered_key()), ", ".join(self._values_of(f"{parameter}::text"))
+                conditions.append(f"({left}) {operator} ({right})")
+        return f"WHERE {' AND '.join(conditions)}" if conditions else ""
+
+    def among(self, parameter: str) -> str:
+        """A condition on the key: one of the canonical keys in the array `parameter`.
+
+        For one column it takes the form `= ANY (array)`, which PostgreSQL pushes down to the index.
+        """
+        left = [f"q.{part.name}" for part in self.key]
+        values = ", ".join(self._values_of("k"))
+        keys = f"SELECT {values} FROM unnest({parameter}::text[]) AS k"
+        if len(left) == 1:
+            return f"WHERE {left[0]} = ANY (ARRAY({keys}))"
+        return f"WHERE ({', '.join(left)}) IN ({keys})"
+
+    def ordered_key(self) -> list[str]:
+        """The key's columns as both sides sort them, whatever their collations."""
+        return [
+            f'q.{part.name} COLLATE "C"' if part.is_text and not self.sorts_by_bytes else f"q.{part.name}"
+            for part in self.key
+        ]
+
+    @property
+    def _key(self) -> str:
+        return self._key_of([f"q.{part.name}" for part in self.key])
+
+    def _key_of(self, columns: Iterable[str]) -> str:
+        parts = zip(columns, self.key, strict=True)
+        return f"jsonb_build_array({', '.join(f'({name})::{part.sql_type}' for name, part in parts)})::text"
+
+    @property
+    def _hash(self) -> str:
+        return record_hash([image(f"q.{column.name}", column.sql_type) for column in self.columns])
+
+    @property
+    def _totals(self) -> str:
+        return f"count(*) AS n, coalesce(sum({self._hash}), 0)::text AS h"
+
+    def _values_of(self, key: str) -> list[str]:
+        return [f"({key}::jsonb ->> {n})::{part.sql_type}" for n, part in enumerate(self.key)]
+
+
+class Selection(Protocol):
+    """Some keys."""
+
+    def of(self, relation: Relation) -> tuple[str, tuple[Any, ...]]:
+        """The condition (a WHERE clause, or nothing) that these are in `relation`, with its parameters from `$1` on."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Among:
+    """Keys by name, canonical."""
+
+    keys: tuple[str, ...]
+
+    def of(self, relation: Relation) -> tuple[str, tuple[list[str]]]:
+        """See `Selection`."""
+        return relation.among("$1"), (list(self.keys),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InBuckets:
+    """Keys of some buckets of `count`, or of all."""
+
+    buckets: tuple[int, ...] | None = None
+    count: int = 1
+
+    def of(self, relation: Relation) -> tuple[str, tuple[Any, ...]]:
+        """See `Selection`."""
+        if self.buckets is None:
+            return "", ()
+        return f"WHERE {relation.bucket(self.count)} = ANY ($1::bigint[])", (list(self.buckets),)
+
+
+def also(condition: str, further: str) -> str:
+    """`condition` (a WHERE clause, or nothing) and `further`."""
+    return f"{condition} AND {further}" if condition else f"WHERE {further}"

@@ -12,8 +12,10 @@ import asyncpg
 import pytest
 
 from backend.shared import Phase, Side
+from backend.shared.domain.results import SecondWrite
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.migration.backfill import Backfill, BackfillStatus
+from backend.shared.migration.backfill_state import BackfillLimits
 from backend.shared.sync_validator import SyncValidator
 from backend.shared.testing.clusters import Databases
 from tests.support.fixtures import BOTH_AUTHORITIES, MakeManager, Sql
@@ -55,9 +57,11 @@ def backfill(manager: PeopleManager, hook: Hook = no_hook) -> Backfill:
 
 
 async def paused_at(step: str, manager: PeopleManager) -> tuple[PauseAt, asyncio.Task[BackfillStatus]]:
-    """A backfill that stands at `step` with a chunk in its hands."""
+    """A backfill with one worker, that stands at `step` with the first chunk in its hands."""
     pause = PauseAt(step)
-    running = asyncio.create_task(backfill(manager, pause).run())
+    work = backfill(manager, pause)
+    await work.tell(limits=BackfillLimits(workers=1))
+    running = asyncio.create_task(work.run())
     await asyncio.wait_for(pause.reached.wait(), 10)
     return pause, running
 
@@ -145,6 +149,38 @@ async def test_i3_copy_between_read_and_apply_of_a_carry(
     assert seen == ["newer", "newer"], "the late relay wrote what the copy had outdated"
 
 
+@pytest.mark.invariant("I1")
+async def test_i1_copy_of_another_range_between_read_and_apply_of_a_carry(
+    make_manager: MakeManager, people_databases: Databases
+) -> None:
+    """The key's own range was copied before it changed; a later chunk raises the floor above what the relay has read.
+
+    What it has read is the newest state all the same: it must be read again, and not be taken for carried.
+    """
+    await filled(people_databases, make_manager)
+    manager = await make_manager()
+    late_read = PauseAt("after_read")
+    late = await make_manager(hook=late_read)
+    relays: list[asyncio.Task[Any]] = []
+    copied = 0
+
+    async def hook(step: str) -> None:
+        nonlocal copied
+        copied += step == "backfill_after_commit"
+        if step == "backfill_after_commit" and copied == 1:
+            await manager.write("change", lambda work: work.update("person", (1,), {people.c.name: "after"}))
+            relays.append(asyncio.create_task(late.relay().run_once()))
+            await asyncio.wait_for(late_read.reached.wait(), 10)
+
+    work = backfill(manager, hook)
+    await work.tell(limits=BackfillLimits(workers=1))
+    assert (await work.run()).is_complete
+    assert copied > 2
+    late_read.resume.set()
+    assert (await relays[0]).carried == 1
+    assert (await assert_equal_sides(people_databases))[0][2] == "after"
+
+
 @pytest.mark.invariant("I3")
 async def test_i3_copy_between_update_and_carry(
     make_manager: MakeManager, people_databases: Databases
@@ -223,7 +259,7 @@ async def test_i2_insert_delete_insert(make_manager: MakeManager, people_databas
             )
 
     work = backfill(manager, hook)
-    await work.tell(limits=(await work.status()).control.limits.changed({"workers": 1}))
+    await work.tell(limits=BackfillLimits(workers=1))
     assert (await work.run()).is_complete
     assert next(steps, None) is None
     await manager.relay().drain(timeout_seconds=10)
@@ -266,6 +302,51 @@ async def test_i3_synchronous_write_between_read_and_copy(
     assert (await writing).success
     await manager.relay().drain(timeout_seconds=10)
     assert (await assert_equal_sides(people_databases))[0][2] == "after"
+
+
+@pytest.mark.invariant("I3")
+async def test_i3_copy_of_another_range_within_a_synchronous_write(
+    make_manager: MakeManager, people_databases: Databases
+) -> None:
+    """A floor rises between the last read of a synchronous call and its guards: it reads again, and succeeds."""
+    await filled(people_databases, make_manager)
+    pause_copy, backfilling = await paused_at("backfill_after_lock", await make_manager())
+    pause_call = PauseAt("after_final_read")
+    manager = await make_manager(async_legacy=False, hook=pause_call)
+    writing = asyncio.create_task(
+        manager.write("change", lambda work: work.update("person", (PEOPLE,), {people.c.name: "after"}))
+    )
+    await asyncio.wait_for(pause_call.reached.wait(), 10)
+    pause_copy.resume.set()
+    assert await is_blocked(backfilling, people_databases, Side.NEW), "the next chunk waits for the call"
+    pause_call.resume.set()
+    result = await writing
+    assert result.success
+    assert result.second_write is SecondWrite.APPLIED
+    await finish(manager, pause_copy, backfilling)
+    assert (await assert_equal_sides(people_databases))[-1][2] == "after"
+
+
+@pytest.mark.invariant("I2")
+async def test_i2_carry_in_flight_when_a_chunk_is_handed_out(
+    make_manager: MakeManager, people_databases: Databases
+) -> None:
+    """A carry has seen no chunk and is about to commit a row that is deleted by now: the copy waits for it."""
+    await filled(people_databases, make_manager)
+    manager = await make_manager()
+    await manager.write("change", lambda work: work.update("person", (7,), {people.c.name: "alive"}))
+    pause = PauseAt("before_target_commit")
+    late = await make_manager(hook=pause)
+    carrying = asyncio.create_task(late.relay().run_once())
+    await asyncio.wait_for(pause.reached.wait(), 10)
+    await manager.write("remove", lambda work: work.delete("note", (7,)))
+    await manager.write("remove", lambda work: work.delete("person", (7,)))
+    running = asyncio.create_task(backfill(manager).run())
+    assert await is_blocked(running, people_databases, Side.NEW)
+    pause.resume.set()
+    await carrying
+    assert (await running).is_complete
+    assert 7 not in [row[0] for row in await assert_equal_sides(people_databases)], "a deleted row came back"
 
 
 @pytest.mark.invariant("I3")

@@ -21,7 +21,7 @@ from backend.shared.domain.errors import FencedError, SideError
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Direction
 from backend.shared.domain.results import SecondWrite
-from backend.shared.journal.carrier import Hook, no_hook
+from backend.shared.journal.carrier import READS_AT_MOST, Hook, no_hook
 from backend.shared.journal.repository import FailureRepository, JournalRepository
 from backend.shared.stores.postgres import clashes
 from backend.shared.stores.postgres.errors import (
@@ -33,7 +33,7 @@ from backend.shared.stores.postgres.errors import (
 )
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.store import PostgresStore
-from backend.shared.stores.protocol import StateBatch, Trouble
+from backend.shared.stores.protocol import OutdatedReadError, StateBatch, Trouble
 from backend.shared.unit_runner import Unit, UnitRunner, UnitTransaction
 
 T = TypeVar("T")
@@ -213,11 +213,8 @@ class SynchronousWriter:
         held, could wait for itself.
         """
         try:
-            batches = await self._states(first.connection, keys)
-            await self._store.make_durable(first.connection)
-            await self._hook("after_final_read")
+            batches = await self._final_states(first.connection, trial.connection, keys, epoch=epoch)
             for tried, final in zip(trial.batches, batches, strict=True):
-                await self._move_guards(trial.connection, final, epoch=epoch)
                 if not final.same_rows(tried):
                     await self._write(trial.connection, [final])
             await self._hook("before_second_commit")
@@ -232,6 +229,27 @@ class SynchronousWriter:
             log.warning("second_write_left_to_relay", side=self._direction.target.value, error=str(error))
             return to_side_error(error, self._direction.target)
         return None
+
+    async def _final_states(
+        self, first: AsyncConnection, second: AsyncConnection, keys: dict[str, list[str]], *, epoch: int
+    ) -> list[StateBatch]:
+        """What the first side holds, with the guards moved to where it was read.
+
+        A backfill that copies other keys of an entity may raise its floor above that: then it is read again. These keys'
+        own ranges cannot be copied meanwhile, since this transaction holds them.
+        """
+        for _ in range(READS_AT_MOST):
+            batches = await self._states(first, keys)
+            await self._store.make_durable(first)
+            await self._hook("after_final_read")
+            try:
+                for final in batches:
+                    await self._move_guards(second, final, epoch=epoch)
+            except OutdatedReadError as error:
+                outdated = error
+                continue
+            return batches
+        raise to_side_error(outdated, self._direction.target) from outdated
 
     async def _move_guards(self, connection: AsyncConnection, final: StateBatch, *, epoch: int) -> None:
         """Move the guards that this transaction holds; no other position can be newer than one read after the commit."""

@@ -125,35 +125,49 @@ CREATE TABLE IF NOT EXISTS {schema}.installation (
     installed_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- Comparisons of both sides. Kept on the new side, whichever is authoritative.
+-- Comparisons of both sides. Kept on the new side, whichever is authoritative. A run that is under way gives a sign of life
+-- in heartbeat_at; whoever takes up one that was interrupted gives it another token, and the former holder writes no more.
 CREATE TABLE IF NOT EXISTS {schema}.validation_run (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     kind         text NOT NULL CHECK (kind IN ('full', 'changed', 'sample')),
     share        double precision NOT NULL DEFAULT 1,
-    state        text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'finished', 'given_up')),
+    seed         bigint NOT NULL DEFAULT 0,
+    entities     text[] NOT NULL DEFAULT '{}',
+    state        text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'interrupted', 'finished', 'given_up')),
     verdict      text,
     direction    text NOT NULL,
     epoch        bigint NOT NULL,
     capture      text NOT NULL,
+    background   boolean NOT NULL DEFAULT false,
     run_by       text NOT NULL,
+    token        text NOT NULL DEFAULT '',
+    times_resumed integer NOT NULL DEFAULT 0,
     started_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
     heartbeat_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     finished_at  timestamptz
 );
 
--- One entity of a run: the source's position when it began, how far it has come, and what was found.
+-- One entity of a run: the source's position when it began, how far it has come, and what was found. waiting holds keys
+-- that were on their way when last seen; past its bound, or that of kept mismatches, nobody may build on this.
 CREATE TABLE IF NOT EXISTS {schema}.validation_entity (
     run_id      bigint NOT NULL REFERENCES {schema}.validation_run ON DELETE CASCADE,
     entity      text NOT NULL,
+    scope       text NOT NULL DEFAULT 'full' CHECK (scope IN ('full', 'changed', 'sample')),
+    mapping     text NOT NULL DEFAULT '',
     major       bigint NOT NULL,
     minor       bigint NOT NULL,
     resume_at   text,
+    exhausted   boolean NOT NULL DEFAULT false,
+    waiting     text[] NOT NULL DEFAULT '{}',
+    overflowed  boolean NOT NULL DEFAULT false,
     counts      jsonb NOT NULL DEFAULT '{}',
     verdict     text,
     seconds     double precision NOT NULL DEFAULT 0,
     finished_at timestamptz,
     PRIMARY KEY (run_id, entity)
 );
+CREATE INDEX IF NOT EXISTS validation_entity_latest ON {schema}.validation_entity (entity, run_id)
+    WHERE scope = 'full' AND finished_at IS NOT NULL;
 
 -- Keys that differ, or did: open until a later run finds them equal, or a repair makes them so.
 CREATE TABLE IF NOT EXISTS {schema}.mismatch (
@@ -165,11 +179,13 @@ CREATE TABLE IF NOT EXISTS {schema}.mismatch (
     state      text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'gone', 'repaired')),
     first_run  bigint NOT NULL,
     last_run   bigint NOT NULL,
+    ended_run  bigint,
     first_seen timestamptz NOT NULL DEFAULT clock_timestamp(),
     last_seen  timestamptz NOT NULL DEFAULT clock_timestamp(),
     ended_at   timestamptz
 );
 CREATE UNIQUE INDEX IF NOT EXISTS mismatch_open ON {schema}.mismatch (entity, key) WHERE state = 'open';
+CREATE INDEX IF NOT EXISTS mismatch_ended ON {schema}.mismatch (ended_run) WHERE ended_run IS NOT NULL;
 
 -- Who repaired which key, from which side and why. Written before it is tried: "begun" is one whose end was not seen.
 -- Values are not kept.

@@ -31,7 +31,7 @@ from backend.shared.migration.backfill_state import (
     Stage,
 )
 from backend.shared.migration.chunk_copy import ChunkCopier
-from backend.shared.migration.entity_copy import FIRST_CHUNK_ROWS, EntityCopy, patiently
+from backend.shared.migration.entity_copy import FIRST_CHUNK_ROWS, LEAST_CHUNK_ROWS, EntityCopy, patiently
 from backend.shared.migration.key_carry import KeyCarrier
 from backend.shared.migration.range_sql import EntityRanges, ranges_of
 from backend.shared.migration.throttle import Throttle
@@ -146,6 +146,7 @@ class Backfill:
         capture = await self._capture()
         await self._await_older_units()
         await self._begin(chosen, capture)
+        await self.throttle.look()  # limits hold from the first chunk on
         watching = asyncio.create_task(self.throttle.watch())
         try:
             for entity in chosen:
@@ -273,6 +274,7 @@ class Backfill:
             keys=self._keys,
             throttle=self.throttle,
             chunk_seconds=self._chunk_seconds,
+            least_chunk_rows=min(self._first_chunk_rows, LEAST_CHUNK_ROWS),
             service=self._runtime.service,
             hook=self._hook,
         ).run()

@@ -33,6 +33,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 FIRST_CHUNK_ROWS = 1_000
+LEAST_CHUNK_ROWS = 100
+"""Below this a chunk's own price, some ten milliseconds, is what it costs."""
 MOST_CHUNK_ROWS = 1_000_000
 KEY_CHUNK_ROWS = 1_000
 """Rows of a chunk that is carried key by key: one that holds a refused row, or whose rows a Python function makes."""
@@ -59,6 +61,7 @@ class EntityCopy:
     keys: KeyCarrier
     throttle: Throttle
     chunk_seconds: float
+    least_chunk_rows: int
     service: str
     hook: Hook = no_hook
     _in_hand: set[int] = field(default_factory=set)
@@ -238,7 +241,7 @@ class EntityCopy:
         if rows < progress.chunk_rows // 2:
             return
         factor = min(_GROWTH_MOST, max(_SHRINK_MOST, self.chunk_seconds / max(seconds, 1e-3)))
-        chunk_rows = max(1, min(MOST_CHUNK_ROWS, int(rows * factor)))
+        chunk_rows = max(self.least_chunk_rows, min(MOST_CHUNK_ROWS, int(rows * factor)))
         async with self.target.begin() as connection:
             await self.state.resize(connection, self.name, chunk_rows=chunk_rows)
 

@@ -36,6 +36,26 @@ def on(legacy_sql: Sql, new_sql: Sql) -> dict[Side, Sql]:
     return {Side.LEGACY: legacy_sql, Side.NEW: new_sql}
 
 
+NAME_ON = {
+    Side.NEW: "SELECT name FROM people WHERE id = 3",
+    Side.LEGACY: "SELECT nm AS name FROM folk WHERE folk_no = 3",
+}
+
+
+class PauseAndSee(PauseAt):
+    """Notes, after each carry, what the target then has of person 3: a repair would put an older state right again."""
+
+    def __init__(self, step: str, target: Sql, side: Side) -> None:
+        super().__init__(step)
+        self.seen: list[list[str]] = []
+        self._see = lambda: target(NAME_ON[side])
+
+    async def __call__(self, step: str) -> None:
+        await super().__call__(step)
+        if step == "after_target_commit":
+            self.seen.append([row["name"] for row in await self._see()])
+
+
 async def held_at(
     step: str,
     make_manager: MakeManager,
@@ -43,9 +63,10 @@ async def held_at(
     act: Callable[[], Awaitable[object]],
     *,
     source: Side | None = None,
+    pause: PauseAt | None = None,
 ) -> Told:
     """Repair person 3, and run `act` while the repair stands at `step`."""
-    pause = PauseAt(step)
+    pause = pause or PauseAt(step)
     manager = await make_manager(phase, hook=pause, batch_size=1000)
     repairing = asyncio.ensure_future(repaired(manager, keys=["3"], source=source))
     await asyncio.wait_for(pause.reached.wait(), timeout=10)
@@ -73,8 +94,10 @@ async def test_i3_write_between_look_and_repair(
         await on[SECONDARY[phase].other](RIGHT[SECONDARY[phase].other])
         assert await manager.relay().drain(timeout_seconds=10)
 
-    told = await held_at(step, make_manager, phase, write_and_carry)
+    pause = PauseAndSee(step, on[SECONDARY[phase]], SECONDARY[phase])
+    told = await held_at(step, make_manager, phase, write_and_carry, pause=pause)
     assert told.outcomes == {"[3]": "repaired"}
+    assert pause.seen == [["newer"]]
     assert (await assert_equal_sides(people_databases))[2][2] == "newer"
 
 
@@ -96,7 +119,9 @@ async def test_i2_delete_between_look_and_repair(
         await on[SECONDARY[phase].other](DELETE[SECONDARY[phase].other])
         assert await manager.relay().drain(timeout_seconds=10)
 
-    await held_at(step, make_manager, phase, delete_and_carry)
+    pause = PauseAndSee(step, on[SECONDARY[phase]], SECONDARY[phase])
+    await held_at(step, make_manager, phase, delete_and_carry, pause=pause)
+    assert pause.seen == [[]]
     assert len(await assert_equal_sides(people_databases)) == 11
 
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from backend.shared.background_validation import validate_periodically
 from backend.shared.database import DatabaseLimits
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping
 from backend.shared.domain.phases import Capture, Phase, Side
@@ -23,7 +24,6 @@ from backend.shared.journal.install import install
 from backend.shared.observability.metrics import Metrics, default_metrics
 from backend.shared.runtime import ServiceRuntime
 from backend.shared.stores.postgres.errors import is_connection_loss, is_database_error, to_side_error
-from backend.shared.sync_validator import validate_periodically
 from backend.shared.unit_of_work import UnitOfWork
 from backend.shared.unit_runner import Unit
 from backend.shared.writes import WritePath, read_unit

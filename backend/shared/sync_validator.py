@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Sequence
-from contextlib import suppress
+import secrets
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-import structlog
-
-from backend.shared.domain.errors import TandemError, side_error
+from backend.shared.domain.errors import ValidationError, side_error
 from backend.shared.domain.mapping import EntityMapping, Key, encode_key
 from backend.shared.domain.phases import Direction, Phase, Side
+from backend.shared.journal.install import capture_token, wanted_triggers
 from backend.shared.observability.admin_views import FieldDifferenceView, ValidationView
 from backend.shared.observability.labels import Verdict
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import describe, is_database_error
-from backend.shared.validation.entity_run import EntityRun
+from backend.shared.stores.postgres.errors import describe, is_database_error, to_side_error
+from backend.shared.validation.changes import Changes, estimated_rows
+from backend.shared.validation.chunks import EntityComparer
+from backend.shared.validation.entity_run import EntityRun, Progress, Tell
+from backend.shared.validation.keeper import RunKeeper
 from backend.shared.validation.keys import parse_key
+from backend.shared.validation.mismatches import KeptMismatch, MismatchRepository
+from backend.shared.validation.plans import EntityPlan, Planner
 from backend.shared.validation.recheck import Recheck
-from backend.shared.validation.report import EntityReport, ValidationReport
+from backend.shared.validation.report import EntityReport, RunKind, ValidationReport
+from backend.shared.validation.run_records import Circumstances, Intervals, KeptRun, RunRequest
+from backend.shared.validation.runs import RunRepository
 from backend.shared.validation.sides import Sides, UnreadableRowError
 from backend.shared.validation.statements import EntityStatements
 
 CHUNK_ROWS = 10_000
 PATIENCE_SECONDS = 10.0
 MISMATCHES_LISTED = 1_000
-INTERVAL_CHECKED_SECONDS = 1.0
-
-log = structlog.get_logger(__name__)
 
 
 @lru_cache(maxsize=1024)
@@ -37,11 +38,15 @@ def _statements(entity: EntityMapping, direction: Direction) -> EntityStatements
     return EntityStatements.of(entity, entity.projections(direction))
 
 
-class SyncValidator:
-    """Compares the sides of one service. Reads only; may run at any time, beside anything.
+def _untold(_progress: Progress) -> None:
+    """Nobody wants to know."""
 
-    `chunk_rows` bounds the rows that are compared at once, and `mismatches_listed` the mismatches that a report names;
-    it counts them all.
+
+class SyncValidator:
+    """Compares the sides of one service. May run at any time, beside anything; writes nothing but its own records.
+
+    These are kept on the new side: runs, and the mismatches found. `chunk_rows` is how often a run can be taken up again,
+    `mismatches_listed` bounds the mismatches that a report names; it counts them all.
     """
 
     def __init__(
@@ -54,6 +59,8 @@ class SyncValidator:
         self._runtime = runtime
         self._chunk_rows = chunk_rows
         self._listed = mismatches_listed
+        self._runs = RunRepository(runtime.engines[Side.NEW], runtime.names)
+        self._mismatches = MismatchRepository(runtime.names)
 
     @property
     def direction(self) -> Direction:
@@ -64,38 +71,168 @@ class SyncValidator:
         self,
         entities: Sequence[str] | None = None,
         *,
+        changed: bool = False,
+        share: float = 1.0,
         show_values: bool = False,
         patience_seconds: float = PATIENCE_SECONDS,
+        resume: bool = True,
+        tell: Tell = _untold,
     ) -> ValidationReport:
-        """Compare all rows of `entities` (all, if None); each has `patience_seconds` for keys that are on their way.
+        """Compare `entities` (all, if None); each has `patience_seconds` for keys that are on their way.
 
-        Raises `SideError` when a side does not answer, and `ConfigurationError` for an entity that there is not.
+        With `changed`, only the keys that have changed since the last full run, in proportion to whose number it costs; it
+        cannot see what was changed on the other side behind the engine's back. With `share` below 1, a random sample of
+        about that share of the rows. A run of the same kind and choice that was interrupted in the last day is gone on
+        with, unless `resume` is False. `tell` is called after each chunk.
+
+        Raises `SideError` when a side does not answer, `ValidationError` for a share that is none, `ConfigurationError` for
+        an entity that there is not.
         """
-        runtime, catalog = self._runtime, self._runtime.catalog
-        chosen = [catalog[name] for name in entities] if entities else list(catalog.ordered)
-        notes = () if runtime.phase.policy.dual else (_not_carried(runtime.phase),)
-        reports = []
-        for entity in chosen:
-            run = EntityRun(
-                recheck=self._recheck(entity, show_values=show_values),
-                chunk_rows=self._chunk_rows,
-                listed=self._listed,
-                patience_seconds=patience_seconds,
-            )
-            report = await self._finished(run, entity)
-            runtime.metrics.entity_validated(
-                service=runtime.service, entity=entity.name, verdict=report.verdict
-            )
-            reports.append(report)
-        return ValidationReport(entities=tuple(reports), notes=notes)
+        names = self._chosen(entities)
+        request = RunRequest(
+            kind=_kind(changed=changed, share=share),
+            entities=names,
+            share=share,
+            seed=secrets.randbits(31) if share < 1 else 0,
+        )
+        run = await self._runs.begin(request, await self._circumstances(), resume=resume)
+        return await self._compare(run, show_values=show_values, patience_seconds=patience_seconds, tell=tell)
 
-    async def _finished(self, run: EntityRun, entity: EntityMapping) -> EntityReport:
+    async def run_in_background(self) -> ValidationReport | None:
+        """The run that is due by the settings; None if there is none, or another process is at it."""
+        settings, names = self._runtime.settings, self._chosen(None)
+        intervals = Intervals(
+            seconds=settings.sync_interval_seconds, full_seconds=settings.full_sync_interval_seconds
+        )
+        if not await self._runs.background_due(names, intervals=intervals):
+            return None
+        run = await self._runs.claim_background(await self._circumstances(), names, intervals=intervals)
+        return None if run is None else await self._compare(run)
+
+    async def latest_runs(self, *, limit: int = 20) -> list[KeptRun]:
+        """The latest runs that are kept, newest first."""
+        return await self._runs.latest(limit=limit)
+
+    async def open_mismatches(
+        self, *, limit: int, after_id: int = 0, entity: str | None = None
+    ) -> list[KeptMismatch]:
+        """Up to `limit` mismatches that no later run or repair has ended, by rising number."""
+        async with self._runs.transaction() as connection:
+            return await self._mismatches.page(connection, after_id=after_id, limit=limit, entity=entity)
+
+    def _chosen(self, entities: Sequence[str] | None) -> tuple[str, ...]:
+        """Names of `entities`, parents first."""
+        catalog = self._runtime.catalog
+        wanted = {catalog[name].name for name in entities} if entities else None
+        return tuple(item.name for item in catalog.ordered if wanted is None or item.name in wanted)
+
+    async def _circumstances(self) -> Circumstances:
+        """What holds now. In a phase that captures nothing no run can build on another."""
+        runtime, direction = self._runtime, self.direction
+        token, phase = "", runtime.phase
+        if phase.policy.dual:
+            wanted = wanted_triggers(
+                runtime.names, runtime.catalog, side=direction.source, phase=phase, capture=runtime.capture
+            )
+            try:
+                async with runtime.engines[direction.source].connect() as connection:
+                    token = await capture_token(connection, runtime.names, wanted)
+            except Exception as error:
+                if not is_database_error(error):
+                    raise
+                raise to_side_error(error, direction.source) from error
+        return Circumstances(direction=direction, epoch=runtime.control.epoch, capture=token)
+
+    async def _compare(
+        self,
+        run: KeptRun,
+        *,
+        show_values: bool = False,
+        patience_seconds: float = PATIENCE_SECONDS,
+        tell: Tell = _untold,
+    ) -> ValidationReport:
+        runtime, reports = self._runtime, list[EntityReport]()
+        async with RunKeeper(self._runs, self._mismatches, run) as keeper:
+            plans = await self._plans(run)
+            for plan in plans:
+                entity_run = await self._entity_run(plan, keeper, show_values=show_values, tell=tell)
+                entity_run.patience_seconds = patience_seconds
+                last = plan is plans[-1]
+                report = await self._finished(
+                    entity_run, (lambda found: _worst([*reports, found])) if last else None
+                )
+                runtime.metrics.entity_validated(
+                    service=runtime.service, entity=plan.entity, verdict=report.verdict
+                )
+                reports.append(report)
+        return ValidationReport(
+            entities=tuple(reports),
+            notes=await self._notes(run, plans),
+            run_id=run.id,
+            kind=run.kind,
+            share=run.share,
+            resumed=run.times_resumed > 0,
+        )
+
+    async def _plans(self, run: KeptRun) -> list[EntityPlan]:
+        catalog, direction = self._runtime.catalog, run.circumstances.direction
+        planner = Planner(
+            runs=self._runs,
+            mismatches=self._mismatches,
+            changes=self._changes(run),
+            statements={name: _statements(catalog[name], direction) for name in run.chosen},
+        )
+        return await planner.plans(run)
+
+    def _changes(self, run: KeptRun) -> Changes:
+        sides = Sides(engines=self._runtime.engines, direction=run.circumstances.direction)
+        return Changes(sides=sides, names=self._runtime.names, epoch=run.circumstances.epoch)
+
+    async def _entity_run(
+        self, plan: EntityPlan, keeper: RunKeeper, *, show_values: bool, tell: Tell
+    ) -> EntityRun:
+        runtime, mapping = self._runtime, self._runtime.catalog[plan.entity]
+        recheck = self._recheck(mapping, show_values=show_values)
+        comparer = EntityComparer(
+            sides=recheck.sides, statements=recheck.statements, chunk_rows=self._chunk_rows
+        )
+        began_at = plan.began_at or await self._changes(keeper.run).beginning(plan.entity)
+        expected = None
+        if plan.scope is RunKind.SAMPLE or (tell is not _untold and plan.scope is RunKind.FULL):
+            expected = await estimated_rows(recheck.sides, mapping)
+        return EntityRun(
+            recheck=recheck,
+            comparer=comparer,
+            plan=plan,
+            keeper=keeper,
+            listed=self._listed,
+            patience_seconds=PATIENCE_SECONDS,
+            began_at=began_at,
+            expected=expected,
+            tell=tell,
+            hook=runtime.hook,
+        )
+
+    async def _finished(
+        self, run: EntityRun, run_verdict: Callable[[EntityReport], Verdict] | None
+    ) -> EntityReport:
         try:
-            return await run.run()
+            return await run.run(run_verdict=run_verdict)
         except UnreadableRowError as error:
             side = run.recheck.sides.direction.source
             reason = describe(error.__cause__ or error)
-            raise side_error(side, f"its keys cannot be read: {reason}", entity=entity.name) from error
+            raise side_error(side, f"its keys cannot be read: {reason}", entity=run.plan.entity) from error
+
+    async def _notes(self, run: KeptRun, plans: Sequence[EntityPlan]) -> tuple[str, ...]:
+        runtime = self._runtime
+        notes = [] if runtime.phase.policy.dual else [_not_carried(runtime.phase)]
+        notes += [plan.note for plan in plans if plan.note]
+        if run.kind is RunKind.CHANGED and any(plan.scope is RunKind.CHANGED for plan in plans):
+            notes.append(
+                "keys changed since the last full run were compared, and those known to differ; rows changed on the "
+                f"{run.circumstances.direction.target.value} side by others than the engine are seen by a full run only"
+            )
+        return tuple(notes)
 
     async def validate_key(self, mapping: EntityMapping, key: Key, *, show_values: bool) -> ValidationView:
         """Compare one key now, looking once: a key still on its way is *incomplete*."""
@@ -149,58 +286,18 @@ def _detail(*, failed: bool, unreadable: bool) -> str | None:
     return "its row cannot be read in the types of the other side" if unreadable else None
 
 
-async def validate_periodically(runtime: ServiceRuntime, stop: asyncio.Event) -> None:
-    """Validate in the background every `SYNC_INTERVAL` seconds until `stop`, which ends a run in hand too.
-
-    Goes by the settings as they are, also when they change while it waits. Trouble is logged and tried again.
-    """
-    ended = time.monotonic()
-    while not stop.is_set():
-        due = ended + runtime.settings.sync_interval_seconds
-        with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, min(INTERVAL_CHECKED_SECONDS, due - time.monotonic()))):
-                await stop.wait()
-        if time.monotonic() < due or stop.is_set():
-            continue
-        if runtime.settings.validate_sync and runtime.phase.policy.dual:
-            await _until(stop, asyncio.ensure_future(_validate_once(runtime)))
-        ended = time.monotonic()
+def _kind(*, changed: bool, share: float) -> RunKind:
+    if not 0 < share <= 1:
+        raise ValidationError("the share of a sample is above 0 and at most 1")
+    if changed and share < 1:
+        raise ValidationError("a sample of what has changed is not to be had: choose one of them")
+    if changed:
+        return RunKind.CHANGED
+    return RunKind.FULL if share == 1 else RunKind.SAMPLE
 
 
-async def _until(stop: asyncio.Event, work: asyncio.Task[None]) -> None:
-    """Await `work`, or cancel it when `stop` comes first."""
-    stopped = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stopped.cancel()
-        if not work.done():
-            work.cancel()
-    with suppress(asyncio.CancelledError):
-        await work
+def _worst(reports: Sequence[EntityReport]) -> Verdict:
+    return ValidationReport(entities=tuple(reports)).verdict
 
 
-async def _validate_once(runtime: ServiceRuntime) -> None:
-    try:
-        report = await SyncValidator(runtime).run()
-    except Exception as error:
-        if not is_database_error(error) and not isinstance(error, TandemError):
-            raise
-        reason = str(error) if isinstance(error, TandemError) else describe(error)
-        log.warning("validation_failed", service=runtime.service, error=reason)
-        return
-    for entity in report.entities:
-        told = log.info if entity.verdict is Verdict.EQUAL else log.warning
-        told(
-            "entity_validated",
-            service=runtime.service,
-            entity=entity.entity,
-            verdict=entity.verdict.value,
-            rows=max(entity.rows_legacy, entity.rows_new),
-            mismatches=entity.mismatch_count,
-            moving=entity.moving,
-            seconds=round(entity.duration_seconds, 3),
-        )
-
-
-__all__ = ["SyncValidator", "parse_key", "validate_periodically"]
+__all__ = ["SyncValidator", "parse_key"]

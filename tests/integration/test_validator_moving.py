@@ -11,9 +11,9 @@ import asyncpg
 import pytest
 
 from backend.shared import Direction, Phase, SideError, SyncValidator
+from backend.shared.background_validation import validate_periodically
 from backend.shared.observability.labels import Verdict
 from backend.shared.stores.postgres.projection_sql import POSITION
-from backend.shared.sync_validator import validate_periodically
 from backend.shared.testing.clusters import Databases
 from backend.shared.validation.report import EntityReport, MismatchKind, ValidationReport
 from backend.shared.validation.sides import Sides
@@ -309,8 +309,8 @@ async def test_background_run_counts_its_verdicts_and_heeds_new_settings(
 
     monkeypatch.setattr(metrics, "entity_validated", note)
     running = asyncio.ensure_future(validate_periodically(manager.runtime, stop))
-    await manager.change_config({"sync_interval": 0.05})
     await new_sql("UPDATE people SET name = 'planted' WHERE id = 2")
+    await manager.change_config({"sync_interval": 0.1})
     await asyncio.wait_for(seen.wait(), timeout=10)
     assert (
         b'dualwrite_validations_total{entity="person",service="people",verdict="different"}'
@@ -331,7 +331,7 @@ async def test_stop_ends_a_background_run_in_hand(
 
     between_the_looks(monkeypatch, note)
     await legacy_sql("UPDATE folk SET nm = 'on its way'")
-    await manager.change_config({"sync_interval": 0.05})
+    await manager.change_config({"sync_interval": 0.1})
     running = asyncio.ensure_future(validate_periodically(manager.runtime, stop))
     await asyncio.wait_for(looked.wait(), timeout=10)  # from here on it is patient, for ten seconds
     stop.set()

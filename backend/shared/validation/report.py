@@ -9,6 +9,14 @@ from typing import Any
 from backend.shared.observability.labels import Verdict
 
 
+class RunKind(StrEnum):
+    """What a run looks at: all keys, those changed since the last full run, or a share of all, chosen at random."""
+
+    FULL = "full"
+    CHANGED = "changed"
+    SAMPLE = "sample"
+
+
 class MismatchKind(StrEnum):
     """How a key differs."""
 
@@ -40,10 +48,21 @@ class Mismatch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MismatchChanges:
+    """What a run found in comparison with those before it, among the mismatches that are kept."""
+
+    new: int = 0
+    still: int = 0
+    gone: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class EntityReport:
     """One entity compared. Rows are those of the entity's root table; `moving` counts keys that would not settle.
 
-    `different` counts all that are on both sides and not the same, FAILED and unreadable ones among them.
+    `different` counts all that are on both sides and not the same, FAILED and unreadable ones among them. `scope` says what
+    was looked at: all keys, a sample of `share`, or the keys changed since the full run `since_run`. `rows_expected` is the
+    database's own estimate, None where nobody asked for it.
     """
 
     service: str
@@ -57,6 +76,13 @@ class EntityReport:
     duration_seconds: float
     mismatches: tuple[Mismatch, ...]
     """The first ones, up to a limit; the counts are complete."""
+    scope: RunKind = RunKind.FULL
+    share: float = 1.0
+    since_run: int | None = None
+    keys_changed: int = 0
+    rows_expected: int | None = None
+    changes: MismatchChanges = MismatchChanges()
+    run_id: int | None = None
 
     @property
     def mismatch_count(self) -> int:
@@ -64,11 +90,28 @@ class EntityReport:
         return self.missing_in_new + self.missing_in_legacy + self.different
 
     @property
+    def rows(self) -> int:
+        """Rows compared, on the side that has more."""
+        return max(self.rows_legacy, self.rows_new)
+
+    @property
     def verdict(self) -> Verdict:
         """Different if anything differs; unfinished is never equal."""
         if self.mismatch_count:
             return Verdict.DIFFERENT
         return Verdict.INCOMPLETE if self.moving else Verdict.EQUAL
+
+    @property
+    def verdict_text(self) -> str:
+        """The verdict, with what it rests upon where that is not everything."""
+        if self.scope is RunKind.SAMPLE:
+            about = f" of about {self.rows_expected:,}" if self.rows_expected is not None else ""
+            return f"{self.verdict.value} in a sample of {self.share * 100:g} %: {self.rows:,}{about} rows"
+        if self.scope is RunKind.CHANGED:
+            return (
+                f"{self.verdict.value} in the {self.keys_changed:,} keys changed since run {self.since_run}"
+            )
+        return self.verdict.value
 
     def to_dict(self, *, mismatches: bool = False) -> dict[str, Any]:
         """The counts and the verdict; with `mismatches`, the keys and fields that differ too."""
@@ -83,7 +126,16 @@ class EntityReport:
             "missing_in_new": self.missing_in_new,
             "missing_in_legacy": self.missing_in_legacy,
             "different": self.different,
+            "moving": self.moving,
             "verdict": self.verdict.value,
+            "verdict_text": self.verdict_text,
+            "scope": self.scope.value,
+            "share": self.share,
+            "run": self.run_id,
+            "since_run": self.since_run,
+            "mismatches_new": self.changes.new,
+            "mismatches_still": self.changes.still,
+            "mismatches_gone": self.changes.gone,
             "duration_seconds": round(self.duration_seconds, 3),
             **found,
         }
@@ -99,11 +151,15 @@ def _mismatch_dict(mismatch: Mismatch) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationReport:
-    """All entities that were asked for."""
+    """All entities that were asked for. `run_id` is the run's number among those kept, None for several services at once."""
 
     entities: tuple[EntityReport, ...]
     notes: tuple[str, ...] = ()
     """What a reader has to know to read this rightly."""
+    run_id: int | None = None
+    kind: RunKind = RunKind.FULL
+    share: float = 1.0
+    resumed: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -114,7 +170,7 @@ class ValidationReport:
         return Verdict.EQUAL if verdicts == {Verdict.EQUAL} else Verdict.INCOMPLETE
 
     def to_dict(self, *, mismatches: bool = False) -> dict[str, Any]:
-        """`summary` and `entities`; with `mismatches`, the keys and fields that differ are listed by entity."""
+        """`summary`, `run` and `entities`; with `mismatches`, the keys and fields that differ are listed by entity."""
         counts = {verdict: sum(r.verdict is verdict for r in self.entities) for verdict in Verdict}
         return {
             "summary": {
@@ -122,8 +178,16 @@ class ValidationReport:
                 "equal": counts[Verdict.EQUAL],
                 "different": counts[Verdict.DIFFERENT],
                 "incomplete": counts[Verdict.INCOMPLETE],
-                "rows_compared": sum(max(r.rows_legacy, r.rows_new) for r in self.entities),
+                "rows_compared": sum(r.rows for r in self.entities),
                 "mismatches": sum(r.mismatch_count for r in self.entities),
+            },
+            "verdict": self.verdict.value,
+            "run": {
+                "id": self.run_id,
+                "kind": self.kind.value,
+                "share": self.share,
+                "resumed": self.resumed,
+                "notes": list(self.notes),
             },
             "entities": [report.to_dict(mismatches=mismatches) for report in self.entities],
         }

@@ -20,16 +20,27 @@ class Suspects:
     """Keys under suspicion. `convict` gets each that truly differs.
 
     A key that moves waits here while other work goes on, and only in the end, or when too many wait, is time spent on
-    waiting: `patience_seconds` in all. Those that move even then are counted in `still_moving`; of them, a key that has
-    FAILED is convicted, though it may be on its way once more.
+    waiting: `patience_seconds` in all. Those that move even then are counted in `still_moving`, and named in `moving` up to
+    a bound; of them, a key that has FAILED is convicted, though it may be on its way once more.
     """
 
     recheck: Recheck
     convict: Callable[[Look], None]
     patience_seconds: float
     still_moving: int = 0
+    moving: list[str] = field(default_factory=list)
     _waiting: dict[str, Look | None] = field(default_factory=dict)
     """By key, what was seen of it if it has failed: what others look like need not be kept."""
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """Keys of which nothing can be said yet."""
+        return (*self.moving, *self._waiting)
+
+    @property
+    def all_named(self) -> bool:
+        """Whether `undecided` names all of them."""
+        return self.still_moving == len(self.moving)
 
     async def add(self, keys: Iterable[str]) -> None:
         """Look at `keys` for the first time."""
@@ -50,11 +61,13 @@ class Suspects:
                 await self._look(waiting[start : start + LOOKED_AT_ONCE])
             wait = min(LONGEST_WAIT_SECONDS, wait * 2)
             self.patience_seconds -= time.monotonic() - started
-        for look in self._waiting.values():
-            if look is None:
-                self.still_moving += 1
-            else:
+        for key, look in self._waiting.items():
+            if look is not None:
                 self.convict(look)
+                continue
+            self.still_moving += 1
+            if len(self.moving) < WAITING_MOST:
+                self.moving.append(key)
         self._waiting.clear()
 
     async def _look(self, keys: Sequence[str]) -> None:

@@ -1,0 +1,144 @@
+"""What has changed on a side since a position, as journal, failures and guards tell it.
+
+A key that changed on the source after a position P is either still in the journal there, or has been carried, and then its
+guard on the target stands at a position after P. What was changed on the target behind the engine's back leaves neither,
+and is not found here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from backend.shared.domain.mapping import EntityMapping
+from backend.shared.stores.postgres.names import EngineNames
+from backend.shared.stores.postgres.projection_sql import POSITION, table_name
+from backend.shared.stores.protocol import Position
+from backend.shared.validation.sides import Sides
+
+MOST_KEYS = 200_000
+"""Of all entities at once. Beyond that, comparing everything costs little more, and keeps memory bounded."""
+
+_FIRST = Position(major=0, minor=0)
+_LOWEST_MINOR = -(2**62)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntityChanges:
+    """What is known of one entity. `keys` is None where there are too many to name."""
+
+    keys: tuple[str, ...] | None
+    failed: tuple[str, ...] = ()
+    copied: bool = False
+    """Whether a backfill has written there since: such rows have no guard of their own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """Asks both sides for what has changed. Reads only."""
+
+    sides: Sides
+    names: EngineNames
+    epoch: int
+    most_keys: int = MOST_KEYS
+
+    async def beginning(self, entity: str) -> Position:
+        """A position such that whatever changes, is carried or is copied from now on shows as newer than it.
+
+        A carry under way may have read before now, and write later. Its journal row is still open, and its position is
+        after the transaction that wrote that row: so the oldest open row bounds all of them. While ranges are being
+        copied there is no such bound; the position is then the very first one.
+        """
+        (row,) = await self.sides.ask_source(
+            f"SELECT pos.major, pos.minor, (SELECT min(j.xid::text::bigint) FROM {self.names.journal} AS j "
+            f"WHERE j.entity = $1) AS oldest FROM ({POSITION}) AS pos",
+            entity,
+        )
+        copying = await self.sides.ask_target(
+            f"SELECT 1 FROM {self.names.backfill_chunk} WHERE entity = $1 LIMIT 1", entity
+        )
+        if copying:
+            return _FIRST
+        now = Position(major=row.major, minor=row.minor)
+        return min(now, Position(major=row.oldest, minor=_LOWEST_MINOR)) if row.oldest else now
+
+    async def since(self, positions: Mapping[str, Position]) -> dict[str, EntityChanges]:
+        """By entity, what has changed after its position.
+
+        The source is read first: what leaves the journal in between then shows by its guard.
+        """
+        open_keys, failed, most = await self._on_source(list(positions))
+        statement, parameters = self._newer_guards(positions)
+        guarded, floors = await asyncio.gather(
+            self.sides.ask_target(statement, *parameters),
+            self.sides.ask_target(
+                f"SELECT entity, epoch, major, minor FROM {self.names.guard_floor} WHERE entity = ANY ($1::text[])",
+                list(positions),
+            ),
+        )
+        copied = {
+            row.entity
+            for row in floors
+            if (row.epoch, Position(major=row.major, minor=row.minor)) > (self.epoch, positions[row.entity])
+        }
+        keys: dict[str, dict[str, None]] = {
+            entity: dict.fromkeys(open_keys.get(entity, ())) for entity in positions
+        }
+        for row in guarded:
+            keys[row.entity][row.key] = None
+        return {
+            entity: EntityChanges(
+                keys=None if most or len(keys[entity]) > self.most_keys else tuple(keys[entity]),
+                failed=tuple(failed.get(entity, ())),
+                copied=entity in copied,
+            )
+            for entity in positions
+        }
+
+    async def _on_source(
+        self, entities: Sequence[str]
+    ) -> tuple[dict[str, list[str]], dict[str, list[str]], bool]:
+        rows = await self.sides.ask_source(
+            f"(SELECT DISTINCT entity, key, false AS failed FROM {self.names.journal} WHERE entity = ANY ($1::text[]) "
+            f"LIMIT $2) UNION ALL (SELECT entity, key, true AS failed FROM {self.names.failure} "
+            "WHERE state = 'open' AND entity = ANY ($1::text[]) LIMIT $2)",
+            list(entities),
+            self.most_keys + 1,
+        )
+        open_keys: dict[str, list[str]] = {}
+        failed: dict[str, list[str]] = {}
+        for row in rows:
+            (failed if row.failed else open_keys).setdefault(row.entity, []).append(row.key)
+        return open_keys, failed, len(rows) > self.most_keys
+
+    def _newer_guards(self, positions: Mapping[str, Position]) -> tuple[str, list[object]]:
+        """One query per entity, so that each goes by the index of guards with a position of its own."""
+        parameters: list[object] = [self.epoch, self.most_keys + 1]
+        queries = []
+        for entity, position in positions.items():
+            n = len(parameters)
+            parameters += [entity, position.major, position.minor]
+            queries.append(
+                f"(SELECT g.entity, g.key FROM {self.names.guard} AS g WHERE g.entity = ${n + 1} "
+                f"AND (g.epoch > $1 OR (g.epoch = $1 AND g.major >= ${n + 2} "
+                f"AND (g.major, g.minor) > (${n + 2}::bigint, ${n + 3}::bigint))) LIMIT $2)"
+            )
+        return " UNION ALL ".join(queries), parameters
+
+
+async def estimated_rows(sides: Sides, entity: EntityMapping) -> int | None:
+    """About how many rows the entity has, as the databases estimate it; None if they have never counted."""
+    tables = {
+        sides.direction.source: entity.sources(sides.direction.source)[0].table,
+        sides.direction.target: entity.projections(sides.direction)[0].table,
+    }
+    counts = []
+    for side, table in tables.items():
+        rows = await sides.ask(
+            side,
+            "SELECT reltuples::bigint AS n FROM pg_class WHERE oid = to_regclass($1) AND reltuples >= 0",
+            table_name(table),
+        )
+        counts += [int(row.n) for row in rows]
+    return max(counts, default=None)

@@ -110,7 +110,7 @@ async def auth(databases: Databases) -> Auth:
 async def test_equal(auth: Auth) -> None:
     ended = await auth.script("--service", "auth")
     assert (ended.code, ended.err) == (0, "")
-    assert "verdict: equal" in ended.out
+    assert ended.out.splitlines()[-1] == "verdict: equal"
     ended = await auth.script("--entity", "user", "--json")
     assert (ended.code, ended.err) == (0, "")
     answer = json.loads(ended.out)
@@ -124,6 +124,9 @@ async def test_equal(auth: Auth) -> None:
     }
     (entity,) = answer["entities"]
     assert entity.pop("duration_seconds") >= 0
+    run = answer["run"]
+    assert (run["kind"], run["share"], run["resumed"], run["notes"]) == ("full", 1.0, False, [])
+    assert entity.pop("run") == run["id"] == 2
     assert entity == {
         "service": "auth",
         "entity": "user",
@@ -132,7 +135,15 @@ async def test_equal(auth: Auth) -> None:
         "missing_in_new": 0,
         "missing_in_legacy": 0,
         "different": 0,
+        "moving": 0,
         "verdict": "equal",
+        "verdict_text": "equal",
+        "scope": "full",
+        "share": 1.0,
+        "since_run": None,
+        "mismatches_new": 0,
+        "mismatches_still": 0,
+        "mismatches_gone": 0,
         "mismatches": [],
     }
 

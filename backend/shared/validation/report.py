@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -105,8 +106,7 @@ class EntityReport:
     def verdict_text(self) -> str:
         """The verdict, with what it rests upon where that is not everything."""
         if self.scope is RunKind.SAMPLE:
-            about = f" of about {self.rows_expected:,}" if self.rows_expected is not None else ""
-            return f"{self.verdict.value} in a sample of {self.share * 100:g} %: {self.rows:,}{about} rows"
+            return f"{self.verdict.value} {_sampled([self])}"
         if self.scope is RunKind.CHANGED:
             return (
                 f"{self.verdict.value} in the {self.keys_changed:,} keys changed since run {self.since_run}"
@@ -141,6 +141,13 @@ class EntityReport:
         }
 
 
+def _sampled(reports: Sequence[EntityReport]) -> str:
+    """How much of all was looked at; the databases' estimate of all is never below what was seen."""
+    rows, estimates = sum(report.rows for report in reports), [report.rows_expected for report in reports]
+    about = f" of about {max(rows, sum(n or 0 for n in estimates)):,}" if None not in estimates else ""
+    return f"in a sample of {reports[0].share * 100:g} %: {rows:,}{about} rows"
+
+
 def _mismatch_dict(mismatch: Mismatch) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for item in mismatch.fields:
@@ -169,6 +176,33 @@ class ValidationReport:
             return Verdict.DIFFERENT
         return Verdict.EQUAL if verdicts == {Verdict.EQUAL} else Verdict.INCOMPLETE
 
+    @property
+    def verdict_text(self) -> str:
+        """The verdict, with what it rests upon where that is not everything."""
+        sampled = [report for report in self.entities if report.scope is RunKind.SAMPLE]
+        changed = [report for report in self.entities if report.scope is RunKind.CHANGED]
+        if sampled:
+            return f"{self.verdict.value} {_sampled(sampled)}"
+        if changed:
+            keys = sum(report.keys_changed for report in changed)
+            rest = (
+                f", and in all keys of {len(self.entities) - len(changed)} more"
+                if len(changed) < len(self.entities)
+                else ""
+            )
+            return f"{self.verdict.value} in the {keys:,} keys changed since the last full run{rest}"
+        return self.verdict.value
+
+    @property
+    def changes(self) -> MismatchChanges:
+        """What was found in comparison with earlier runs, of all entities."""
+        found = [report.changes for report in self.entities]
+        return MismatchChanges(
+            new=sum(item.new for item in found),
+            still=sum(item.still for item in found),
+            gone=sum(item.gone for item in found),
+        )
+
     def to_dict(self, *, mismatches: bool = False) -> dict[str, Any]:
         """`summary`, `run` and `entities`; with `mismatches`, the keys and fields that differ are listed by entity."""
         counts = {verdict: sum(r.verdict is verdict for r in self.entities) for verdict in Verdict}
@@ -182,6 +216,7 @@ class ValidationReport:
                 "mismatches": sum(r.mismatch_count for r in self.entities),
             },
             "verdict": self.verdict.value,
+            "verdict_text": self.verdict_text,
             "run": {
                 "id": self.run_id,
                 "kind": self.kind.value,

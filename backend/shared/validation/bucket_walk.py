@@ -12,14 +12,16 @@ import random
 from collections.abc import AsyncGenerator, Sequence
 
 from backend.shared.validation.opening import (
-    MOST_BUCKETS,
-    Buckets,
-    bucket_totals,
+    MOST_PARTS,
+    ByHash,
+    Parts,
     differing,
     listed,
+    part_totals,
     portions,
 )
-from backend.shared.validation.relation import InBuckets
+from backend.shared.validation.ranges import KeyRange
+from backend.shared.validation.relation import InBuckets, Selection
 from backend.shared.validation.sides import Sides
 from backend.shared.validation.statements import TableStatements
 from backend.shared.validation.walk import ChunkResult
@@ -41,14 +43,16 @@ async def compare_buckets(
     pass itself is made again. Raises `UnreadableRowError` if any row cannot be read, before the first result, as a rule.
     """
     first = int(after.removeprefix(_TOKEN)) if after and after.startswith(_TOKEN) else 0
-    chosen: Sequence[int] = range(MOST_BUCKETS)
+    chosen: Sequence[int] = range(MOST_PARTS)
     if share < 1:
         lot = random.Random(seed)  # noqa: S311 - no secret is drawn here
-        chosen = sorted(lot.sample(chosen, max(1, round(MOST_BUCKETS * share))))
+        chosen = sorted(lot.sample(chosen, max(1, round(MOST_PARTS * share))))
     chosen = [bucket for bucket in chosen if bucket >= first]
-    everything = len(chosen) == MOST_BUCKETS
-    keys = InBuckets(buckets=None if everything else tuple(chosen), count=MOST_BUCKETS)
-    found = [await bucket_totals(sides, table, keys, count=MOST_BUCKETS) for table in tables]
+    keys: Selection = KeyRange()
+    if len(chosen) < MOST_PARTS:
+        keys = InBuckets(buckets=tuple(chosen), count=MOST_PARTS)
+    buckets = ByHash(count=MOST_PARTS)
+    found = [await part_totals(sides, table, keys, buckets) for table in tables]
     suspicious = sorted({bucket for source, target in found for bucket in differing(source, target)})
     root_source, root_target = found[0]
     told = first
@@ -56,8 +60,8 @@ async def compare_buckets(
     for number, part in enumerate(parts, start=1):
         suspects: set[str] = set()
         for table in tables:
-            suspects |= await listed(sides, table, InBuckets(), buckets=part, count=MOST_BUCKETS)
-        end = MOST_BUCKETS if number == len(parts) else part[-1] + 1
+            suspects |= await listed(sides, table, KeyRange(), buckets, parts=part)
+        end = MOST_PARTS if number == len(parts) else part[-1] + 1
         yield ChunkResult(
             source_rows=_rows(root_source, told, end),
             target_rows=_rows(root_target, told, end),
@@ -67,10 +71,10 @@ async def compare_buckets(
         told = end
     if not parts:
         yield ChunkResult(
-            source_rows=_rows(root_source, told, MOST_BUCKETS),
-            target_rows=_rows(root_target, told, MOST_BUCKETS),
+            source_rows=_rows(root_source, told, MOST_PARTS),
+            target_rows=_rows(root_target, told, MOST_PARTS),
         )
 
 
-def _rows(buckets: Buckets, start: int, end: int) -> int:
+def _rows(buckets: Parts, start: int, end: int) -> int:
     return sum(totals.rows for bucket, totals in buckets.items() if start <= bucket < end)

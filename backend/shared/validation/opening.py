@@ -1,46 +1,99 @@
-"""Opens keys whose totals differ: by buckets of their hash first, then key by key, where the buckets differ.
+"""Opens keys whose totals differ: cut into parts first, then key by key, where the parts differ.
 
-Both steps run inside the databases. What comes over the wire is the totals of some buckets, and the keys of those that differ,
-a bounded number at a time: never a whole chunk.
+Both steps run inside the databases. What comes over the wire is the totals of some hundred parts, and the keys of those that
+differ, a bounded number at a time: never a whole chunk.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
-from typing import Any
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
+from backend.shared.domain.mapping import decode_key, encode_key
 from backend.shared.domain.phases import Side
+from backend.shared.validation.ranges import KeyRange
 from backend.shared.validation.relation import Relation, Selection, also
 from backend.shared.validation.sides import Sides
 from backend.shared.validation.statements import TableStatements
 from backend.shared.validation.walk import Totals
 
-ROWS_PER_BUCKET = 256
-FEWEST_BUCKETS = 16
-MOST_BUCKETS = 8192
+ROWS_PER_PART = 256
+FEWEST_PARTS = 16
+MOST_PARTS = 8192
 LISTED_AT_ONCE = 50_000
-"""Rows of both sides whose keys are listed in one go, unless one bucket alone has more."""
+"""Rows of both sides whose keys are listed in one go, unless one part alone has more."""
+_WIDEST_SPAN = 2**62
 
 NONE = Totals()
-Buckets = dict[int, Totals]
+Parts = dict[int, Totals]
 
 
-def bucket_count(rows: int) -> int:
-    """How many buckets to make of `rows` rows: a power of two."""
-    wanted = max(FEWEST_BUCKETS, min(MOST_BUCKETS, rows // ROWS_PER_BUCKET))
+class Partition(Protocol):
+    """A way to cut keys into numbered parts."""
+
+    def part(self, relation: Relation) -> str:
+        """SQL for the number of the part that a row of `relation` is in."""
+        ...
+
+    def hull(self, keys: KeyRange, parts: Sequence[int]) -> KeyRange:
+        """As little of `keys` as an index can tell that `parts` are in."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByHash:
+    """Parts by the hash of the key, as many as `count` (a power of two): whatever the key is, they are alike in size."""
+
+    count: int
+
+    def part(self, relation: Relation) -> str:
+        """See `Partition`."""
+        return relation.bucket(self.count)
+
+    def hull(self, keys: KeyRange, _parts: Sequence[int]) -> KeyRange:
+        """See `Partition`."""
+        return keys
+
+
+@dataclass(frozen=True, kw_only=True)
+class BySpan:
+    """Parts of `width` following whole numbers each: to list some, an index leads straight to them."""
+
+    low: int
+    width: int
+
+    def part(self, relation: Relation) -> str:
+        """See `Partition`."""
+        return f"((q.{relation.key[0].name}::bigint - ({self.low})::bigint) / {self.width})"
+
+    def hull(self, keys: KeyRange, parts: Sequence[int]) -> KeyRange:
+        """See `Partition`."""
+        lower, upper = self.low + min(parts) * self.width - 1, self.low + (max(parts) + 1) * self.width - 1
+        if keys.lower is not None:
+            lower = max(lower, *decode_key(keys.lower))
+        if keys.upper is not None:
+            upper = min(upper, *decode_key(keys.upper))
+        return KeyRange(lower=encode_key((lower,)), upper=encode_key((upper,)))
+
+
+def part_count(rows: int) -> int:
+    """In how many parts to cut `rows` rows: a power of two."""
+    wanted = max(FEWEST_PARTS, min(MOST_PARTS, rows // ROWS_PER_PART))
     return 1 << (wanted - 1).bit_length()
 
 
-async def bucket_totals(
-    sides: Sides, table: TableStatements, keys: Selection, *, count: int
-) -> tuple[Buckets, Buckets]:
-    """What source and target have in each bucket that is not empty."""
+async def part_totals(
+    sides: Sides, table: TableStatements, keys: Selection, partition: Partition
+) -> tuple[Parts, Parts]:
+    """What source and target have in each part that is not empty."""
 
-    async def ask(side: Side, relation: Relation) -> Buckets:
+    async def ask(side: Side, relation: Relation) -> Parts:
         condition, parameters = keys.of(relation)
-        rows = await sides.scan(side, relation.buckets(condition, count=count), *parameters)
+        statement = relation.parts(partition.part(relation), condition)
+        rows = await sides.scan(side, statement, *parameters)
         return {row["b"]: Totals(rows=row["n"], hashes=row["h"]) for row in rows}
 
     direction = sides.direction
@@ -50,34 +103,35 @@ async def bucket_totals(
     return source, target
 
 
-def differing(source: Buckets, target: Buckets) -> list[int]:
-    """Buckets that are not the same on both sides, in order."""
-    return sorted(b for b in source.keys() | target.keys() if source.get(b) != target.get(b))
+def differing(source: Parts, target: Parts) -> list[int]:
+    """Parts that are not the same on both sides, in order."""
+    return sorted(n for n in source.keys() | target.keys() if source.get(n) != target.get(n))
 
 
-def portions(buckets: Iterable[int], *sides: Buckets) -> list[list[int]]:
-    """`buckets` in portions whose keys may be listed in one go; `sides` say what is in them."""
+def portions(parts: Iterable[int], *sides: Parts) -> list[list[int]]:
+    """`parts` in portions whose keys may be listed in one go; `sides` say what is in them."""
     found: list[list[int]] = []
     room = 0
-    for bucket in buckets:
-        rows = sum(side.get(bucket, NONE).rows for side in sides)
+    for part in parts:
+        rows = sum(side.get(part, NONE).rows for side in sides)
         if not found or rows > room:
             found.append([])
             room = LISTED_AT_ONCE
-        found[-1].append(bucket)
+        found[-1].append(part)
         room -= rows
     return found
 
 
 async def listed(
-    sides: Sides, table: TableStatements, keys: Selection, *, buckets: list[int], count: int
+    sides: Sides, table: TableStatements, keys: KeyRange, partition: Partition, *, parts: list[int]
 ) -> set[str]:
-    """Keys in `buckets` whose rows differ, or that are not as often on one side as on the other."""
+    """Keys in `parts` whose rows differ, or that are not as often on one side as on the other."""
+    hull = partition.hull(keys, parts)
 
-    async def ask(side: Side, relation: Relation) -> Counter[tuple[Any, ...]]:
-        condition, parameters = keys.of(relation)
-        chosen = f"{relation.bucket(count)} = ANY (${len(parameters) + 1}::bigint[])"
-        rows = await sides.scan(side, relation.key_hashes(also(condition, chosen)), *parameters, buckets)
+    async def ask(side: Side, relation: Relation) -> Counter[tuple[str, int]]:
+        condition, parameters = hull.of(relation)
+        chosen = f"{partition.part(relation)} = ANY (${len(parameters) + 1}::bigint[])"
+        rows = await sides.scan(side, relation.key_hashes(also(condition, chosen)), *parameters, parts)
         return Counter((row["k"], row["h"]) for row in rows)
 
     direction = sides.direction
@@ -88,13 +142,44 @@ async def listed(
 
 
 async def opened(
-    sides: Sides, table: TableStatements, keys: Selection, *, rows: int
-) -> AsyncIterator[set[str]]:
-    """Keys of a selection whose rows differ, some at a time. `rows` is how many the fuller side has in it, about.
+    sides: Sides, table: TableStatements, keys: KeyRange, *, rows: int
+) -> AsyncGenerator[set[str], None]:
+    """Keys of a range whose rows differ, some at a time. `rows` is how many the fuller side has in it, about.
 
     Raises `UnreadableRowError` if a row of the source cannot be read.
     """
-    count = bucket_count(rows)
-    source, target = await bucket_totals(sides, table, keys, count=count)
-    for buckets in portions(differing(source, target), source, target):
-        yield await listed(sides, table, keys, buckets=buckets, count=count)
+    partition = await _partition(sides, table, keys, count=part_count(rows))
+    source, target = await part_totals(sides, table, keys, partition)
+    for parts in portions(differing(source, target), source, target):
+        fullest = max(source.get(parts[0], NONE).rows, target.get(parts[0], NONE).rows)
+        if isinstance(partition, BySpan) and partition.width > 1 and fullest > LISTED_AT_ONCE:
+            # Numbers that lie far apart and close together by turns: this part is cut again.
+            async for found in opened(sides, table, partition.hull(keys, parts), rows=fullest):
+                yield found
+        else:
+            yield await listed(sides, table, keys, partition, parts=parts)
+
+
+async def _partition(sides: Sides, table: TableStatements, keys: KeyRange, *, count: int) -> Partition:
+    if not table.source.is_numbered:
+        return ByHash(count=count)
+    span = await span_of(sides, table, keys)
+    if span is None or span[1] - span[0] >= _WIDEST_SPAN:
+        return ByHash(count=count)
+    return BySpan(low=span[0], width=(span[1] - span[0]) // count + 1)
+
+
+async def span_of(sides: Sides, table: TableStatements, keys: KeyRange) -> tuple[int, int] | None:
+    """The lowest and the highest key of both sides, which are whole numbers; None if there is none."""
+
+    async def ask(side: Side, relation: Relation) -> list[int]:
+        condition, parameters = keys.of(relation)
+        (row,) = await sides.scan(side, relation.extremes(condition), *parameters)
+        return [value for value in (row["low"], row["high"]) if value is not None]
+
+    direction = sides.direction
+    ours, theirs = await asyncio.gather(
+        ask(direction.source, table.source), ask(direction.target, table.target)
+    )
+    found = [*ours, *theirs]
+    return (min(found), max(found)) if found else None

@@ -8,11 +8,10 @@ from typing import Any, Protocol
 
 from backend.shared.validation.images import base_type, image, record_hash
 
+_WHOLE_NUMBERS = frozenset({"smallint", "integer", "bigint"})
 _HAVE_MAX = frozenset(
     {
-        "smallint",
-        "integer",
-        "bigint",
+        *_WHOLE_NUMBERS,
         "numeric",
         "date",
         "timestamp without time zone",
@@ -84,9 +83,9 @@ class Relation:
             f"ORDER BY {order} OFFSET ($1::bigint - 1) LIMIT 1"
         )
 
-    def buckets(self, condition: str, *, count: int) -> str:
-        """Count and sum of hashes of the rows under `condition`, by bucket of their key's hash."""
-        return f"SELECT {self.bucket(count)} AS b, {self._totals} FROM ({self.typed}) AS q {condition} GROUP BY 1"
+    def parts(self, part: str, condition: str) -> str:
+        """Count and sum of hashes of the rows under `condition`, by the number `part`."""
+        return f"SELECT {part} AS b, {self._totals} FROM ({self.typed}) AS q {condition} GROUP BY 1"
 
     def bucket(self, count: int) -> str:
         """The bucket of a row: its key's hash, cut to one of `count` (a power of two)."""
@@ -121,10 +120,15 @@ class Relation:
             "WHERE b.tandem_n % $1::bigint = 0 ORDER BY b.tandem_n"
         )
 
-    def extremes(self) -> str:
-        """The first and the last key, where the key is one number."""
-        (name,) = (f"q.{part.name}" for part in self.key)
-        return f"SELECT min({name}) AS low, max({name}) AS high FROM ({self.typed}) AS q"
+    @property
+    def is_numbered(self) -> bool:
+        """Whether the key is one whole number."""
+        return len(self.key) == 1 and base_type(self.key[0].sql_type) in _WHOLE_NUMBERS
+
+    def extremes(self, condition: str) -> str:
+        """The lowest and the highest key under `condition`, where the key is one number."""
+        name = f"q.{self.key[0].name}"
+        return f"SELECT min({name}) AS low, max({name}) AS high FROM ({self.typed}) AS q {condition}"
 
     def collations(self) -> str:
         """The collations of the key's texts, one column each; one row even of an empty table."""
@@ -202,15 +206,13 @@ class Among:
 
 @dataclass(frozen=True, kw_only=True)
 class InBuckets:
-    """Keys of some buckets of `count`, or of all."""
+    """Keys of some buckets of `count`."""
 
-    buckets: tuple[int, ...] | None = None
-    count: int = 1
+    buckets: tuple[int, ...]
+    count: int
 
     def of(self, relation: Relation) -> tuple[str, tuple[Any, ...]]:
         """See `Selection`."""
-        if self.buckets is None:
-            return "", ()
         return f"WHERE {relation.bucket(self.count)} = ANY ($1::bigint[])", (list(self.buckets),)
 
 

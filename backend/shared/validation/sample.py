@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import AsyncGenerator, Iterator
 
 from backend.shared.domain.mapping import decode_key, encode_key
-from backend.shared.validation.images import base_type
+from backend.shared.validation.opening import span_of
 from backend.shared.validation.ranges import KeyRange
 from backend.shared.validation.relation import Relation
 from backend.shared.validation.sides import Sides
@@ -27,27 +26,13 @@ async def sampled_ranges(
     every row has the same chance, and rows that are not drawn cost nothing. Other keys are counted off in the source's
     index: stretches of rows with gaps of random length between. Goes on elsewhere when resumed after rows have come or gone.
     """
-    if len(root.source.key) == 1 and base_type(root.source.key[0].sql_type) in (
-        "smallint",
-        "integer",
-        "bigint",
-    ):
-        span = await _span(sides, root)
+    if root.source.is_numbered:
+        span = await span_of(sides, root, KeyRange())
         for keys in _cells(span, after=after, share=share, seed=seed) if span else [KeyRange()]:
             yield keys
         return
     async for keys in _stretches(sides, root.source, after=after, share=share, seed=seed):
         yield keys
-
-
-async def _span(sides: Sides, root: TableStatements) -> tuple[int, int] | None:
-    direction = sides.direction
-    rows = await asyncio.gather(
-        sides.scan(direction.source, root.source.extremes()),
-        sides.scan(direction.target, root.target.extremes()),
-    )
-    found = [value for (row,) in rows for value in (row["low"], row["high"]) if value is not None]
-    return (min(found), max(found)) if found else None
 
 
 def _cells(span: tuple[int, int], *, after: str | None, share: float, seed: int) -> Iterator[KeyRange]:

@@ -126,16 +126,29 @@ async def test_two_keys_with_one_value_that_the_target_wants_unique_is_a_failure
 async def test_missing_parent_waits_and_counts_no_attempt(
     make_manager: MakeManager, legacy_sql: Sql, people_databases: Databases
 ) -> None:
+    """The parent is refused, so the child has nothing to wait for but somebody's decision; it does not fail itself."""
     manager = await make_manager(retry_attempts=1)
-    await legacy_sql("INSERT INTO folk (folk_no, mail) VALUES (1, 'a')")
-    (parent,) = await legacy_sql("DELETE FROM tandem_people.journal RETURNING entity, key")
+    await legacy_sql("INSERT INTO folk (folk_no, mail, cents) VALUES (1, 'a', -1)")
+    assert (await manager.relay().run_once()).failed == 1
     await legacy_sql("INSERT INTO notes (folk_no, body) VALUES (1, 'child')")
     done = await manager.relay().run_once()
     assert (done.waiting, done.failed) == (1, 0)
-    await legacy_sql("INSERT INTO tandem_people.journal (entity, key) VALUES ($1, $2)", *parent)
+    await legacy_sql("UPDATE folk SET cents = 1")
     assert await manager.relay().drain(timeout_seconds=20)
     await assert_equal_sides(people_databases)
     assert await manager.list_failures(limit=10) == []
+
+
+async def test_child_brings_the_parents_that_history_has_not_brought_yet(
+    make_manager: MakeManager, legacy_sql: Sql, people_databases: Databases
+) -> None:
+    """No journal row speaks of the parents: they were there before capture was, and no backfill has copied them yet."""
+    await legacy_sql("INSERT INTO folk (folk_no, mail) SELECT n, 'p' || n FROM generate_series(1, 9) AS n")
+    manager = await make_manager(retry_attempts=1)
+    await legacy_sql("INSERT INTO notes (folk_no, body) SELECT n, 'child' FROM generate_series(1, 9) AS n")
+    done = await manager.relay().run_once()
+    assert (done.carried, done.waiting, done.failed) == (18, 0, 0)
+    assert len(await assert_equal_sides(people_databases)) == 9
 
 
 async def test_child_of_another_batch_goes_after_its_parent_and_is_deleted_before_it(

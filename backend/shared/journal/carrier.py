@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from backend.shared.domain.errors import FencedError, TandemError
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Direction, Side
-from backend.shared.stores.postgres import clashes
+from backend.shared.stores.postgres import clashes, parents
 from backend.shared.stores.postgres.errors import (
     classify,
     constraint_of,
@@ -111,7 +111,15 @@ class Carrier:
                 outdated = error
         raise TargetUnavailableError(outdated, side=self._direction.target) from outdated
 
-    async def _attempt(self, keys: dict[str, list[str]], *, epoch: int, outcomes: Outcomes) -> None:
+    async def _attempt(
+        self,
+        keys: dict[str, list[str]],
+        *,
+        epoch: int,
+        outcomes: Outcomes,
+        asked_for: frozenset[tuple[str, str]] = frozenset(),
+    ) -> None:
+        """Carry `keys`, in parts if need be. `asked_for`: parents that were carried for them already."""
         batches: list[StateBatch] = []
         try:
             batches = await self._read(keys)
@@ -125,11 +133,30 @@ class Carrier:
             if trouble is Trouble.UNAVAILABLE:
                 side = self._direction.target if batches else self._direction.source
                 raise TargetUnavailableError(error, side=side) from error
+            if trouble is Trouble.MISSING_PARENT and batches:
+                needed = await self._parents(batches, error, asked_for)
+                if needed:
+                    asked_for |= {(entity, key) for entity, found in needed.items() for key in found}
+                    await self._attempt(needed, epoch=epoch, outcomes=outcomes, asked_for=asked_for)
+                    await self._attempt(keys, epoch=epoch, outcomes=outcomes, asked_for=asked_for)
+                    return
             halves = _halves(keys)
             if not halves:
                 outcomes.update(await self._single(keys, batches, error, epoch=epoch))
             for half in halves:
-                await self._attempt(half, epoch=epoch, outcomes=outcomes)
+                await self._attempt(half, epoch=epoch, outcomes=outcomes, asked_for=asked_for)
+
+    async def _parents(
+        self, batches: Sequence[StateBatch], error: BaseException, asked_for: frozenset[tuple[str, str]]
+    ) -> dict[str, list[str]]:
+        """Keys of missing parents that have not been carried for this yet."""
+        _, name = constraint_of(error)
+        async with self._target.connect() as connection:
+            found = await parents.missing_parents(connection, self._catalog, batches, name)
+        left = {
+            entity: [key for key in keys if (entity, key) not in asked_for] for entity, keys in found.items()
+        }
+        return {entity: keys for entity, keys in left.items() if keys}
 
     async def _read(self, keys: KeysByEntity) -> list[StateBatch]:
         async with self._source.connect() as connection:

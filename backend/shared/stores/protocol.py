@@ -111,4 +111,13 @@ def _json_value(value: Any) -> Any:
     return str(value)
 
 
-__all__ = ["Applied", "Key", "OutdatedReadError", "Position", "StateBatch", "StateStore", "Trouble", "json_ready"]
+__all__ = [
+    "Applied",
+    "Key",
+    "OutdatedReadError",
+    "Position",
+    "StateBatch",
+    "StateStore",
+    "Trouble",
+    "json_ready",
+]

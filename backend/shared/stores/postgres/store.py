@@ -134,7 +134,9 @@ class PostgresStore:
         parameters = (batch.entity.name, epoch, position.major, position.minor, list(batch.keys))
         held: list[int] = []
         while True:
-            row = (await connection.exec_driver_sql(self._move_guards(batch.entity), (*parameters, held))).one()
+            row = (
+                await connection.exec_driver_sql(self._move_guards(batch.entity), (*parameters, held))
+            ).one()
             if not row.copying:
                 break
             await self._hold(connection, row.copying)

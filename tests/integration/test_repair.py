@@ -198,11 +198,25 @@ async def test_parent_that_goes_after_its_children_is_tried_again(
     assert await assert_equal_sides(people_databases) == before
 
 
-async def test_child_whose_parent_is_missing_is_refused_if_that_is_not_repaired(
+async def test_child_brings_its_missing_parent(
+    make_manager: MakeManager, legacy_sql: Sql, new_sql: Sql, people_databases: Databases
+) -> None:
+    manager = await stocked(make_manager, legacy_sql, new_sql)
+    before = await assert_equal_sides(people_databases)
+    await new_sql("DELETE FROM people WHERE id = 3")
+    assert (await repaired(manager, entity="note", keys=["3"])).outcomes == {"[3]": "repaired"}
+    assert await assert_equal_sides(people_databases) == before
+    rows = await legacy_sql("SELECT entity, key FROM tandem_people.journal")
+    assert [tuple(row) for row in rows] == [("person", "[3]")], "the relay sees to what was not asked for"
+
+
+async def test_child_whose_parent_cannot_come_is_refused(
     make_manager: MakeManager, legacy_sql: Sql, new_sql: Sql
 ) -> None:
     manager = await stocked(make_manager, legacy_sql, new_sql)
     await new_sql("DELETE FROM people WHERE id = 3")
+    await legacy_sql("UPDATE folk SET cents = -1 WHERE folk_no = 3")
+    await legacy_sql("DELETE FROM tandem_people.journal")
     told = await repaired(manager, entity="note", keys=["3"])
     assert told.outcomes == {"[3]": "refused"}
     assert "foreign key refused" in told.of("[3]").detail

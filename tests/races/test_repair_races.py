@@ -48,12 +48,12 @@ class PauseAndSee(PauseAt):
     def __init__(self, step: str, target: Sql, side: Side) -> None:
         super().__init__(step)
         self.seen: list[list[str]] = []
-        self._see = lambda: target(NAME_ON[side])
+        self._target, self._query = target, NAME_ON[side]
 
     async def __call__(self, step: str) -> None:
         await super().__call__(step)
         if step == "after_target_commit":
-            self.seen.append([row["name"] for row in await self._see()])
+            self.seen.append([row["name"] for row in await self._target(self._query)])
 
 
 async def held_at(
@@ -254,6 +254,25 @@ async def test_two_repairs_at_once(
     assert told.complete
     assert await assert_equal_sides(people_databases) == before
     assert await verdict(manager) is Verdict.EQUAL
+
+
+@BOTH_AUTHORITIES
+async def test_corruption_after_a_newer_carry_that_stopped_the_repairs_own(
+    make_manager: MakeManager, on: dict[Side, Sql], people_databases: Databases, *, phase: Phase
+) -> None:
+    """The repair's apply is a no-op behind the guard, and yet the key is wrong: it is carried once more."""
+    manager = await stocked(make_manager, on[Side.LEGACY], on[Side.NEW], phase)
+    before = await assert_equal_sides(people_databases)
+    secondary = SECONDARY[phase]
+    await on[secondary](WRONG[secondary])
+
+    async def repair_and_spoil() -> None:
+        assert (await repaired(manager, keys=["3"])).complete
+        await on[secondary](WRONG[secondary])
+
+    told = await held_at("after_read", make_manager, phase, repair_and_spoil)
+    assert told.outcomes == {"[3]": "repaired"}
+    assert await assert_equal_sides(people_databases) == before
 
 
 @pytest.mark.invariant("I1")

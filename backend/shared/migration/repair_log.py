@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -71,34 +72,41 @@ class RepairRepository:
         self, planned: Sequence[tuple[Identity, Sequence[str]]], *, source: Side, by: str, reason: str
     ) -> dict[Identity, int]:
         """Write down that these keys, with the fields that differ, are about to be repaired; answers the rows' numbers."""
-        numbers = {}
+        rows = [{"entity": entity, "key": key, "fields": list(fields)} for (entity, key), fields in planned]
         async with self._engine.begin() as connection:
-            for (entity, key), fields in planned:
-                found = await connection.exec_driver_sql(
-                    f"INSERT INTO {self._names.repair} (entity, key, from_side, outcome, fields, repaired_by, reason) "
-                    f"VALUES ($1, $2, $3, '{BEGUN}', $4::text[], $5, $6) RETURNING id",
-                    (entity, key, source.value, list(fields), by, reason),
-                )
-                numbers[entity, key] = int(found.scalar_one())
-        return numbers
+            found = await connection.exec_driver_sql(
+                f"INSERT INTO {self._names.repair} (entity, key, from_side, outcome, fields, repaired_by, reason) "
+                f"SELECT r.entity, r.key, $2, '{BEGUN}', r.fields, $3, $4 "
+                "FROM json_to_recordset($1::json) AS r(entity text, key text, fields text[]) RETURNING id, entity, key",
+                (json.dumps(rows), source.value, by, reason),
+            )
+            return {(row.entity, row.key): row.id for row in found}
 
     async def finish(self, done: Iterable[KeyRepair], numbers: dict[Identity, int]) -> None:
         """Write down what became of keys, and end the mismatches of those that are equal now."""
+        rows = [
+            {
+                "id": numbers.get(item.identity),
+                "entity": item.entity,
+                "key": item.key,
+                "outcome": item.outcome.value,
+                "detail": item.detail or None,
+                "state": _MISMATCH_STATES.get(item.outcome),
+            }
+            for item in done
+        ]
+        recordset = "json_to_recordset($1::json) AS r(id bigint, entity text, key text, outcome text, detail text, state text)"
         async with self._engine.begin() as connection:
-            for item in done:
-                if item.identity in numbers:
-                    await connection.exec_driver_sql(
-                        f"UPDATE {self._names.repair} SET outcome = $2, detail = nullif($3, ''), "
-                        "finished_at = clock_timestamp() WHERE id = $1",
-                        (numbers[item.identity], item.outcome.value, item.detail),
-                    )
-                state = _MISMATCH_STATES.get(item.outcome)
-                if state:
-                    await connection.exec_driver_sql(
-                        f"UPDATE {self._names.mismatch} SET state = $3, ended_at = clock_timestamp() "
-                        "WHERE state = 'open' AND entity = $1 AND key = $2",
-                        (item.entity, item.key, state),
-                    )
+            await connection.exec_driver_sql(
+                f"UPDATE {self._names.repair} AS p SET outcome = r.outcome, detail = r.detail, "
+                f"finished_at = clock_timestamp() FROM {recordset} WHERE p.id = r.id",
+                (json.dumps(rows),),
+            )
+            await connection.exec_driver_sql(
+                f"UPDATE {self._names.mismatch} AS m SET state = r.state, ended_at = clock_timestamp() FROM {recordset} "
+                "WHERE m.state = 'open' AND r.state IS NOT NULL AND m.entity = r.entity AND m.key = r.key",
+                (json.dumps(rows),),
+            )
 
 
 async def read_open_failures(

@@ -42,18 +42,28 @@ class Display:
         """A line that stays, above what is live."""
         self.console.print(f"[yellow]![/yellow] {text}", highlight=False)
 
-    def progress(self, *, done: float, total: float, figures: Mapping[str, str]) -> None:
-        """`done` of `total` seconds are over, and these are the figures now."""
+    def progress(
+        self,
+        *,
+        done: float,
+        total: float,
+        figures: Mapping[str, str],
+        bars: Mapping[str, tuple[float, float, str]],
+    ) -> None:
+        """`done` of `total` seconds are over, and these are the figures now; `bars` are done, total and a remark."""
         if self.console.is_terminal:
             table = Table.grid(padding=(0, 2))
             bar = ProgressBar(total=total, completed=min(done, total), width=40)
             table.add_row(f"[dim]{done:.0f} of {total:.0f} s[/dim]", bar)
+            for name, (part, whole, remark) in bars.items():
+                table.add_row(f"[dim]{name}[/dim]", _bar(part, whole, remark))
             for name, value in figures.items():
                 table.add_row(f"[dim]{name}[/dim]", value)
             self._show(table)
         elif time.monotonic() >= self._line_due:
             self._line_due = time.monotonic() + LINE_EVERY_SECONDS
-            told = "; ".join(f"{name}: {value}" for name, value in figures.items() if value)
+            moved = {name: _percent(part, whole) for name, (part, whole, _) in bars.items()}
+            told = "; ".join(f"{name}: {value}" for name, value in (moved | dict(figures)).items() if value)
             self.console.print(f"{done:4.0f} s  {told}", highlight=False)
 
     @contextmanager
@@ -85,3 +95,14 @@ class Display:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+
+def _bar(part: float, whole: float, remark: str) -> Table:
+    line = Table.grid(padding=(0, 2))
+    bar = ProgressBar(total=max(whole, 1.0), completed=min(part, whole), width=40)
+    line.add_row(bar, f"{_percent(part, whole)}  {part:,.0f} of {whole:,.0f} rows", f"[dim]{remark}[/dim]")
+    return line
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{part / whole:.0%}" if whole else "-"

@@ -38,6 +38,7 @@ class DemoReport:
     wrong_answers: Sequence[str]
     http: HttpTally
     faults: Sequence[Fault]
+    backfill: Mapping[str, Any]
     relay_max_lag_seconds: float
     relay_lag_by_service: Mapping[str, float]
     drained: bool
@@ -70,6 +71,8 @@ class DemoReport:
             "answers were server errors that no fault excuses": self.http.unexcused_count,
         }
         lines = [f"{count} {what}" for what, count in found.items() if count]
+        if not self.backfill["complete"]:
+            lines.append("history was not moved to the end")
         if not self.drained:
             lines.append("the journals were not empty in the end")
         if not self.writes_acknowledged:
@@ -105,6 +108,7 @@ class DemoReport:
             "drained": self.drained,
             "drain_seconds": round(self.drain_seconds, 3),
             "faults": [fault.to_dict() for fault in self.faults],
+            "backfill": dict(self.backfill),
             "rows_loaded": self.load.rows_loaded,
             "load": self.load.to_dict(),
             "old_program": dict(self.old_program),
@@ -161,6 +165,17 @@ def closing_table(report: DemoReport) -> Table:
     table.add_row(
         "drained after", f"{report.drain_seconds:.1f} s", "" if report.drained else "not to the end"
     )
+    moved, killed = report.backfill, report.backfill["killed"]
+    table.add_row(
+        "history moved", f"{moved['rows_copied']:,}", f"rows, under traffic, in {moved['seconds']:.0f} s"
+    )
+    if killed:
+        table.add_row(
+            f"backfill killed at {killed['at']:.0f} s",
+            f"{killed['rows_copied']:,}",
+            f"of {killed['rows_expected']:,} rows of {killed['service']} copied; "
+            f"the next one went on at {killed['rows_copied_when_resumed']:,}",
+        )
     for fault in report.faults:
         table.add_row(f"fault at {fault.at:.0f} s", f"{fault.lasted_seconds:.1f} s", fault.detail)
     table.add_row(

@@ -19,6 +19,7 @@ from backend.shared.sync_validator import SyncValidator
 from backend.shared.validation.report import EntityReport, ValidationReport
 
 from .audit import audit
+from .backfills import Backfills
 from .display import Display
 from .errors import StepError
 from .faults import Faults
@@ -31,6 +32,7 @@ from .stack import Stack
 from .staff import Credentials
 from .steps import ShopSource
 from .traffic import CUSTOMERS, STAFF, Traffic
+from .waiting import to_the_end
 from .watch import JournalWatch
 
 OLD_PROGRAM_WRITES_PER_SECOND = 20.0
@@ -63,6 +65,7 @@ class _Outcome:
     faults: Faults
     old: OldWriter
     watch: JournalWatch
+    backfills: Backfills
     traffic_seconds: float
 
 
@@ -86,7 +89,7 @@ class Demo:
             raise ConfigurationError(f"the demo needs services that are not installed: {', '.join(missing)}")
         with self._display.open():
             async with self._stack, AsyncExitStack() as exits:
-                load = await self._stack.setup(self._options.source)
+                load = await self._stack.setup(self._options.source, backfill=False)
                 self._display.steps_done()
                 if load is None:
                     raise StepError("the folder of the demo holds a shop already")
@@ -110,10 +113,11 @@ class Demo:
             await manager.close()
 
     async def _work(self, managers: Managers) -> _Outcome:
-        """Traffic, the old program and the faults, side by side."""
+        """Traffic, the old program, the backfills and the faults, side by side."""
         seconds, env = self._options.seconds, self._stack.env
         faults = Faults(self._stack, seconds=seconds, say=self._display.say)
         ledger, watch = Ledger(), JournalWatch(managers)
+        backfills = Backfills(self._stack, managers, seconds=seconds, say=self._display.say)
         shop = Shop(
             {member.name: env[f"{member.variable_prefix}_URL"] for member in self._stack.members},
             connections=self._options.customers + STAFF,
@@ -139,14 +143,24 @@ class Demo:
                 faults=faults,
                 old=old,
                 watch=watch,
+                backfills=backfills,
                 traffic_seconds=0,
             )
-            async with _background(faults.run()) as breaking:
-                while (past := time.monotonic() - began) < seconds or not breaking.done():
-                    self._check(outcome, watching, breaking)
-                    self._display.progress(done=past, total=seconds, figures=_figures(outcome))
-                    await asyncio.sleep(_TICK_SECONDS)
-                breaking.result()
+            try:
+                async with _background(faults.run()) as breaking, _background(backfills.run()) as moving:
+                    works = (breaking, moving)
+                    while (past := time.monotonic() - began) < seconds or not all(
+                        work.done() for work in works
+                    ):
+                        self._check(outcome, watching, *works)
+                        self._display.progress(
+                            done=past, total=seconds, figures=_figures(outcome), bars=backfills.bars()
+                        )
+                        await asyncio.sleep(_TICK_SECONDS)
+                    for work in works:
+                        work.result()
+            finally:
+                await to_the_end(backfills.close())
             self._display.step("letting everybody finish")
             await traffic.stop()
             await old.stop()
@@ -229,6 +243,7 @@ def _report(
         wrong_answers=market.wrong_answers,
         http=outcome.shop.tally,
         faults=outcome.faults.done,
+        backfill=outcome.backfills.to_dict(),
         relay_max_lag_seconds=watch.max_lag_seconds,
         relay_lag_by_service={service: peak.lag_seconds for service, peak in watch.peaks.items()},
         drained=drained[0],

@@ -65,8 +65,8 @@ class Stack:
         self.legacy = Cluster(data / "legacy", fsync=True)
         self.services = Cluster(data / "services", fsync=True)
 
-    async def setup(self, source: ShopSource | None = None) -> LoadReport | None:
-        """Bring everything up. Returns the load's report, or None where the data of an earlier run was kept.
+    async def setup(self, source: ShopSource | None = None, *, backfill: bool = True) -> LoadReport | None:
+        """Bring everything up, and history over unless `backfill` is false. Returns the load's report, or None where the data of an earlier run was kept.
 
         If anything goes wrong, or this is cancelled, all that was started is stopped again.
         """
@@ -81,6 +81,9 @@ class Stack:
             self._say("starting services and relays")
             await self.start_services()
             await self.start_relays()
+            if backfill:
+                self._say("moving history")
+                await self.backfill()
         except BaseException:
             # To the end: a second Ctrl-C must not leave half of it running.
             await to_the_end(self.stop())
@@ -103,8 +106,6 @@ class Stack:
         self._say("installing capture and guards")
         await self.install()
         if fresh:
-            self._say("copying history")
-            await self.copy_history()
             self._seeded_mark.touch()
         return report
 
@@ -166,11 +167,11 @@ class Stack:
         for member in self.members:
             await steps.install(member, env=self.child_env(member))
 
-    async def copy_history(self) -> dict[str, int]:
-        """Copy the legacy rows to each service's database, while nobody writes. Returns the rows by service."""
-        rows = {member.name: await steps.copy_history(member, env=self.env) for member in self.members}
+    async def backfill(self) -> None:
+        """Copy the legacy rows to each service's database, unless that was done. The shop may be open meanwhile."""
+        for member in self.members:
+            await steps.backfill(member, env=self.child_env(member))
         await steps.checkpoint(self.services.url())
-        return rows
 
     async def start_services(self) -> None:
         """Start the services and wait until each is ready."""

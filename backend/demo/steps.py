@@ -23,8 +23,8 @@ from backend.legacy_shop.schema import create_schema
 from backend.shared.cli.services import manager_class
 from backend.shared.domain.errors import ConfigurationError
 from backend.shared.dual_write_config import DualWriteSettings
+from backend.shared.migration.backfill import Backfill
 
-from . import history
 from .errors import StepError
 from .record import write_private
 from .registry import RegisteredService
@@ -96,9 +96,16 @@ async def install(service: RegisteredService, *, env: Mapping[str, str]) -> None
         await manager.close()
 
 
-async def copy_history(service: RegisteredService, *, env: Mapping[str, str]) -> int:
-    """Copy what the legacy side holds already to the service's own database. Returns the number of rows."""
-    return await history.copy_history(service.name, env=env)
+async def backfill(service: RegisteredService, *, env: Mapping[str, str]) -> None:
+    """What `tandem backfill SERVICE` does, unless it has been done to the end."""
+    manager = manager_class(service.name)(settings=DualWriteSettings.from_env(service.name, env))
+    try:
+        await manager.start()
+        work = Backfill(manager.runtime)
+        if not (await work.status()).is_complete:
+            await work.run()
+    finally:
+        await manager.close()
 
 
 async def checkpoint(url: str) -> None:

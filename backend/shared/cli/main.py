@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from backend.shared.domain.errors import TandemError
+from backend.shared.observability.logging import configure_logging
 
 COMMANDS_GROUP = "tandem.commands"
 EXIT_BAD_INPUT = 2
@@ -66,6 +67,9 @@ def tandem(
     ] = False,
 ) -> None:
     """Move services off a shared legacy database: no downtime, no lost write, a way back at every step."""
+    # A command's output is read by people and programs: what is logged must not stand between. One that runs for long,
+    # like the relay, says for itself what it logs.
+    configure_logging("tandem", level="ERROR")
 
 
 def main() -> None:

@@ -37,11 +37,14 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class JournalDepth:
-    """How much is waiting on a side. `lag_seconds` is the age of the oldest row."""
+    """How much is waiting on a side. `lag_seconds` is the age of the oldest row; `fresh_lag_seconds` that of the oldest
+    one that waits for nothing but the relay.
+    """
 
     rows: int
     lag_seconds: float
     failures: int
+    fresh_lag_seconds: float = 0.0
 
 
 class JournalRepository:
@@ -146,16 +149,24 @@ class JournalRepository:
 
     async def depth(self, connection: AsyncConnection) -> JournalDepth:
         """How much is waiting, without reading a long journal to its end."""
+        journal = self.names.journal
         row = (
             await connection.exec_driver_sql(
-                f"SELECT (SELECT count(*) FROM (SELECT 1 FROM {self.names.journal} LIMIT {COUNT_LIMIT}) AS j) AS rows, "
-                "coalesce(extract(epoch FROM clock_timestamp() - least("
-                f"(SELECT captured_at FROM {self.names.journal} WHERE wait_until IS NULL ORDER BY id LIMIT 1), "
-                f"(SELECT min(captured_at) FROM {self.names.journal} WHERE wait_until IS NOT NULL))), 0) AS lag, "
-                f"(SELECT count(*) FROM {self.names.failure} WHERE state = 'open') AS failures"
+                f"SELECT (SELECT count(*) FROM (SELECT 1 FROM {journal} LIMIT {COUNT_LIMIT}) AS j) AS rows, "
+                f"(SELECT count(*) FROM {self.names.failure} WHERE state = 'open') AS failures, "
+                "coalesce(extract(epoch FROM clock_timestamp() - fresh.at), 0) AS fresh_lag, "
+                "coalesce(extract(epoch FROM clock_timestamp() - least(fresh.at, "
+                f"(SELECT min(captured_at) FROM {journal} WHERE wait_until IS NOT NULL))), 0) AS lag "
+                f"FROM (SELECT (SELECT captured_at FROM {journal} WHERE wait_until IS NULL ORDER BY id LIMIT 1) AS at) "
+                "AS fresh"
             )
         ).one()
-        return JournalDepth(rows=row.rows, lag_seconds=max(0.0, float(row.lag)), failures=row.failures)
+        return JournalDepth(
+            rows=row.rows,
+            lag_seconds=max(0.0, float(row.lag)),
+            failures=row.failures,
+            fresh_lag_seconds=max(0.0, float(row.fresh_lag)),
+        )
 
 
 def _folded(one: ClaimedKey, other: ClaimedKey) -> ClaimedKey:

@@ -183,6 +183,16 @@ class Backfill:
             control=control,
         )
 
+    async def rows_expected(self) -> int:
+        """Rows that there are to copy on the source, about."""
+        async with self._source.connect() as connection:
+            return sum(
+                [
+                    await _rows_expected(connection, entity, self.direction.source)
+                    for entity in self._runtime.catalog.ordered
+                ]
+            )
+
     async def tell(
         self, *, paused: bool | None = None, limits: BackfillLimits | None = None, by: str | None = None
     ) -> BackfillControl:

@@ -105,7 +105,8 @@ class Throttle:
             held = await self._crowded(limits.max_connection_share)
         if limits.max_lag_seconds is not None:
             async with self._source.connect() as connection:
-                lag = (await self._journal.depth(connection)).lag_seconds
+                # What waits for a parent or for a refusal to be settled is no load, and may wait for this very copy.
+                lag = (await self._journal.depth(connection)).fresh_lag_seconds
             if lag > limits.max_lag_seconds:
                 held = f"relay lag ({lag:.1f} s, at most {limits.max_lag_seconds:g} s)"
         if held and held.split("(", maxsplit=1)[0] != (self._held or "").split("(", maxsplit=1)[0]:

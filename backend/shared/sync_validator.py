@@ -6,6 +6,8 @@ import secrets
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from backend.shared.domain.errors import ValidationError, side_error
 from backend.shared.domain.mapping import EntityMapping, Key, encode_key
 from backend.shared.domain.phases import Direction, Phase, Side
@@ -20,7 +22,7 @@ from backend.shared.validation.entity_run import EntityRun, Progress, Tell
 from backend.shared.validation.keeper import RunKeeper
 from backend.shared.validation.keys import parse_key
 from backend.shared.validation.mismatches import KeptMismatch, MismatchRepository
-from backend.shared.validation.plans import EntityPlan, Planner
+from backend.shared.validation.plans import EntityPlan, Known, Planner, known_before
 from backend.shared.validation.recheck import Recheck
 from backend.shared.validation.report import EntityReport, RunKind, ValidationReport
 from backend.shared.validation.run_records import Circumstances, Intervals, KeptRun, RunRequest
@@ -95,8 +97,13 @@ class SyncValidator:
             share=share,
             seed=secrets.randbits(31) if share < 1 else 0,
         )
-        run = await self._runs.begin(request, await self._circumstances(), resume=resume)
-        return await self._compare(run, show_values=show_values, patience_seconds=patience_seconds, tell=tell)
+        circumstances = await self._circumstances()
+        async with self._runs.transaction() as connection:
+            run = await self._runs.begin(connection, request, circumstances, resume=resume)
+            known = await self._known(connection, run)
+        return await self._compare(
+            run, known, show_values=show_values, patience_seconds=patience_seconds, tell=tell
+        )
 
     async def run_in_background(self) -> ValidationReport | None:
         """The run that is due by the settings; None if there is none, or another process is at it."""
@@ -104,10 +111,18 @@ class SyncValidator:
         intervals = Intervals(
             seconds=settings.sync_interval_seconds, full_seconds=settings.full_sync_interval_seconds
         )
-        if not await self._runs.background_due(names, intervals=intervals):
-            return None
-        run = await self._runs.claim_background(await self._circumstances(), names, intervals=intervals)
-        return None if run is None else await self._compare(run)
+        async with self._runs.transaction() as connection:
+            if await self._runs.background_due(connection, names, intervals=intervals) is None:
+                return None
+        circumstances = await self._circumstances()
+        async with self._runs.transaction() as connection:
+            kind = await self._runs.background_due(connection, names, intervals=intervals, alone=True)
+            if kind is None:
+                return None
+            request = RunRequest(kind=kind, entities=names, background=True)
+            run = await self._runs.begin(connection, request, circumstances)
+            known = await self._known(connection, run)
+        return await self._compare(run, known)
 
     async def latest_runs(self, *, limit: int = 20) -> list[KeptRun]:
         """The latest runs that are kept, newest first."""
@@ -143,9 +158,13 @@ class SyncValidator:
                 raise to_side_error(error, direction.source) from error
         return Circumstances(direction=direction, epoch=runtime.control.epoch, capture=token)
 
+    async def _known(self, connection: AsyncConnection, run: KeptRun) -> Known:
+        return await known_before(connection, run, runs=self._runs, mismatches=self._mismatches)
+
     async def _compare(
         self,
         run: KeptRun,
+        known: Known,
         *,
         show_values: bool = False,
         patience_seconds: float = PATIENCE_SECONDS,
@@ -153,7 +172,7 @@ class SyncValidator:
     ) -> ValidationReport:
         runtime, reports = self._runtime, list[EntityReport]()
         async with RunKeeper(self._runs, self._mismatches, run) as keeper:
-            plans = await self._plans(run)
+            plans = await self._planner(run).plans(run, known)
             for plan in plans:
                 entity_run = await self._entity_run(plan, keeper, show_values=show_values, tell=tell)
                 entity_run.patience_seconds = patience_seconds
@@ -167,22 +186,17 @@ class SyncValidator:
                 reports.append(report)
         return ValidationReport(
             entities=tuple(reports),
-            notes=await self._notes(run, plans),
+            notes=self._notes(run, plans),
             run_id=run.id,
             kind=run.kind,
             share=run.share,
             resumed=run.times_resumed > 0,
         )
 
-    async def _plans(self, run: KeptRun) -> list[EntityPlan]:
+    def _planner(self, run: KeptRun) -> Planner:
         catalog, direction = self._runtime.catalog, run.circumstances.direction
-        planner = Planner(
-            runs=self._runs,
-            mismatches=self._mismatches,
-            changes=self._changes(run),
-            statements={name: _statements(catalog[name], direction) for name in run.chosen},
-        )
-        return await planner.plans(run)
+        statements = {name: _statements(catalog[name], direction) for name in run.chosen}
+        return Planner(changes=self._changes(run), statements=statements)
 
     def _changes(self, run: KeptRun) -> Changes:
         sides = Sides(engines=self._runtime.engines, direction=run.circumstances.direction)
@@ -223,7 +237,7 @@ class SyncValidator:
             reason = describe(error.__cause__ or error)
             raise side_error(side, f"its keys cannot be read: {reason}", entity=run.plan.entity) from error
 
-    async def _notes(self, run: KeptRun, plans: Sequence[EntityPlan]) -> tuple[str, ...]:
+    def _notes(self, run: KeptRun, plans: Sequence[EntityPlan]) -> tuple[str, ...]:
         runtime = self._runtime
         notes = [] if runtime.phase.policy.dual else [_not_carried(runtime.phase)]
         notes += [plan.note for plan in plans if plan.note]

@@ -7,7 +7,6 @@ and is not found here.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -69,24 +68,15 @@ class Changes:
         The source is read first: what leaves the journal in between then shows by its guard.
         """
         open_keys, failed, most = await self._on_source(list(positions))
-        statement, parameters = self._newer_guards(positions)
-        guarded, floors = await asyncio.gather(
-            self.sides.ask_target(statement, *parameters),
-            self.sides.ask_target(
-                f"SELECT entity, epoch, major, minor FROM {self.names.guard_floor} WHERE entity = ANY ($1::text[])",
-                list(positions),
-            ),
-        )
-        copied = {
-            row.entity
-            for row in floors
-            if (row.epoch, Position(major=row.major, minor=row.minor)) > (self.epoch, positions[row.entity])
-        }
+        statement, parameters = self._newer_on_target(positions)
+        newer = await self.sides.ask_target(statement, *parameters)
+        copied = {row.entity for row in newer if row.key is None}
         keys: dict[str, dict[str, None]] = {
             entity: dict.fromkeys(open_keys.get(entity, ())) for entity in positions
         }
-        for row in guarded:
-            keys[row.entity][row.key] = None
+        for row in newer:
+            if row.key is not None:
+                keys[row.entity][row.key] = None
         return {
             entity: EntityChanges(
                 keys=None if most or len(keys[entity]) > self.most_keys else tuple(keys[entity]),
@@ -112,18 +102,27 @@ class Changes:
             (failed if row.failed else open_keys).setdefault(row.entity, []).append(row.key)
         return open_keys, failed, len(rows) > self.most_keys
 
-    def _newer_guards(self, positions: Mapping[str, Position]) -> tuple[str, list[object]]:
-        """One query per entity, so that each goes by the index of guards with a position of its own."""
+    def _newer_on_target(self, positions: Mapping[str, Position]) -> tuple[str, list[object]]:
+        """Keys with a newer guard and, without a key, entities with a newer floor.
+
+        One query per entity, so that each goes by the index of guards with a position of its own.
+        """
         parameters: list[object] = [self.epoch, self.most_keys + 1]
         queries = []
         for entity, position in positions.items():
             n = len(parameters)
             parameters += [entity, position.major, position.minor]
-            queries.append(
+            since = f"${n + 2}::bigint, ${n + 3}::bigint"
+            guards = (
                 f"(SELECT g.entity, g.key FROM {self.names.guard} AS g WHERE g.entity = ${n + 1} "
-                f"AND (g.epoch > $1 OR (g.epoch = $1 AND g.major >= ${n + 2} "
-                f"AND (g.major, g.minor) > (${n + 2}::bigint, ${n + 3}::bigint))) LIMIT $2)"
+                f"AND (g.epoch > $1 OR (g.epoch = $1 AND g.major >= ${n + 2} AND (g.major, g.minor) > ({since}))) "
+                "LIMIT $2)"
             )
+            floor = (
+                f"(SELECT f.entity, NULL AS key FROM {self.names.guard_floor} AS f WHERE f.entity = ${n + 1} "
+                f"AND (f.epoch, f.major, f.minor) > ($1, {since}))"
+            )
+            queries += [guards, floor]
         return " UNION ALL ".join(queries), parameters
 
 

@@ -21,6 +21,7 @@ from backend.shared.validation.runs import HEARTBEAT_SECONDS, RunRepository
 
 LAST_WORDS_SECONDS = 2.0
 """How long a run that ends before its time tries to say so. If it cannot, its silence says the same, a little later."""
+PRUNED_EVERY_RUNS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,10 @@ class RunKeeper:
         self.check()
         changes, run, entity = MismatchChanges(), self.run, progress.entity
         async with self._runs.transaction() as connection:
-            await self._runs.hold(connection, run)
+            if verdict is None:
+                await self._runs.hold(connection, run)
+            else:
+                await self._runs.finish(connection, run, verdict)
             await self._runs.save(connection, run, progress)
             if found:
                 await self._mismatches.keep(connection, run_id=run.id, entity=entity, found=found)
@@ -106,8 +110,8 @@ class RunKeeper:
                 await self._end_gone(connection, progress, settled)
             if found or settled.looked_at or progress.scope is RunKind.FULL:
                 changes = await self._mismatches.changes(connection, run_id=run.id, entity=entity)
-            if verdict is not None:
-                await self._runs.finish(connection, run, verdict)
+            if verdict is not None and run.id % PRUNED_EVERY_RUNS == 0:
+                await self._runs.prune(connection)
                 await self._mismatches.prune(connection)
         self._finished = verdict is not None
         return changes

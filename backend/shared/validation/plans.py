@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from backend.shared.stores.protocol import Position
 from backend.shared.validation.changes import Changes, EntityChanges
 from backend.shared.validation.mismatches import MismatchRepository
@@ -37,15 +39,21 @@ class EntityPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Known:
+    """By entity, its last full comparison, and keys of kept mismatches to be looked at by name."""
+
+    full: Mapping[str, FullRun] = field(default_factory=dict)
+    mismatches: Mapping[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Planner:
     """Makes the plans of one run. Reads only."""
 
-    runs: RunRepository
-    mismatches: MismatchRepository
     changes: Changes
     statements: Mapping[str, EntityStatements] = field(default_factory=dict)
 
-    async def plans(self, run: KeptRun) -> list[EntityPlan]:
+    async def plans(self, run: KeptRun, known: Known) -> list[EntityPlan]:
         """By entity of `run`, in order, what is to be done."""
         mapping = {name: mapping_print(self.statements[name]) for name in run.chosen}
         taken_up = {
@@ -58,7 +66,7 @@ class Planner:
         full: dict[str, FullRun] = {}
         reasons: dict[str, str] = {}
         if run.kind is RunKind.CHANGED:
-            full = await self.runs.last_full([n for n in run.chosen if n not in taken_up], before_run=run.id)
+            full = {name: found for name, found in known.full.items() if name not in taken_up}
             reasons = {
                 name: reason
                 for name in run.chosen
@@ -67,12 +75,14 @@ class Planner:
         since = {name: found.began_at for name, found in taken_up.items()}
         since |= {name: found.progress.began_at for name, found in full.items() if name not in reasons}
         changed = await self.changes.since(since) if since else {}
-        kept = await self._kept(run)
         plans = []
         for name in run.chosen:
             scope = RunKind.SAMPLE if run.kind is RunKind.SAMPLE else RunKind.FULL
             plan = EntityPlan(
-                entity=name, scope=scope, mapping=mapping[name], looked_at=tuple(kept.get(name, ()))
+                entity=name,
+                scope=scope,
+                mapping=mapping[name],
+                looked_at=tuple(known.mismatches.get(name, ())),
             )
             if name in taken_up:
                 plans.append(_resumed(plan, taken_up[name], changed[name]))
@@ -84,13 +94,17 @@ class Planner:
                 plans.append(_incremental(plan, full.get(name), changed.get(name), reasons.get(name)))
         return plans
 
-    async def _kept(self, run: KeptRun) -> dict[str, list[str]]:
-        """Keys of mismatches to be looked at by name: all of an incremental run's, else those the run itself has found."""
-        if run.kind is not RunKind.CHANGED and not run.times_resumed:
-            return {}
-        async with self.runs.transaction() as connection:
-            of_run = None if run.kind is RunKind.CHANGED else run.id
-            return await self.mismatches.open_keys(connection, run.chosen, of_run=of_run)
+
+async def known_before(
+    connection: AsyncConnection, run: KeptRun, *, runs: RunRepository, mismatches: MismatchRepository
+) -> Known:
+    """What `run` can build on: for an incremental one all open mismatches, else those that it has found itself."""
+    incremental = run.kind is RunKind.CHANGED
+    if not incremental and not run.times_resumed:
+        return Known()
+    full = await runs.last_full(connection, run.chosen, before_run=run.id) if incremental else {}
+    of_run = None if incremental else run.id
+    return Known(full=full, mismatches=await mismatches.open_keys(connection, run.chosen, of_run=of_run))
 
 
 def mapping_print(statements: EntityStatements) -> str:

@@ -74,32 +74,54 @@ class RunRepository:
             raise to_side_error(error, Side.NEW) from error
 
     async def begin(
-        self, request: RunRequest, circumstances: Circumstances, *, resume: bool = True
+        self,
+        connection: AsyncConnection,
+        request: RunRequest,
+        circumstances: Circumstances,
+        *,
+        resume: bool = True,
     ) -> KeptRun:
         """Take up an interrupted run of the same kind and choice under the same circumstances, or begin one.
 
-        Others of that kind and choice that were interrupted are given up. Of two that begin at once, only one takes a run up.
+        Others of that kind and choice that were interrupted are given up. Of two that begin at once, only one takes a run
+        up: the other one waits for the end of this transaction.
         """
-        async with self.transaction() as connection:
-            await self._queue_up(connection)
-            return await self._begin(connection, request, circumstances, resume=resume)
+        await self._queue_up(connection)
+        found = await self._interrupted(connection, request, circumstances) if resume else None
+        if found is None:
+            return run_of(await self._insert(connection, request, circumstances), [])
+        rows = await connection.exec_driver_sql(
+            f"SELECT {ENTITY_COLUMNS} FROM {self._names.validation_entity} AS e WHERE e.run_id = $1",
+            (found.id,),
+        )
+        return run_of(found, [progress_of(row) for row in rows])
 
-    async def claim_background(
-        self, circumstances: Circumstances, entities: Sequence[str], *, intervals: Intervals
-    ) -> KeptRun | None:
-        """Begin (or take up) the background run that is due; None if another process is at it, or has been lately."""
-        async with self.transaction() as connection:
-            await self._queue_up(connection)
-            due = await self._due(connection, entities, intervals)
-            if due is None:
-                return None
-            request = RunRequest(kind=due, entities=tuple(entities), background=True)
-            return await self._begin(connection, request, circumstances, resume=True)
+    async def background_due(
+        self,
+        connection: AsyncConnection,
+        entities: Sequence[str],
+        *,
+        intervals: Intervals,
+        alone: bool = False,
+    ) -> RunKind | None:
+        """The background run that is due; None if another process is at it, or has been lately.
 
-    async def background_due(self, entities: Sequence[str], *, intervals: Intervals) -> bool:
-        """Whether it is worth asking for the background run."""
-        async with self.transaction() as connection:
-            return await self._due(connection, entities, intervals) is not None
+        With `alone`, nobody else gets an answer before the end of this transaction.
+        """
+        if alone:
+            await self._queue_up(connection)
+        rows = await connection.exec_driver_sql(
+            f"SELECT EXISTS (SELECT FROM {self._names.validation_run} AS r WHERE r.background AND ("
+            f"(r.state = 'running' AND NOT {self._silent_run}) "
+            "OR (r.state = 'finished' AND r.finished_at > clock_timestamp() - make_interval(secs => $1)))) AS lately, "
+            f"EXISTS (SELECT FROM {self._names.validation_run} AS r WHERE r.kind = 'full' AND r.state = 'finished' "
+            "AND r.entities @> $3::text[] AND r.started_at > clock_timestamp() - make_interval(secs => $2)) AS fully",
+            (intervals.seconds, intervals.full_seconds, list(entities)),
+        )
+        row = rows.one()
+        if row.lately:
+            return None
+        return RunKind.CHANGED if row.fully else RunKind.FULL
 
     async def beat(self, run: KeptRun) -> None:
         """Give a sign of life; raises `RunTakenOverError` if another process has taken up this run."""
@@ -117,14 +139,13 @@ class RunRepository:
                 await self._of_holder(connection, run, "state = 'interrupted'")
 
     async def finish(self, connection: AsyncConnection, run: KeptRun, verdict: Verdict) -> None:
-        """End the run, and drop what is too old to be kept."""
+        """End the run; nobody can take it up any more."""
         await self._of_holder(
             connection,
             run,
             "state = 'finished', verdict = $3, finished_at = clock_timestamp(), heartbeat_at = clock_timestamp()",
             verdict.value,
         )
-        await self._prune(connection)
 
     async def save(self, connection: AsyncConnection, run: KeptRun, progress: EntityProgress) -> None:
         """Keep how far the run has come with an entity; the caller holds the run."""
@@ -155,31 +176,20 @@ class RunRepository:
             ),
         )
 
-    async def last_full(self, entities: Sequence[str], *, before_run: int) -> dict[str, FullRun]:
+    async def last_full(
+        self, connection: AsyncConnection, entities: Sequence[str], *, before_run: int
+    ) -> dict[str, FullRun]:
         """By entity, the last full comparison of it that came to its end, in any run but `before_run`."""
-        async with self.transaction() as connection:
-            rows = await connection.exec_driver_sql(
-                f"SELECT DISTINCT ON (e.entity) {RUN_COLUMNS}, {ENTITY_COLUMNS} FROM {self._names.validation_entity} AS e "
-                f"JOIN {self._names.validation_run} AS r ON r.id = e.run_id WHERE e.entity = ANY ($1::text[]) "
-                "AND e.scope = 'full' AND e.finished_at IS NOT NULL AND e.run_id <> $2 ORDER BY e.entity, e.run_id DESC",
-                (list(entities), before_run),
-            )
-            return {
-                row.entity: FullRun(
-                    run_id=row.id, circumstances=circumstances_of(row), progress=progress_of(row)
-                )
-                for row in rows
-            }
-
-    async def others_running(self, run: KeptRun) -> tuple[int, ...]:
-        """Numbers of the other runs that are under way."""
-        async with self.transaction() as connection:
-            rows = await connection.exec_driver_sql(
-                f"SELECT r.id FROM {self._names.validation_run} AS r WHERE r.id <> $1 AND r.state = 'running' "
-                f"AND NOT {self._silent_run} ORDER BY 1",
-                (run.id,),
-            )
-            return tuple(row.id for row in rows)
+        rows = await connection.exec_driver_sql(
+            f"SELECT DISTINCT ON (e.entity) {RUN_COLUMNS}, {ENTITY_COLUMNS} FROM {self._names.validation_entity} AS e "
+            f"JOIN {self._names.validation_run} AS r ON r.id = e.run_id WHERE e.entity = ANY ($1::text[]) "
+            "AND e.scope = 'full' AND e.finished_at IS NOT NULL AND e.run_id <> $2 ORDER BY e.entity, e.run_id DESC",
+            (list(entities), before_run),
+        )
+        return {
+            row.entity: FullRun(run_id=row.id, circumstances=circumstances_of(row), progress=progress_of(row))
+            for row in rows
+        }
 
     async def latest(self, *, limit: int) -> list[KeptRun]:
         """The latest runs, newest first, with their entities."""
@@ -200,6 +210,19 @@ class RunRepository:
                 entities.setdefault(row.run_id, []).append(progress_of(row))
             return [run_of(run, entities.get(run.id, [])) for run in runs]
 
+    async def prune(self, connection: AsyncConnection) -> None:
+        """Drop runs that are too old to be kept."""
+        await connection.exec_driver_sql(
+            f"DELETE FROM {self._names.validation_run} AS old USING (SELECT r.id, row_number() OVER ("
+            f"PARTITION BY r.kind ORDER BY r.id DESC) AS age FROM {self._names.validation_run} AS r "
+            "WHERE r.state IN ('finished', 'given_up')) AS aged WHERE old.id = aged.id AND aged.age > $1 "
+            f"AND NOT EXISTS (SELECT FROM {self._names.validation_entity} AS e WHERE e.run_id = old.id AND e.scope = 'full' "
+            f"AND e.finished_at IS NOT NULL AND NOT EXISTS (SELECT FROM {self._names.validation_entity} AS later "
+            "WHERE later.entity = e.entity AND later.run_id > e.run_id AND later.scope = 'full' "
+            "AND later.finished_at IS NOT NULL))",
+            (FINISHED_RUNS_KEPT,),
+        )
+
     @property
     def _silent_run(self) -> str:
         return f"r.heartbeat_at < clock_timestamp() - make_interval(secs => {self._silent:f})"
@@ -209,18 +232,6 @@ class RunRepository:
         await connection.exec_driver_sql(
             f"SELECT pg_advisory_xact_lock({BEGINNERS_LOCK}, hashtext('{self._names.schema}'))"
         )
-
-    async def _begin(
-        self, connection: AsyncConnection, request: RunRequest, circumstances: Circumstances, *, resume: bool
-    ) -> KeptRun:
-        found = await self._interrupted(connection, request, circumstances) if resume else None
-        if found is None:
-            return run_of(await self._insert(connection, request, circumstances), [])
-        rows = await connection.exec_driver_sql(
-            f"SELECT {ENTITY_COLUMNS} FROM {self._names.validation_entity} AS e WHERE e.run_id = $1",
-            (found.id,),
-        )
-        return run_of(found, [progress_of(row) for row in rows])
 
     async def _interrupted(
         self, connection: AsyncConnection, request: RunRequest, circumstances: Circumstances
@@ -275,22 +286,6 @@ class RunRepository:
         )
         return rows.one()
 
-    async def _due(
-        self, connection: AsyncConnection, entities: Sequence[str], intervals: Intervals
-    ) -> RunKind | None:
-        rows = await connection.exec_driver_sql(
-            f"SELECT EXISTS (SELECT FROM {self._names.validation_run} AS r WHERE r.background AND ("
-            f"(r.state = 'running' AND NOT {self._silent_run}) "
-            "OR (r.state = 'finished' AND r.finished_at > clock_timestamp() - make_interval(secs => $1)))) AS lately, "
-            f"EXISTS (SELECT FROM {self._names.validation_run} AS r WHERE r.kind = 'full' AND r.state = 'finished' "
-            "AND r.entities @> $3::text[] AND r.started_at > clock_timestamp() - make_interval(secs => $2)) AS fully",
-            (intervals.seconds, intervals.full_seconds, list(entities)),
-        )
-        row = rows.one()
-        if row.lately:
-            return None
-        return RunKind.CHANGED if row.fully else RunKind.FULL
-
     async def _of_holder(
         self, connection: AsyncConnection, run: KeptRun, change: str, *parameters: object
     ) -> None:
@@ -302,18 +297,6 @@ class RunRepository:
             raise RunTakenOverError(
                 f"validation run {run.id} gave no sign of life, and another process has taken it up"
             )
-
-    async def _prune(self, connection: AsyncConnection) -> None:
-        await connection.exec_driver_sql(
-            f"DELETE FROM {self._names.validation_run} AS old USING (SELECT r.id, row_number() OVER ("
-            f"PARTITION BY r.kind ORDER BY r.id DESC) AS age FROM {self._names.validation_run} AS r "
-            "WHERE r.state IN ('finished', 'given_up')) AS aged WHERE old.id = aged.id AND aged.age > $1 "
-            f"AND NOT EXISTS (SELECT FROM {self._names.validation_entity} AS e WHERE e.run_id = old.id AND e.scope = 'full' "
-            f"AND e.finished_at IS NOT NULL AND NOT EXISTS (SELECT FROM {self._names.validation_entity} AS later "
-            "WHERE later.entity = e.entity AND later.run_id > e.run_id AND later.scope = 'full' "
-            "AND later.finished_at IS NOT NULL))",
-            (FINISHED_RUNS_KEPT,),
-        )
 
 
 def _run_by() -> str:

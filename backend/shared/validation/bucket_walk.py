@@ -21,9 +21,8 @@ from backend.shared.validation.opening import (
     portions,
 )
 from backend.shared.validation.ranges import KeyRange
-from backend.shared.validation.relation import InBuckets, Selection
+from backend.shared.validation.relation import InBuckets, Selection, TablePair
 from backend.shared.validation.sides import Sides
-from backend.shared.validation.statements import TableStatements
 from backend.shared.validation.walk import ChunkResult
 
 _TOKEN = "#"  # noqa: S105 - the mark of a place to resume at: no canonical key begins so
@@ -31,7 +30,7 @@ _TOKEN = "#"  # noqa: S105 - the mark of a place to resume at: no canonical key 
 
 async def compare_buckets(
     sides: Sides,
-    tables: Sequence[TableStatements],
+    tables: Sequence[TablePair],
     *,
     after: str | None = None,
     share: float = 1.0,

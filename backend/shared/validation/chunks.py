@@ -11,11 +11,10 @@ from backend.shared.validation.bucket_walk import compare_buckets
 from backend.shared.validation.opening import opened
 from backend.shared.validation.ordering import in_order
 from backend.shared.validation.ranges import KeyRange
-from backend.shared.validation.relation import Among
+from backend.shared.validation.relation import Among, TablePair, Tables
 from backend.shared.validation.sample import sampled_ranges
 from backend.shared.validation.sides import Sides, UnreadableRowError
 from backend.shared.validation.small_chunks import SmallChunks
-from backend.shared.validation.statements import EntityStatements, TableStatements
 from backend.shared.validation.walk import ChunkResult, Measured, walk
 
 SMALL_CHUNK_ROWS = 10_000
@@ -33,11 +32,11 @@ class EntityComparer:
     statement, so nothing holds back the servers' vacuum.
     """
 
-    def __init__(self, *, sides: Sides, statements: EntityStatements, chunk_rows: int) -> None:
+    def __init__(self, *, sides: Sides, statements: Tables, chunk_rows: int) -> None:
         self._sides = sides
         self._statements = statements
         self._chunk_rows = chunk_rows
-        self._small = SmallChunks(sides=sides, statements=statements)
+        self._small = SmallChunks(sides=sides, tables=statements.tables)
 
     async def chunks(
         self, *, after: str | None = None, share: float = 1.0, seed: int = 0
@@ -68,11 +67,10 @@ class EntityComparer:
         """Compare `keys` only; the cost is in proportion to them."""
         return await self._small.compare(Among(keys=tuple(keys)))
 
-    def _way(self, tables: tuple[TableStatements, ...] | None) -> Way | None:
+    def _way(self, tables: tuple[TablePair, ...] | None) -> Way | None:
         """How a range of keys is compared; None if ranges are not the way. `tables` is None without an order of keys."""
-        statements = self._statements
-        if any(table.received for table in statements.tables):
-            small = replace(self._small, statements=replace(statements, tables=tables or statements.tables))
+        if any(table.received for table in self._statements.tables):
+            small = replace(self._small, tables=tables or self._statements.tables)
             return partial(small.between, rows=min(self._chunk_rows, SMALL_CHUNK_ROWS))
         return None if tables is None else partial(self._between, tables)
 
@@ -106,9 +104,9 @@ class EntityComparer:
         yield replace(last, resume_at=None)
 
     async def _between(
-        self, tables: tuple[TableStatements, ...], keys: KeyRange
+        self, tables: tuple[TablePair, ...], keys: KeyRange
     ) -> AsyncGenerator[ChunkResult, None]:
-        small = replace(self._small, statements=replace(self._statements, tables=tables))
+        small = replace(self._small, tables=tables)
         found = walk(self._sides, tables, keys, rows=self._chunk_rows)
         async with aclosing(found):
             async for measured in found:
@@ -120,7 +118,7 @@ class EntityComparer:
                         yield result
 
     async def _opened(
-        self, tables: Sequence[TableStatements], measured: Measured
+        self, tables: Sequence[TablePair], measured: Measured
     ) -> AsyncGenerator[ChunkResult, None]:
         """The suspects of a range, some at a time; the last of these results counts its rows.
 

@@ -15,9 +15,8 @@ from typing import Protocol
 from backend.shared.domain.mapping import decode_key, encode_key
 from backend.shared.domain.phases import Side
 from backend.shared.validation.ranges import KeyRange
-from backend.shared.validation.relation import Relation, Selection, also
+from backend.shared.validation.relation import Relation, Selection, TablePair, also
 from backend.shared.validation.sides import Sides
-from backend.shared.validation.statements import TableStatements
 from backend.shared.validation.walk import Totals
 
 ROWS_PER_PART = 256
@@ -86,7 +85,7 @@ def part_count(rows: int) -> int:
 
 
 async def part_totals(
-    sides: Sides, table: TableStatements, keys: Selection, partition: Partition
+    sides: Sides, table: TablePair, keys: Selection, partition: Partition
 ) -> tuple[Parts, Parts]:
     """What source and target have in each part that is not empty."""
 
@@ -123,7 +122,7 @@ def portions(parts: Iterable[int], *sides: Parts) -> list[list[int]]:
 
 
 async def listed(
-    sides: Sides, table: TableStatements, keys: KeyRange, partition: Partition, *, parts: list[int]
+    sides: Sides, table: TablePair, keys: KeyRange, partition: Partition, *, parts: list[int]
 ) -> set[str]:
     """Keys in `parts` whose rows differ, or that are not as often on one side as on the other."""
     hull = partition.hull(keys, parts)
@@ -142,7 +141,7 @@ async def listed(
 
 
 async def opened(
-    sides: Sides, table: TableStatements, keys: KeyRange, *, rows: int
+    sides: Sides, table: TablePair, keys: KeyRange, *, rows: int
 ) -> AsyncGenerator[set[str], None]:
     """Keys of a range whose rows differ, some at a time. `rows` is how many the fuller side has in it, about.
 
@@ -160,7 +159,7 @@ async def opened(
             yield await listed(sides, table, keys, partition, parts=parts)
 
 
-async def _partition(sides: Sides, table: TableStatements, keys: KeyRange, *, count: int) -> Partition:
+async def _partition(sides: Sides, table: TablePair, keys: KeyRange, *, count: int) -> Partition:
     if not table.source.is_numbered:
         return ByHash(count=count)
     span = await span_of(sides, table, keys)
@@ -169,7 +168,7 @@ async def _partition(sides: Sides, table: TableStatements, keys: KeyRange, *, co
     return BySpan(low=span[0], width=(span[1] - span[0]) // count + 1)
 
 
-async def span_of(sides: Sides, table: TableStatements, keys: KeyRange) -> tuple[int, int] | None:
+async def span_of(sides: Sides, table: TablePair, keys: KeyRange) -> tuple[int, int] | None:
     """The lowest and the highest key of both sides, which are whole numbers; None if there is none."""
 
     async def ask(side: Side, relation: Relation) -> list[int]:

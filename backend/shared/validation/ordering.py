@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from backend.shared.domain.phases import Side
-from backend.shared.validation.relation import Relation
+from backend.shared.validation.relation import Relation, TablePair
 from backend.shared.validation.sides import Sides
-from backend.shared.validation.statements import TableStatements
 
 # All locales of the provider "builtin" (b) sort by code point, which in UTF-8 is the order of the bytes. `to_jsonb`, since
 # what a database says of its collation has other column names in each version.
@@ -38,8 +37,10 @@ async def sorts_by_bytes(sides: Sides, side: Side, relations: Sequence[Relation]
     return bool(found["by_bytes"])
 
 
-async def in_order(sides: Sides, tables: Sequence[TableStatements]) -> tuple[TableStatements, ...] | None:
-    """`tables` for sides that both sort their keys by bytes; None if one does not."""
+async def in_order(sides: Sides, tables: Sequence[TablePair]) -> tuple[TablePair, ...] | None:
+    """`tables` for sides that both sort their keys by bytes, with an index; None if one does not."""
+    if not all(table.has_ranges for table in tables):
+        return None
     direction = sides.direction
     both = await asyncio.gather(
         sorts_by_bytes(sides, direction.source, [table.source for table in tables]),

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 
 from backend.shared.domain.mapping import decode_key
 from backend.shared.domain.phases import Side
-from backend.shared.validation.relation import Relation
+from backend.shared.validation.relation import Relation, Tables
 from backend.shared.validation.sides import Sides
-from backend.shared.validation.statements import EntityStatements
 
 BOUNDS_READ_AT_ONCE = 50
 _MOST_EXTRA_BOUNDS = 2
@@ -73,7 +72,7 @@ class _Bounds:
 
 async def key_ranges(
     sides: Sides,
-    statements: EntityStatements,
+    statements: Tables,
     *,
     rows: int,
     after: str | None = None,

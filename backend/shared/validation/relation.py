@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -158,6 +158,10 @@ class Relation:
             return f"WHERE {left[0]} = ANY (ARRAY({keys}))"
         return f"WHERE ({', '.join(left)}) IN ({keys})"
 
+    def named(self, parameter: str) -> str:
+        """The same as `among`, whatever is in the key, NULL too: it reads all rows."""
+        return f"WHERE {self._key} = ANY ({parameter}::text[])"
+
     def ordered_key(self) -> list[str]:
         """The key's columns as both sides sort them, whatever their collations."""
         return [
@@ -183,6 +187,28 @@ class Relation:
 
     def _values_of(self, key: str) -> list[str]:
         return [f"({key}::jsonb ->> {n})::{part.sql_type}" for n, part in enumerate(self.key)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TablePair:
+    """A table as the two sides have it. Where a Python function makes the rows, `received` is the table that they make.
+
+    `has_ranges` says that both sides have an index on the key as it stands in `typed`, so that ranges of it are cheap.
+    """
+
+    source: Relation
+    target: Relation
+    received: Relation | None = None
+    has_ranges: bool = True
+
+
+class Tables(Protocol):
+    """The tables that are compared together: of one entity, root first."""
+
+    @property
+    def tables(self) -> Sequence[TablePair]:
+        """See `Tables`."""
+        ...
 
 
 class Selection(Protocol):

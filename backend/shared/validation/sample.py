@@ -8,9 +8,8 @@ from collections.abc import AsyncGenerator, Iterator
 from backend.shared.domain.mapping import decode_key, encode_key
 from backend.shared.validation.opening import span_of
 from backend.shared.validation.ranges import KeyRange
-from backend.shared.validation.relation import Relation
+from backend.shared.validation.relation import Relation, TablePair
 from backend.shared.validation.sides import Sides
-from backend.shared.validation.statements import TableStatements
 
 CELLS = 2_000
 """Pieces that the keys are cut into, of which some are drawn."""
@@ -18,7 +17,7 @@ STRETCH_ROWS = 1_000
 
 
 async def sampled_ranges(
-    sides: Sides, root: TableStatements, *, after: str | None, share: float, seed: int
+    sides: Sides, root: TablePair, *, after: str | None, share: float, seed: int
 ) -> AsyncGenerator[KeyRange, None]:
     """Ranges behind `after`, in order, that hold about `share` of the rows; at least one.
 

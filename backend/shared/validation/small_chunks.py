@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from backend.shared.stores.postgres.store import through_function
 from backend.shared.validation.ranges import KeyRange, key_ranges
-from backend.shared.validation.relation import Relation, Selection
+from backend.shared.validation.relation import Relation, Selection, TablePair
 from backend.shared.validation.sides import Sides, UnreadableRowError
-from backend.shared.validation.statements import EntityStatements, TableStatements
+from backend.shared.validation.statements import TableStatements
 from backend.shared.validation.walk import ChunkResult
 
 Question = Callable[[Relation, str], str]
@@ -26,11 +26,11 @@ class SmallChunks:
     """Compares all tables of one entity, range by range. What it holds in memory is bounded by the range."""
 
     sides: Sides
-    statements: EntityStatements
+    tables: Sequence[TablePair]
 
     async def between(self, keys: KeyRange, *, rows: int) -> AsyncGenerator[ChunkResult, None]:
         """Compare a range, by smaller ones; see `key_ranges`."""
-        found = key_ranges(self.sides, self.statements, rows=rows, after=keys.lower, upto=keys.upper)
+        found = key_ranges(self.sides, self, rows=rows, after=keys.lower, upto=keys.upper)
         async for part in found:
             yield replace(await self.compare(part), resume_at=part.upper)
 
@@ -38,7 +38,7 @@ class SmallChunks:
         """Compare some keys, both sides at once."""
         counts: list[tuple[int, int]] = []
         suspects: set[str] = set()
-        for table in self.statements.tables:
+        for table in self.tables:
             source, target = await self._ask_both(table, keys, Relation.chunk)
             if source is None:
                 ours, theirs = await self._keys(table, keys)
@@ -52,7 +52,7 @@ class SmallChunks:
             source_rows=counts[0][0], target_rows=counts[0][1], suspects=tuple(sorted(suspects))
         )
 
-    async def _differing(self, table: TableStatements, keys: Selection) -> set[str]:
+    async def _differing(self, table: TablePair, keys: Selection) -> set[str]:
         """Keys whose rows differ, or that are not as often on one side as on the other."""
         source, target = await self._ask_both(table, keys, Relation.key_hashes)
         if source is None:
@@ -61,7 +61,7 @@ class SmallChunks:
         ours_by_hash, theirs_by_hash = Counter(source), Counter(target)
         return {key for key, _ in [*(ours_by_hash - theirs_by_hash), *(theirs_by_hash - ours_by_hash)]}
 
-    async def _keys(self, table: TableStatements, keys: Selection) -> tuple[list[str], list[str]]:
+    async def _keys(self, table: TablePair, keys: Selection) -> tuple[list[str], list[str]]:
         """All keys, on source and target, of a range in which some row cannot be read."""
 
         async def ask(relation: Relation, ask_side: Callable[..., Any]) -> list[str]:
@@ -74,7 +74,7 @@ class SmallChunks:
         return source, target
 
     async def _ask_both(
-        self, table: TableStatements, keys: Selection, question: Question
+        self, table: TablePair, keys: Selection, question: Question
     ) -> tuple[list[tuple[Any, ...]] | None, list[tuple[Any, ...]]]:
         """The answers of source and target; None for a source with a row that cannot be read."""
         condition, parameters = keys.of(table.target)
@@ -83,11 +83,11 @@ class SmallChunks:
         return ours, [tuple(row) for row in theirs]
 
     async def _ask_source(
-        self, table: TableStatements, keys: Selection, question: Question
+        self, table: TablePair, keys: Selection, question: Question
     ) -> list[tuple[Any, ...]] | None:
         condition, parameters = keys.of(table.source)
         try:
-            if table.received is None:
+            if table.received is None or not isinstance(table, TableStatements):
                 rows = await self.sides.ask_source(question(table.source, condition), *parameters)
             else:
                 (read,) = await self.sides.ask_source(table.documents(condition), *parameters)

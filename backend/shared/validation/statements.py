@@ -18,7 +18,7 @@ from sqlalchemy.types import ARRAY, CHAR, JSON, Integer, NullType, String, TypeE
 from backend.shared.domain.mapping import EntityMapping, Projection
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.projection_sql import POSITION, ProjectionSql, quoted, sql_type
-from backend.shared.validation.relation import KeyColumn, Relation, ValueColumn
+from backend.shared.validation.relation import KeyColumn, Relation, TablePair, ValueColumn
 
 
 def _relation(sql: ProjectionSql, typed: str) -> Relation:
@@ -76,7 +76,7 @@ def _family(kind: TypeEngine[object] | None) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableStatements:
+class TableStatements(TablePair):
     """One table of the target: how it is stored there, and how the source has it.
 
     Where a Python function makes the rows, `source` has their keys only, and `received` is the table that the function's
@@ -84,9 +84,6 @@ class TableStatements:
     """
 
     sql: ProjectionSql
-    source: Relation
-    target: Relation
-    received: Relation | None = None
 
     @classmethod
     def of(cls, sql: ProjectionSql) -> TableStatements:

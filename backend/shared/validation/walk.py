@@ -16,9 +16,8 @@ from dataclasses import dataclass
 
 from backend.shared.domain.phases import Side
 from backend.shared.validation.ranges import KeyRange
-from backend.shared.validation.relation import Relation
+from backend.shared.validation.relation import Relation, TablePair
 from backend.shared.validation.sides import Sides, UnreadableRowError
-from backend.shared.validation.statements import TableStatements
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +59,7 @@ async def totals(sides: Sides, side: Side, relation: Relation, keys: KeyRange) -
 
 async def walk(
     sides: Sides,
-    tables: Sequence[TableStatements],
+    tables: Sequence[TablePair],
     keys: KeyRange,
     *,
     rows: int,
@@ -101,7 +100,7 @@ class _Step:
 @dataclass(frozen=True, kw_only=True)
 class _Steps:
     sides: Sides
-    tables: Sequence[TableStatements]
+    tables: Sequence[TablePair]
     rows: int
 
     async def next(self, after: str | None, upto: str | None) -> _Step:

@@ -1,0 +1,1 @@
+"""Any two tables of PostgreSQL, compared as they are, without a service."""

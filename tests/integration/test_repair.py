@@ -282,6 +282,37 @@ async def test_nothing_to_repair_after_a_validation_is_no_error(
         await repaired(manager, entity="note")
 
 
+async def test_what_a_validation_kept_is_repaired_and_the_next_one_is_equal(
+    make_manager: MakeManager, legacy_sql: Sql, new_sql: Sql
+) -> None:
+    manager = await stocked(make_manager, legacy_sql, new_sql)
+    await new_sql("UPDATE people SET credit = credit + 0.01 WHERE id = 3")
+    await new_sql("DELETE FROM notes WHERE id = 4")
+    assert await verdict(manager) is Verdict.DIFFERENT
+    told = await repaired(manager, entity=None)
+    assert told.outcomes == {"[3]": "repaired", "[4]": "repaired"}
+    assert told.report is not None
+    assert (told.complete, told.report.note) == (True, "")
+    assert await verdict(manager) is Verdict.EQUAL
+    again = await repaired(manager, entity=None)
+    assert again.complete
+    assert again.keys == []
+
+
+async def test_more_mismatches_than_are_kept_is_said(
+    make_manager: MakeManager, legacy_sql: Sql, new_sql: Sql
+) -> None:
+    manager = await stocked(make_manager, legacy_sql, new_sql)
+    await new_sql("UPDATE people SET credit = credit + 0.01")
+    assert await verdict(manager) is Verdict.DIFFERENT
+    await new_sql("UPDATE tandem_people.validation_entity SET overflowed = true WHERE entity = 'person'")
+    told = await repaired(manager, entity=None)
+    assert told.report is not None
+    assert told.report.note == "more keys of person differ than the last validation kept: validate again"
+    assert set(told.outcomes.values()) == {"repaired"}
+    assert not told.complete
+
+
 async def test_limit_and_batches(make_manager: MakeManager, legacy_sql: Sql, new_sql: Sql) -> None:
     manager = await stocked(make_manager, legacy_sql, new_sql)
     await new_sql("UPDATE people SET name = 'wrong'")

@@ -148,6 +148,6 @@ def _summary(report: RepairReport) -> str:
     )
     ended = "; ended before the last key" if report.interrupted else ""
     dry = "; a dry run, nothing was changed" if report.dry_run else ""
-    said = counts or report.note or "nothing done"
+    said = "; ".join(part for part in (counts, report.note) if part) or "nothing done"
     comment = "-- " if report.dry_run else ""
     return f"{comment}{report.service}, {report.source.value} to {report.target.value}: {said}{dry}{ended}"

@@ -128,7 +128,7 @@ class _Run:
         self._second_try = False
 
     async def run(self) -> RepairReport:
-        request, note = self._request, ""
+        request, note, more = self._request, "", False
         await self._looks.check_fence()
         async for batch in self._batches():
             await self._batch(batch)
@@ -136,6 +136,9 @@ class _Run:
                 break
         if not self._counts and not self._again and not self._stop.is_set():
             note = await self._nothing()
+        else:
+            note = await self._more_than_kept()
+            more = bool(note)
         self._second_try = True
         # Those that waited for a row to go, such as a parent for its children, go in the other order now.
         for part in _parts(self._again[::-1], self._batch_keys):
@@ -149,6 +152,7 @@ class _Run:
             counts=self._counts,
             interrupted=self._stop.is_set(),
             note=note,
+            more=more,
         )
 
     async def _nothing(self) -> str:
@@ -158,6 +162,14 @@ class _Run:
                 f"no mismatch is kept: run `tandem validate {service}` first, or name keys with --key"
             )
         return "nothing to repair: the last validation left no mismatch open"
+
+    async def _more_than_kept(self) -> str:
+        if self._request.keys:
+            return ""
+        names = [item.name for item in self._entities if await self._repository.kept_only_some(item.name)]
+        if not names:
+            return ""
+        return f"more keys of {', '.join(names)} differ than the last validation kept: validate again"
 
     async def _batches(self) -> AsyncIterator[list[Identity]]:
         """The keys that are meant, parents first, up to the limit."""

@@ -44,6 +44,16 @@ class RepairRepository:
             )
             return found.first() is not None
 
+    async def kept_only_some(self, entity: str) -> bool:
+        """Whether the last validation of `entity` found more mismatches (or moving keys) than are kept."""
+        async with self._engine.connect() as connection:
+            found = await connection.exec_driver_sql(
+                f"SELECT overflowed FROM {self._names.validation_entity} "
+                "WHERE entity = $1 AND finished_at IS NOT NULL ORDER BY run_id DESC LIMIT 1",
+                (entity,),
+            )
+            return bool(found.scalar_one_or_none())
+
     async def open_mismatches(self, entity: str, *, page_keys: int) -> AsyncIterator[list[Identity]]:
         """Keys of `entity` with an open mismatch, some at a time; those found after this began are left out."""
         last, most = 0, await self._last_mismatch()

@@ -110,12 +110,17 @@ class RepairReport:
     counts: Mapping[RepairOutcome, int] = field(default_factory=Counter)
     interrupted: bool = False
     note: str = ""
+    """What a reader has to know beside the counts."""
+    more: bool = False
+    """Whether keys are known to differ that were not kept, and so could not be repaired."""
 
     @property
     def complete(self) -> bool:
         """Whether nothing is left: all is equal or, in a dry run, all could be planned."""
         good = {RepairOutcome.REPAIRED, RepairOutcome.EQUAL_ALREADY, RepairOutcome.PLANNED}
-        return not self.interrupted and all(outcome in good for outcome, n in self.counts.items() if n)
+        return not (self.interrupted or self.more) and all(
+            outcome in good for outcome, n in self.counts.items() if n
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """One JSON document."""

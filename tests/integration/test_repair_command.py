@@ -79,12 +79,12 @@ class Auth:
         return await ended(await self.start(*arguments))
 
 
-async def started(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
+async def started(*arguments: str, command: str = "repair", **environment: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "backend.shared.cli.main",
-        "repair",
+        command,
         *arguments,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -147,6 +147,23 @@ async def test_dry_run_then_repair_then_nothing_left(auth: Auth) -> None:
     assert (again.code, again.out) == (2, "")
     assert "run `tandem validate auth` first" in again.err, (
         "the mismatches were put there without a validation"
+    )
+
+
+async def test_validate_repair_validate(auth: Auth) -> None:
+    async def validate() -> int:
+        return (await ended(await started("auth", command="validate", **auth.environment))).code
+
+    await auth.new("UPDATE users SET email = email || ' ' WHERE id = 'u7'")
+    await auth.new("DELETE FROM users WHERE id = 'u8'")
+    assert await validate() == 1
+    done = await auth.repair()
+    assert (done.code, done.out.splitlines()[-1]) == (0, "auth, legacy to new: 2 repaired")
+    assert await validate() == 0
+    again = await auth.repair()
+    assert (again.code, again.out) == (
+        0,
+        "auth, legacy to new: nothing to repair: the last validation left no mismatch open\n",
     )
 
 

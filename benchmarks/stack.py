@@ -29,6 +29,7 @@ POOL_SIZE = 20
 _ENTRY_POINTS = """[tandem.services]
 bench_drained = benchmarks.service:DrainedManager
 bench_backlog = benchmarks.service:BacklogManager
+bench_history = benchmarks.backfilling:HistoryManager
 """
 
 
@@ -39,6 +40,8 @@ class Stack:
     directory: Path
     legacy_url: str
     new_url: str
+    programs: Path
+    """The folder with `psql` and its kin."""
 
     def manager(
         self,
@@ -50,6 +53,20 @@ class Stack:
         urls: tuple[str, str] | None = None,
     ) -> DualWriteManager:
         """A manager for one copy of the service; whoever asks for it closes it."""
+        return self.manager_of(
+            service.manager, phase=phase, async_legacy=async_legacy, batch_size=batch_size, urls=urls
+        )
+
+    def manager_of(
+        self,
+        kind: type[DualWriteManager],
+        *,
+        phase: Phase = Phase.DUALWRITE,
+        async_legacy: bool = True,
+        batch_size: int = 100,
+        urls: tuple[str, str] | None = None,
+    ) -> DualWriteManager:
+        """The same for any service."""
         legacy_url, new_url = urls or (self.legacy_url, self.new_url)
         settings = DualWriteSettings(
             legacy_database_url=legacy_url,
@@ -58,11 +75,24 @@ class Stack:
             async_legacy=async_legacy,
             batch_size=batch_size,
         )
-        return service.manager(
+        return kind(
             settings=settings,
             metrics=Metrics(CollectorRegistry()),
             limits=DatabaseLimits(pool_size=POOL_SIZE),
         )
+
+    def env_of(self, service: str, *, batch_size: int = 100) -> dict[str, str]:
+        """The environment in which the `tandem` command finds a service of this stack."""
+        prefix = service.upper()
+        env = {key: value for key, value in os.environ.items() if "DUAL_WRITE" not in key}
+        return env | {
+            f"{prefix}_LEGACY_DATABASE_URL": self.legacy_url,
+            f"{prefix}_DATABASE_URL": self.new_url,
+            f"{prefix}_DUAL_WRITE_PHASE": Phase.DUALWRITE.value,
+            f"{prefix}_DUAL_WRITE_BATCH_SIZE": str(batch_size),
+            # An installed package is a folder with its entry points: that is how `tandem` finds the service.
+            "PYTHONPATH": os.pathsep.join([str(self.directory / "packages"), str(REPOSITORY)]),
+        }
 
     def relay(self, service: ItemService, *, batch_size: int = 100) -> RelayProcess:
         """`tandem relay` for one copy of the service, not started."""
@@ -74,23 +104,13 @@ class RelayProcess:
 
     def __init__(self, stack: Stack, service: ItemService, *, batch_size: int) -> None:
         name = service.manager.service
-        prefix = name.upper()
-        env = {key: value for key, value in os.environ.items() if "DUAL_WRITE" not in key}
-        env |= {
-            f"{prefix}_LEGACY_DATABASE_URL": stack.legacy_url,
-            f"{prefix}_DATABASE_URL": stack.new_url,
-            f"{prefix}_DUAL_WRITE_PHASE": Phase.DUALWRITE.value,
-            f"{prefix}_DUAL_WRITE_BATCH_SIZE": str(batch_size),
-            # An installed package is a folder with its entry points: that is how `tandem` finds the service.
-            "PYTHONPATH": os.pathsep.join([str(stack.directory / "packages"), str(REPOSITORY)]),
-        }
         self._journal = f"tandem_{name}.journal"
         self._log = stack.directory / f"{name}-relay.log"
         self._url = stack.legacy_url
         self._process = ServiceProcess(
             [sys.executable, "-m", "backend.shared.cli.main", "relay", name],
             name=f"relay of {name}",
-            env=env,
+            env=stack.env_of(name, batch_size=batch_size),
             log=self._log,
             cwd=stack.directory,
         )
@@ -163,7 +183,7 @@ def running_stack() -> Iterator[Stack]:
         for cluster in clusters:
             cluster.start()
         urls = [asyncio.run(cluster.create_database("bench")) for cluster in clusters]
-        stack = Stack(directory=directory, legacy_url=urls[0], new_url=urls[1])
+        stack = Stack(directory=directory, legacy_url=urls[0], new_url=urls[1], programs=clusters[0].programs)
         _make_package(directory / "packages")
         asyncio.run(_fill(stack))
         yield stack

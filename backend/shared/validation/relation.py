@@ -105,7 +105,7 @@ class Relation:
         fields = ", ".join(f"(q.{column.name})::text AS {column.name}" for column in self.columns)
         return (
             "SELECT coalesce(json_object_agg(x.k, x.r), '{}')::text FROM ("
-            f"SELECT {self._key} AS k, json_agg((SELECT to_json(f) FROM (SELECT {fields}) AS f)) AS r "
+            f"SELECT {self._key} AS k, json_agg((SELECT to_json(tandem_f) FROM (SELECT {fields}) AS tandem_f)) AS r "
             f"FROM ({self.typed}) AS q {condition} GROUP BY 1) AS x"
         )
 

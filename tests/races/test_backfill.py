@@ -299,7 +299,9 @@ async def test_i3_synchronous_write_between_read_and_copy(
     )
     assert await is_blocked(writing, people_databases, phase.policy.authoritative.other)
     await finish(manager, pause, running)
-    assert (await writing).success
+    assert (await writing).second_write is SecondWrite.APPLIED
+    begun, ended = (pause.steps.count(f"backfill_after_{step}") for step in ("lock", "commit"))
+    assert begun == ended, "a chunk was rolled back: copy and call waited for each other"
     await manager.relay().drain(timeout_seconds=10)
     assert (await assert_equal_sides(people_databases))[0][2] == "after"
 

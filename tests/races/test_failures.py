@@ -29,3 +29,21 @@ async def test_success_of_another_relay_between_refusal_and_record(
     assert (await recording).failed == 1
     assert await quick.list_failures(limit=10) == []
     await assert_equal_sides(people_databases)
+
+
+@pytest.mark.invariant("I8")
+async def test_success_of_an_older_state_is_noted_after_a_newer_one_has_failed(
+    make_manager: MakeManager, legacy_sql: Sql
+) -> None:
+    """A relay has carried a state and is slow to say so; the next state is refused meanwhile: that failure must stay."""
+    pause = PauseAt("after_target_commit")
+    slow = await make_manager(retry_attempts=1, hook=pause)
+    quick = await make_manager(retry_attempts=1)
+    await legacy_sql("INSERT INTO folk (folk_no, mail, cents) VALUES (1, 'x', 5)")
+    noting = asyncio.ensure_future(slow.relay().run_once())
+    await pause.reached.wait()
+    await legacy_sql("UPDATE folk SET cents = -5")
+    assert (await quick.relay().run_once()).failed == 1
+    pause.resume.set()
+    assert (await noting).carried == 1
+    assert [failure.key for failure in await quick.list_failures(limit=10)] == ["[1]"]

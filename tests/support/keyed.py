@@ -49,8 +49,8 @@ def _pair(old: str, new: str, key: dict[str, KeyPart]) -> EntityMapping:
     return EntityMapping(
         name=new.removesuffix("s"),
         key=parts,
-        to_new=(Projection(table=right, key=names, query=select(*columns(left))),),
-        to_legacy=(Projection(table=left, key=names, query=select(*columns(right))),),
+        to_new=(Projection(table=right, key=names, query=select(*columns(left))),),  # type: ignore[arg-type]
+        to_legacy=(Projection(table=left, key=names, query=select(*columns(right))),),  # type: ignore[arg-type]
         legacy_sources=(Source(table=left, keys=names),),
         new_sources=(Source(table=right, keys=names),),
     )

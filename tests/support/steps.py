@@ -23,14 +23,16 @@ class CrashAt:
 
 
 class PauseAt:
-    """Holds whoever comes first to `step` until `resume` is set."""
+    """Holds whoever comes first to `step` until `resume` is set. `steps` are all that were passed, by anybody."""
 
     def __init__(self, step: str) -> None:
         self.step = step
+        self.steps: list[str] = []
         self.reached = asyncio.Event()
         self.resume = asyncio.Event()
 
     async def __call__(self, step: str) -> None:
+        self.steps.append(step)
         if step == self.step and not self.reached.is_set():
             self.reached.set()
             await self.resume.wait()

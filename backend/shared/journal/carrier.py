@@ -202,11 +202,21 @@ class Carrier:
         return {
             (entity, key): KeyOutcome(
                 outcome=Outcome.WAITING if trouble is Trouble.MISSING_PARENT else Outcome.REFUSED,
-                position=batches[0].position if batches else None,
+                position=batches[0].position if batches else await self._position(),
                 reason=describe(error),
                 sqlstate=sqlstate_of(error),
             )
         }
+
+    async def _position(self) -> Position:
+        """Where the source stands now: not before what a read that failed has seen."""
+        try:
+            async with self._source.connect() as connection:
+                return await self._store.position(connection)
+        except Exception as error:
+            if not is_database_error(error):
+                raise
+            raise TargetUnavailableError(error, side=self._direction.source) from error
 
     async def _swap(self, batch: StateBatch, error: BaseException, *, epoch: int) -> Outcomes | None:
         """Carry a key together with those that hold its unique values; None if they hold them rightly."""

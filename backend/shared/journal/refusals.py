@@ -29,17 +29,17 @@ async def withdraw_outdated(
     Whoever carries a newer state closes failures after the carry is durable, and this looks at the guard after the
     failure is: so whichever came last sees the other.
     """
-    outdated = []
+    outdated: dict[tuple[str, str], Position | None] = {}
     for (entity, key), outcome in failed.items():
         if outcome.position is None:
             continue
         async with target.connect() as connection:
             guards = await store.read_guards(connection, catalog[entity], keys=[key])
         if _newest(guards, key, outcome.position) > (epoch, outcome.position):
-            outdated.append((entity, key))
+            outdated[entity, key] = outcome.position
     if outdated:
         async with source.begin() as connection:
-            await failures.close(connection, outdated, by=by)
+            await failures.close(connection, outdated, epoch=epoch, by=by)
     return outdated
 
 

@@ -33,6 +33,7 @@ from backend.shared.journal.repository import Claim, ClaimedKey, FailureReposito
 from backend.shared.stores.postgres.errors import is_database_error
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.store import PostgresStore
+from backend.shared.stores.protocol import Position
 
 MAX_WAIT_SECONDS = 60.0
 FIRST_WAIT_SECONDS = 0.1
@@ -186,19 +187,19 @@ class Relay:
         """Write back what did not go; answers what the pass did, and the keys that it made FAILED."""
         failed: Outcomes = {}
         counts = dict.fromkeys(Outcome, 0)
-        gone = []
+        gone: dict[tuple[str, str], Position | None] = {}
         for identity, outcome in outcomes.items():
             counts[outcome.outcome] += 1
             claimed = claim.keys.get(identity)
             if outcome.outcome in (Outcome.CARRIED, Outcome.SKIPPED):
-                gone.append(identity)
+                gone[identity] = outcome.position
             elif claimed is None:
                 await self._journal.add(connection, identity[0], [identity[1]])
             elif outcome.outcome is Outcome.WAITING:
                 await self._wait(connection, claimed, outcome)
             elif await self._refuse(connection, claimed, outcome, settings):
                 failed[identity] = outcome
-        await self._failures.close(connection, gone, by="relay")
+        await self._failures.close(connection, gone, epoch=settings.epoch, by="relay")
         done = RelayPass(
             rows=claim.row_count,
             carried=counts[Outcome.CARRIED],
@@ -226,7 +227,13 @@ class Relay:
             await self._journal.requeue(connection, tried, delay_seconds=delay, error=outcome.reason)
             return False
         await self._failures.record(
-            connection, tried, direction=self.direction, reason=outcome.reason, sqlstate=outcome.sqlstate
+            connection,
+            tried,
+            direction=self.direction,
+            epoch=settings.epoch,
+            position=outcome.position,
+            reason=outcome.reason,
+            sqlstate=outcome.sqlstate,
         )
         log.error(
             "key_failed",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.domain.phases import Direction
 from backend.shared.stores.postgres.names import EngineNames
+from backend.shared.stores.protocol import Position
 
 COUNT_LIMIT = 100_000
 """Journal rows are counted up to here; a longer journal is reported as this many."""
@@ -214,15 +215,18 @@ class FailureRepository:
         key: ClaimedKey,
         *,
         direction: Direction,
+        epoch: int,
+        position: Position | None,
         reason: str,
         sqlstate: str | None,
     ) -> None:
-        """Keep a key as FAILED, once however often it fails."""
+        """Keep a key as FAILED, once however often it fails. `position`: of the state that was refused."""
         await connection.exec_driver_sql(
             f"INSERT INTO {self.names.failure} AS f "
-            "(entity, key, direction, attempts, reason, sqlstate, request_id, captured_at) "
-            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (entity, key) WHERE state = 'open' DO UPDATE "
-            "SET attempts = f.attempts + excluded.attempts, reason = excluded.reason, sqlstate = excluded.sqlstate, "
+            "(entity, key, direction, attempts, reason, sqlstate, request_id, captured_at, epoch, major, minor) "
+            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (entity, key) WHERE state = 'open' "
+            "DO UPDATE SET attempts = f.attempts + excluded.attempts, reason = excluded.reason, "
+            "sqlstate = excluded.sqlstate, epoch = excluded.epoch, major = excluded.major, minor = excluded.minor, "
             "last_failed_at = clock_timestamp()",
             (
                 key.entity,
@@ -233,17 +237,40 @@ class FailureRepository:
                 sqlstate,
                 key.request_id,
                 key.captured_at,
+                epoch,
+                position.major if position else 0,
+                position.minor if position else 0,
             ),
         )
 
-    async def close(self, connection: AsyncConnection, keys: Iterable[tuple[str, str]], *, by: str) -> int:
-        """Close the open failures of keys that have been carried; answers how many there were."""
+    async def close(
+        self,
+        connection: AsyncConnection,
+        keys: Mapping[tuple[str, str], Position | None],
+        *,
+        epoch: int,
+        by: str,
+    ) -> int:
+        """Close the open failures of keys that have been carried; answers how many there were.
+
+        By key, the position of what was carried. A failure of something newer stays: another relay may have read and
+        failed with it since, and its journal row has ended.
+        """
         pairs = list(keys)
+        at = [keys[pair] or Position(major=0, minor=0) for pair in pairs]
         result = await connection.exec_driver_sql(
             f"UPDATE {self.names.failure} AS f SET state = 'closed', closed_at = clock_timestamp(), closed_by = $3 "
-            "FROM unnest($1::text[], $2::text[]) AS k(entity, key) "
-            "WHERE f.state = 'open' AND f.entity = k.entity AND f.key = k.key",
-            ([entity for entity, _ in pairs], [key for _, key in pairs], by),
+            "FROM unnest($1::text[], $2::text[], $4::bigint[], $5::bigint[]) AS k(entity, key, major, minor) "
+            "WHERE f.state = 'open' AND f.entity = k.entity AND f.key = k.key "
+            "AND (f.epoch, f.major, f.minor) <= ($6::bigint, k.major, k.minor)",
+            (
+                [entity for entity, _ in pairs],
+                [key for _, key in pairs],
+                by,
+                [position.major for position in at],
+                [position.minor for position in at],
+                epoch,
+            ),
         )
         return int(result.rowcount)
 

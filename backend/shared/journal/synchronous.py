@@ -33,7 +33,7 @@ from backend.shared.stores.postgres.errors import (
 )
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.store import PostgresStore
-from backend.shared.stores.protocol import OutdatedReadError, StateBatch, Trouble
+from backend.shared.stores.protocol import OutdatedReadError, Position, StateBatch, Trouble
 from backend.shared.unit_runner import Unit, UnitRunner, UnitTransaction
 
 T = TypeVar("T")
@@ -221,8 +221,10 @@ class SynchronousWriter:
             await trial.connection.commit()
             await self._hook("after_second_commit")
             await self._journal.end(first.connection, ids)
-            carried = [(entity, key) for entity, found in keys.items() for key in found]
-            await self._failures.close(first.connection, carried, by="synchronous write")
+            carried: dict[tuple[str, str], Position | None] = {
+                (final.entity.name, key): final.position for final in batches for key in final.keys
+            }
+            await self._failures.close(first.connection, carried, epoch=epoch, by="synchronous write")
         except Exception as error:
             if not is_database_error(error) and not isinstance(error, SideError):
                 raise

@@ -88,13 +88,17 @@ CREATE TABLE IF NOT EXISTS {schema}.mark (
     epoch    bigint NOT NULL
 );
 
--- Keys of this side that could not be carried, until somebody decides.
+-- Keys of this side that could not be carried, until somebody decides. The position is that of the state that was refused:
+-- only a carry of something as new closes it.
 CREATE TABLE IF NOT EXISTS {schema}.failure (
     id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     entity          text NOT NULL,
     key             text COLLATE "C" NOT NULL,
     direction       text NOT NULL,
     state           text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'closed')),
+    epoch           bigint NOT NULL DEFAULT 0,
+    major           bigint NOT NULL DEFAULT 0,
+    minor           bigint NOT NULL DEFAULT 0,
     attempts        integer NOT NULL,
     reason          text NOT NULL,
     sqlstate        text,

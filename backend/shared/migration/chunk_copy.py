@@ -24,9 +24,8 @@ from backend.shared.migration.backfill_state import BackfillRepository, Chunk
 from backend.shared.migration.range_sql import EntityRanges, stage_name
 from backend.shared.stores.postgres.errors import UNIQUE_VIOLATION, sqlstate_of
 from backend.shared.stores.postgres.names import CARRY_SETTING, EngineNames
-from backend.shared.stores.postgres.projection_sql import POSITION, ProjectionSql
+from backend.shared.stores.postgres.projection_sql import ProjectionSql
 from backend.shared.stores.postgres.store import PostgresStore
-from backend.shared.stores.protocol import Position
 
 PIECES_IN_FLIGHT = 64
 """Pieces of the stream, each of one network read, that may wait for the slower side: memory does not grow with the data."""
@@ -141,7 +140,7 @@ class ChunkCopier:
             await self._check_closed(target, epoch=epoch)
             await self._hook("backfill_after_lock")
             async with self._source.connect() as source:
-                position = Position(**(await source.exec_driver_sql(POSITION)).one()._asdict())
+                position = await self._store.position(source)
                 await source.exec_driver_sql(_TEXT_FORM)
                 await self._hook("backfill_after_snapshot")
                 failures = await self._open_failures(source, ranges, chunk)

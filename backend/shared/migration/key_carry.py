@@ -76,7 +76,7 @@ class KeyCarrier:
             outcomes = await self._carrier.carry({entity.name: piece}, epoch=epoch)
             waiting += await self._leave_to_relay(outcomes)
             failed += await self._record(outcomes, epoch=epoch)
-            await self._close(outcomes)
+            await self._close(outcomes, epoch=epoch)
         return Carried(rows=len(keys), failed=failed, waiting=waiting)
 
     async def _leave_to_relay(self, outcomes: Outcomes) -> int:
@@ -104,6 +104,8 @@ class KeyCarrier:
                     connection,
                     claimed,
                     direction=self._direction,
+                    epoch=epoch,
+                    position=found.position,
                     reason=found.reason,
                     sqlstate=found.sqlstate,
                 )
@@ -119,13 +121,13 @@ class KeyCarrier:
         )
         return len(refused) - len(outdated)
 
-    async def _close(self, outcomes: Outcomes) -> None:
+    async def _close(self, outcomes: Outcomes, *, epoch: int) -> None:
         """A success closes what had failed before."""
-        gone = [
-            identity
+        gone = {
+            identity: found.position
             for identity, found in outcomes.items()
             if found.outcome in (Outcome.CARRIED, Outcome.SKIPPED)
-        ]
+        }
         if gone:
             async with self._source.begin() as connection:
-                await self._failures.close(connection, gone, by="backfill")
+                await self._failures.close(connection, gone, epoch=epoch, by="backfill")

@@ -12,7 +12,7 @@ from backend.shared.domain.errors import FencedError
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping, Projection
 from backend.shared.domain.phases import Direction
 from backend.shared.stores.postgres.names import CARRY_SETTING, EngineNames
-from backend.shared.stores.postgres.projection_sql import EntitySql, key_text, ordered_bound, quoted
+from backend.shared.stores.postgres.projection_sql import POSITION, EntitySql, key_text, ordered_bound, quoted
 from backend.shared.stores.protocol import Applied, OutdatedReadError, Position, StateBatch
 
 _FLUSH = (
@@ -82,6 +82,11 @@ class PostgresStore:
             rows=tuple(rows),
             present=tuple(present),
         )
+
+    async def position(self, connection: AsyncConnection) -> Position:
+        """Where the source stands: the position of a snapshot taken now."""
+        row = (await connection.exec_driver_sql(POSITION)).one()
+        return Position(major=row.major, minor=row.minor)
 
     async def make_durable(self, connection: AsyncConnection) -> None:
         """Flush the source's log past every transaction that the snapshot before this call has counted.

@@ -26,7 +26,7 @@ from backend.shared.validation.plans import EntityPlan, Known, Planner, known_be
 from backend.shared.validation.recheck import Recheck
 from backend.shared.validation.report import EntityReport, RunKind, ValidationReport
 from backend.shared.validation.run_records import Circumstances, Intervals, KeptRun, RunRequest
-from backend.shared.validation.runs import RunRepository
+from backend.shared.validation.runs import SILENT_SECONDS, RunRepository
 from backend.shared.validation.sides import Sides, UnreadableRowError
 from backend.shared.validation.statements import EntityStatements
 
@@ -186,7 +186,7 @@ class SyncValidator:
                 reports.append(report)
         return ValidationReport(
             entities=tuple(reports),
-            notes=self._notes(run, plans),
+            notes=self._notes(run, known, plans),
             run_id=run.id,
             kind=run.kind,
             share=run.share,
@@ -237,9 +237,13 @@ class SyncValidator:
             reason = describe(error.__cause__ or error)
             raise side_error(side, f"its keys cannot be read: {reason}", entity=run.plan.entity) from error
 
-    def _notes(self, run: KeptRun, plans: Sequence[EntityPlan]) -> tuple[str, ...]:
+    def _notes(self, run: KeptRun, known: Known, plans: Sequence[EntityPlan]) -> tuple[str, ...]:
         runtime = self._runtime
         notes = [] if runtime.phase.policy.dual else [_not_carried(runtime.phase)]
+        notes += [
+            f"run {other} is under way, or died less than {SILENT_SECONDS:g} s before: run {run.id} went its own way"
+            for other in known.others
+        ]
         notes += [plan.note for plan in plans if plan.note]
         if run.kind is RunKind.CHANGED and any(plan.scope is RunKind.CHANGED for plan in plans):
             notes.append(

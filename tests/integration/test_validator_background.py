@@ -17,7 +17,6 @@ from tests.support.people import PeopleManager
 from tests.support.steps import PauseAt
 from tests.support.validating import COMPARED, carried, grow_silent
 
-
 FINISHED = "SELECT FROM tandem_people.validation_run WHERE state = 'finished'"
 
 

@@ -40,10 +40,11 @@ class EntityPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """By entity, its last full comparison, and keys of kept mismatches to be looked at by name."""
+    """By entity, its last full comparison, and keys of kept mismatches to be looked at by name; other runs under way."""
 
     full: Mapping[str, FullRun] = field(default_factory=dict)
     mismatches: Mapping[str, list[str]] = field(default_factory=dict)
+    others: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,7 @@ async def known_before(
     """What `run` can build on: for an incremental one all open mismatches, else those that it has found itself."""
     incremental = run.kind is RunKind.CHANGED
     if not incremental and not run.times_resumed:
-        return Known()
+        return Known(others=await runs.others(connection, run))
     full = await runs.last_full(connection, run.chosen, before_run=run.id) if incremental else {}
     of_run = None if incremental else run.id
     return Known(full=full, mismatches=await mismatches.open_keys(connection, run.chosen, of_run=of_run))

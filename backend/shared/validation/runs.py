@@ -191,6 +191,15 @@ class RunRepository:
             for row in rows
         }
 
+    async def others(self, connection: AsyncConnection, run: KeptRun) -> tuple[int, ...]:
+        """Numbers of runs of the same kind that have given a sign of life of late."""
+        rows = await connection.exec_driver_sql(
+            f"SELECT r.id FROM {self._names.validation_run} AS r WHERE r.id <> $1 AND r.kind = $2 AND r.state = 'running' "
+            f"AND NOT {self._silent_run} ORDER BY 1",
+            (run.id, run.kind.value),
+        )
+        return tuple(row.id for row in rows)
+
     async def latest(self, *, limit: int) -> list[KeptRun]:
         """The latest runs, newest first, with their entities."""
         async with self.transaction() as connection:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from backend.shared.domain.errors import TandemError
 from benchmarks.backfilling import measure_backfill
+from benchmarks.comparing import measure_comparing
 from benchmarks.relaying import measure_lag, measure_relay
 from benchmarks.report import Result, show, write_latest
 from benchmarks.stack import Stack, running_stack
@@ -30,9 +31,17 @@ BENCHMARKS: dict[str, Benchmark] = {
     "writes": measure_writes,
     "relay": measure_relay,
     "lag": measure_lag,
+    "compare": measure_comparing,
     "backfill": measure_backfill,
 }
-LIMIT_SECONDS = {"statements": 30.0, "writes": 240.0, "relay": 90.0, "lag": 60.0, "backfill": 300.0}
+LIMIT_SECONDS = {
+    "statements": 30.0,
+    "writes": 240.0,
+    "relay": 90.0,
+    "lag": 60.0,
+    "compare": 300.0,
+    "backfill": 300.0,
+}
 
 
 def main() -> int:

@@ -20,6 +20,7 @@ from backend.shared.observability.admin_views import (
     ConfigView,
     FailureView,
     HealthView,
+    MismatchView,
     OperationTestView,
     PhaseChangeView,
     PoolView,
@@ -35,6 +36,7 @@ from backend.shared.stores.postgres.errors import describe, is_database_error
 from backend.shared.sync_validator import SyncValidator, parse_key
 from backend.shared.unit_of_work import UnitOfWork
 from backend.shared.unit_runner import Unit
+from backend.shared.validation.mismatches import KeptMismatch
 
 T = TypeVar("T")
 PROBE_SECONDS = 10.0
@@ -180,6 +182,18 @@ class AdminOperations(ABC):
             )
         return [_failure_view(self.service, failure) for failure in found]
 
+    async def list_mismatches(
+        self, *, limit: int, after_id: int | None = None, entity: str | None = None
+    ) -> Sequence[MismatchView]:
+        """Up to `limit` open mismatches, as validations have kept them, with numbers above `after_id`, in rising order."""
+        await self.start()
+        if entity is not None:
+            _entity_of(self.runtime, entity)
+        found = await SyncValidator(self.runtime).open_mismatches(
+            limit=limit, after_id=after_id or 0, entity=entity
+        )
+        return [_mismatch_view(self.service, mismatch) for mismatch in found]
+
     async def retry_failure(self, failure_id: int) -> FailureView:
         """Put a failed key back on its way; it closes once it is carried. May be repeated."""
         await self.start()
@@ -299,4 +313,19 @@ def _failure_view(service: str, failure: Failure) -> FailureView:
         error=failure.reason,
         first_failed_at=failure.first_failed_at,
         last_failed_at=failure.last_failed_at,
+    )
+
+
+def _mismatch_view(service: str, mismatch: KeptMismatch) -> MismatchView:
+    return MismatchView(
+        id=mismatch.id,
+        service=service,
+        entity=mismatch.entity,
+        key=mismatch.key,
+        kind=mismatch.kind.value,
+        fields=mismatch.fields,
+        first_run=mismatch.first_run,
+        last_run=mismatch.last_run,
+        first_seen_at=mismatch.first_seen,
+        last_seen_at=mismatch.last_seen,
     )

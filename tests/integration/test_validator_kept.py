@@ -46,6 +46,8 @@ async def test_mismatch_is_kept_until_it_is_gone_and_anew_when_it_comes_back(
     first, second = await SyncValidator(manager.runtime).open_mismatches(limit=10)
     assert (first.key, first.kind, second.key) == ("[8]", MismatchKind.MISSING_IN_NEW, "[7]")
     assert [item.key for item in await SyncValidator(manager.runtime).open_mismatches(limit=1)] == ["[8]"]
+    (view,) = await manager.list_mismatches(limit=10, after_id=first.id, entity="person")
+    assert (view.key, view.fields, view.first_run) == ("[7]", ("people.name",), 4)
     kept = str(await new_sql("SELECT v::text FROM tandem_people.mismatch AS v"))
     assert "geheim" not in kept
     assert "12.34" not in kept

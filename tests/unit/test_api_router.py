@@ -23,6 +23,7 @@ from backend.shared.observability.admin_views import (
     FailureView,
     FieldDifferenceView,
     HealthView,
+    MismatchView,
     OperationTestView,
     PhaseChangeView,
     PoolView,
@@ -54,6 +55,21 @@ def _failure(number: int) -> FailureView:
     )
 
 
+def _mismatch(number: int) -> MismatchView:
+    return MismatchView(
+        id=number,
+        service="cart",
+        entity="cart",
+        key=f"[{number}]",
+        kind="different",
+        fields=("carts.status",),
+        first_run=1,
+        last_run=2,
+        first_seen_at=NOW,
+        last_seen_at=NOW,
+    )
+
+
 class _Manager:
     """Answers from memory, and remembers what it was asked."""
 
@@ -61,6 +77,7 @@ class _Manager:
         self._metrics = metrics
         self.asked: list[tuple[str, Any]] = []
         self.failures = [_failure(number) for number in range(1, 6)]
+        self.mismatches = [_mismatch(number) for number in range(1, 6)]
         self.down = False
 
     async def status(self) -> StatusView:
@@ -121,6 +138,11 @@ class _Manager:
         self, *, limit: int, after_id: int | None = None, entity: str | None = None
     ) -> Sequence[FailureView]:
         return [failure for failure in self.failures if failure.id > (after_id or 0)][:limit]
+
+    async def list_mismatches(
+        self, *, limit: int, after_id: int | None = None, entity: str | None = None
+    ) -> Sequence[MismatchView]:
+        return [mismatch for mismatch in self.mismatches if mismatch.id > (after_id or 0)][:limit]
 
     async def retry_failure(self, failure_id: int) -> FailureView:
         if failure_id > 5:
@@ -185,6 +207,7 @@ ROUTES: list[tuple[str, str, Any]] = [
     ("POST", "/validate-sync/7", None),
     ("POST", "/test-operation", None),
     ("GET", "/failures", None),
+    ("GET", "/mismatches", None),
     ("POST", "/failures/1/retry", None),
     ("PATCH", "/config", {"batch_size": 50}),
     ("POST", "/phase", {"to": "shadow"}),
@@ -271,12 +294,13 @@ async def test_bad_requests(
     assert response.headers["content-type"] == "application/problem+json"
 
 
-async def test_failures_come_in_pages(client: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("path", ["/failures", "/mismatches"])
+async def test_listings_come_in_pages(client: httpx.AsyncClient, path: str) -> None:
     seen: list[int] = []
     params: dict[str, str] = {"limit": "2"}
     while True:
-        page = (await client.get("/failures", params=params)).json()
-        seen += [failure["id"] for failure in page["items"]]
+        page = (await client.get(path, params=params)).json()
+        seen += [item["id"] for item in page["items"]]
         if page["next_cursor"] is None:
             break
         params["cursor"] = page["next_cursor"]

@@ -10,6 +10,7 @@ from backend.shared.observability.admin_views import (
     ConfigView,
     FailureView,
     HealthView,
+    MismatchView,
     OperationTestView,
     PhaseChangeView,
     SettingValue,
@@ -24,6 +25,7 @@ __all__ = [
     "FailureView",
     "HealthView",
     "MetricsSnapshot",
+    "MismatchView",
     "OperationTestView",
     "PhaseChangeView",
     "SettingValue",
@@ -58,6 +60,11 @@ class DualWriteAdmin(Protocol):
         self, *, limit: int, after_id: int | None = None, entity: str | None = None
     ) -> Sequence[FailureView]:
         """Up to `limit` open failures with ids above `after_id`, by rising id."""
+
+    async def list_mismatches(
+        self, *, limit: int, after_id: int | None = None, entity: str | None = None
+    ) -> Sequence[MismatchView]:
+        """Up to `limit` open mismatches with ids above `after_id`, by rising id."""
 
     async def retry_failure(self, failure_id: int) -> FailureView:
         """Put a failed key back on its way. May be repeated. Raises NotFoundError when there is none."""

@@ -14,6 +14,7 @@ from backend.shared.api.admin_protocol import (
     FailureView,
     HealthView,
     MetricsSnapshot,
+    MismatchView,
     OperationTestView,
     PhaseChangeView,
     SettingValue,
@@ -29,6 +30,7 @@ from backend.shared.domain.phases import Phase
 
 _MAX_SECONDS = 86_400.0
 _FAILURES_LISTING = "dual-write-failures"
+_MISMATCHES_LISTING = "dual-write-mismatches"
 
 _EntityName = Annotated[str, Query(min_length=1, max_length=63, pattern=r"^[a-z][a-z0-9_]*$")]
 
@@ -162,3 +164,16 @@ def _add_failure_routes(router: APIRouter, get_manager: Callable[..., Any]) -> N
     )
     async def retry_failure(manager: Manager, failure_id: BigDatabaseId) -> FailureView:
         return await manager.retry_failure(failure_id)
+
+    @router.get(
+        "/mismatches",
+        summary="Keys that the validator has found to differ",
+        responses=problem_responses(404),
+    )
+    async def list_mismatches(
+        manager: Manager, request: DepPage, entity: _EntityName | None = None
+    ) -> Page[MismatchView]:
+        seen = request.after(_MISMATCHES_LISTING, types=(int,))
+        after_id = seen[0] if seen and isinstance(seen[0], int) else None
+        rows = await manager.list_mismatches(limit=request.limit + 1, after_id=after_id, entity=entity)
+        return request.page(rows, listing=_MISMATCHES_LISTING, key=lambda mismatch: (mismatch.id,))

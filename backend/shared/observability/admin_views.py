@@ -119,6 +119,22 @@ class FailureView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MismatchView:
+    """A key that differs, as the validator has kept it: from the first run that saw it to the last. Holds no values."""
+
+    id: int
+    service: str
+    entity: str
+    key: str
+    kind: str
+    fields: tuple[str, ...]
+    first_run: int
+    last_run: int
+    first_seen_at: datetime
+    last_seen_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConfigView:
     """All run-time settings after a change, and the names of those that changed."""
 

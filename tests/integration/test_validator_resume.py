@@ -218,18 +218,21 @@ async def test_two_runs_at_once_each_end_by_themselves(
 async def test_run_that_was_taken_up_by_another_process_writes_no_more(
     make_manager: MakeManager, legacy_sql: Sql, new_sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that was stopped for long (SIGSTOP) wakes up."""
+    """A process that was stopped for long (SIGSTOP) wakes up while another one goes on with its run."""
     await carried(make_manager, legacy_sql)
     keep_after_each_chunk(monkeypatch)
-    pause = PauseAt(COMPARED)
+    pause, later = PauseAt(COMPARED), PauseAt(COMPARED)
     stopped = asyncio.ensure_future(validate(await make_manager(hook=pause)))
     await asyncio.wait_for(pause.reached.wait(), timeout=10)
     await grow_silent(new_sql)
-    taken_up = await validate(await make_manager())
+    taken_up = asyncio.ensure_future(validate(await make_manager(hook=later)))
+    await asyncio.wait_for(later.reached.wait(), timeout=10)
     pause.resume.set()
     with pytest.raises(RunTakenOverError):
         await stopped
-    assert (taken_up.resumed, taken_up.verdict, taken_up.kind) == (True, Verdict.EQUAL, RunKind.FULL)
+    later.resume.set()
+    report = await taken_up
+    assert (report.resumed, report.verdict, report.kind) == (True, Verdict.EQUAL, RunKind.FULL)
     (run,) = await new_sql("SELECT state, verdict FROM tandem_people.validation_run")
     assert tuple(run) == ("finished", "equal")
 

@@ -13,7 +13,7 @@ from backend.shared.domain.mapping import EntityMapping, Key, encode_key
 from backend.shared.domain.phases import Direction, Phase, Side
 from backend.shared.journal.install import capture_token, wanted_triggers
 from backend.shared.observability.admin_views import FieldDifferenceView, ValidationView
-from backend.shared.observability.labels import Verdict
+from backend.shared.observability.labels import RunKind, Verdict
 from backend.shared.runtime import ServiceRuntime
 from backend.shared.stores.postgres.errors import describe, is_database_error, to_side_error
 from backend.shared.validation.changes import Changes, estimated_rows
@@ -24,7 +24,7 @@ from backend.shared.validation.keys import parse_key
 from backend.shared.validation.mismatches import KeptMismatch, MismatchRepository
 from backend.shared.validation.plans import EntityPlan, Known, Planner, known_before
 from backend.shared.validation.recheck import Recheck
-from backend.shared.validation.report import EntityReport, RunKind, ValidationReport
+from backend.shared.validation.report import EntityReport, ValidationReport
 from backend.shared.validation.run_records import Circumstances, Intervals, KeptRun, RunRequest
 from backend.shared.validation.runs import SILENT_SECONDS, RunRepository
 from backend.shared.validation.sides import Sides, UnreadableRowError
@@ -181,7 +181,10 @@ class SyncValidator:
                     entity_run, (lambda found: _worst([*reports, found])) if last else None
                 )
                 runtime.metrics.entity_validated(
-                    service=runtime.service, entity=plan.entity, verdict=report.verdict
+                    service=runtime.service,
+                    entity=plan.entity,
+                    kind=report.scope,
+                    verdict=report.verdict,
                 )
                 reports.append(report)
         return ValidationReport(

@@ -10,8 +10,8 @@ import structlog
 from backend.shared import Phase, Side, SyncValidator
 from backend.shared.background_validation import validate_periodically
 from backend.shared.domain.errors import side_error
-from backend.shared.observability.labels import Verdict
-from backend.shared.validation.report import RunKind, ValidationReport
+from backend.shared.observability.labels import RunKind, Verdict
+from backend.shared.validation.report import ValidationReport
 from tests.support.fixtures import MakeManager, Sql
 from tests.support.people import PeopleManager
 from tests.support.steps import PauseAt

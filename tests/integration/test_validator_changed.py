@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from backend.shared import Phase, SyncValidator, ValidationError
-from backend.shared.observability.labels import Verdict
+from backend.shared.observability.labels import RunKind, Verdict
 from backend.shared.stores.postgres.projection_sql import POSITION
 from backend.shared.validation import entity_run
 from backend.shared.validation.changes import Changes
-from backend.shared.validation.report import EntityReport, MismatchKind, RunKind, ValidationReport
+from backend.shared.validation.report import EntityReport, MismatchKind, ValidationReport
 from backend.shared.validation.sides import Sides
 from tests.support.fixtures import BOTH_AUTHORITIES, MakeManager, Sql
 from tests.support.people import PeopleManager

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from backend.shared import SyncValidator
-from backend.shared.observability.labels import Verdict
+from backend.shared.observability.labels import RunKind, Verdict
 from backend.shared.validation import keeper, runs
-from backend.shared.validation.report import MismatchChanges, MismatchKind, RunKind, ValidationReport
+from backend.shared.validation.report import MismatchChanges, MismatchKind, ValidationReport
 from tests.support.fixtures import MakeManager, Sql
 from tests.support.people import PeopleManager
 from tests.support.validating import carried

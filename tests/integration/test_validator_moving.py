@@ -302,8 +302,8 @@ async def test_background_run_counts_its_verdicts_and_heeds_new_settings(
     metrics, seen, stop = manager.runtime.metrics, asyncio.Event(), asyncio.Event()
     count = metrics.entity_validated
 
-    def note(*, service: str, entity: str, verdict: Verdict | str) -> None:
-        count(service=service, entity=entity, verdict=verdict)
+    def note(*, service: str, entity: str, kind: str, verdict: Verdict | str) -> None:
+        count(service=service, entity=entity, kind=kind, verdict=verdict)
         if verdict is Verdict.DIFFERENT:
             seen.set()
 
@@ -313,7 +313,7 @@ async def test_background_run_counts_its_verdicts_and_heeds_new_settings(
     await manager.change_config({"sync_interval": 0.1})
     await asyncio.wait_for(seen.wait(), timeout=10)
     assert (
-        b'dualwrite_validations_total{entity="person",service="people",verdict="different"}'
+        b'dualwrite_validations_total{entity="person",kind="full",service="people",verdict="different"}'
         in metrics.render()
     )
     stop.set()

@@ -8,9 +8,9 @@ import asyncpg
 import pytest
 
 from backend.shared import SideError, SyncValidator
-from backend.shared.observability.labels import Verdict
+from backend.shared.observability.labels import RunKind, Verdict
 from backend.shared.testing.clusters import Databases
-from backend.shared.validation.report import MismatchKind, RunKind, ValidationReport
+from backend.shared.validation.report import MismatchKind, ValidationReport
 from backend.shared.validation.run_records import RunTakenOverError
 from tests.support.fixtures import MakeManager, Sql
 from tests.support.people import PeopleManager

@@ -32,7 +32,7 @@ def _everything(metrics: Metrics, *, service: str, value: str) -> None:
     metrics.failures_counted(service=service, direction=value, open_count=1)
     metrics.breaker_changed(service=service, side=value, state=value)
     metrics.pool_measured(service=service, side=value, in_use_count=2, waiting_count=0, size_count=10)
-    metrics.entity_validated(service=service, entity=value, verdict=value)
+    metrics.entity_validated(service=service, entity=value, kind=value, verdict=value)
     metrics.phase_changed(service=service, phase=value)
 
 
@@ -100,7 +100,8 @@ def test_the_snapshot_is_json_and_says_the_same(metrics: Metrics) -> None:
     metrics.breaker_changed(service="cart", side=Side.LEGACY, state=BreakerState.OPEN)
     metrics.breaker_changed(service="cart", side=Side.LEGACY, state=BreakerState.HALF_OPEN)
     metrics.pool_measured(service="cart", side=Side.NEW, in_use_count=2, waiting_count=1, size_count=10)
-    metrics.entity_validated(service="cart", entity="cart", verdict=Verdict.EQUAL)
+    for kind in ("full", "changed"):
+        metrics.entity_validated(service="cart", entity="cart", kind=kind, verdict=Verdict.EQUAL)
     metrics.phase_changed(service="cart", phase=Phase.DUALWRITE)
     metrics.phase_changed(service="cart", phase=Phase.RAMPDOWN)
     snapshot = json.loads(json.dumps(metrics.snapshot("cart").to_dict(), allow_nan=False))
@@ -117,7 +118,7 @@ def test_the_snapshot_is_json_and_says_the_same(metrics: Metrics) -> None:
     assert snapshot["relay_batches"] == {"to_legacy": 1}
     assert snapshot["breakers"] == {"legacy": "half_open"}
     assert snapshot["pools"] == {"new": {"in_use_count": 2, "waiting_count": 1, "size_count": 10}}
-    assert snapshot["validations"] == [{"entity": "cart", "verdict": "equal", "count": 1}]
+    assert snapshot["validations"] == [{"entity": "cart", "verdict": "equal", "count": 2}]
 
 
 def test_an_empty_snapshot_is_json(metrics: Metrics) -> None:

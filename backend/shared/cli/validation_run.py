@@ -21,9 +21,10 @@ from rich.progress import Progress as Bars
 from backend.shared.cli.services import managed
 from backend.shared.cli.validation_output import COULD_NOT_RUN, EXIT_CODES, print_json, print_report
 from backend.shared.domain.errors import TandemError
+from backend.shared.observability.labels import RunKind
 from backend.shared.sync_validator import SyncValidator
 from backend.shared.validation.entity_run import Progress
-from backend.shared.validation.report import EntityReport, RunKind, ValidationReport
+from backend.shared.validation.report import EntityReport, ValidationReport
 
 T = TypeVar("T")
 

@@ -53,6 +53,14 @@ class Verdict(StrEnum):
     INCOMPLETE = "incomplete"
 
 
+class RunKind(StrEnum):
+    """What a run of the validator looks at: all keys, those changed since the last full run, or a share of all."""
+
+    FULL = "full"
+    CHANGED = "changed"
+    SAMPLE = "sample"
+
+
 def closed(kind: type[StrEnum], value: str) -> str:
     """`value` when it is one of `kind`, else `other`."""
     try:

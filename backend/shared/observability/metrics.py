@@ -29,6 +29,7 @@ from backend.shared.observability.labels import (
     DeclaredLabels,
     OperationOutcome,
     RelayOutcome,
+    RunKind,
     Verdict,
     closed,
 )
@@ -74,7 +75,7 @@ class Metrics:
         self.validations = Counter(
             "dualwrite_validations_total",
             "Verdicts of the validator, one per entity and run.",
-            ("service", "entity", "verdict"),
+            ("service", "entity", "kind", "verdict"),
             registry=registry,
         )
 
@@ -200,12 +201,14 @@ class Metrics:
             self.pool_waiting.labels(*labels).set(waiting_count)
             self.pool_size.labels(*labels).set(size_count)
 
-    def entity_validated(self, *, service: str, entity: str, verdict: Verdict | str) -> None:
-        """The validator has finished one entity."""
+    def entity_validated(
+        self, *, service: str, entity: str, kind: RunKind | str, verdict: Verdict | str
+    ) -> None:
+        """The validator has finished one entity; `kind` is what it looked at."""
         if self._labels.is_enabled(service):
             name = self._labels.service(service)
             entity = self._labels.entity(service, entity)
-            self.validations.labels(name, entity, closed(Verdict, verdict)).inc()
+            self.validations.labels(name, entity, closed(RunKind, kind), closed(Verdict, verdict)).inc()
 
     def phase_changed(self, *, service: str, phase: Phase | str) -> None:
         """The process has learnt which phase holds."""

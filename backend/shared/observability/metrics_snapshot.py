@@ -143,11 +143,14 @@ def _operations(reader: _Reader) -> tuple[OperationCount, ...]:
 
 
 def _validations(reader: _Reader) -> tuple[ValidationCount, ...]:
+    """By entity and verdict, whatever kind of run said so."""
+    counts: dict[tuple[str, str], int] = {}
+    for sample in reader.samples("validations_total"):
+        said = sample.labels["entity"], sample.labels["verdict"]
+        counts[said] = counts.get(said, 0) + int(sample.value)
     return tuple(
-        ValidationCount(
-            entity=sample.labels["entity"], verdict=sample.labels["verdict"], count=int(sample.value)
-        )
-        for sample in reader.samples("validations_total")
+        ValidationCount(entity=entity, verdict=verdict, count=count)
+        for (entity, verdict), count in counts.items()
     )
 
 

@@ -8,14 +8,14 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from backend.shared.domain.phases import Side
-from backend.shared.observability.labels import Verdict
+from backend.shared.observability.labels import RunKind, Verdict
 from backend.shared.stores.protocol import Position
 from backend.shared.validation.chunks import EntityComparer
 from backend.shared.validation.keeper import RunKeeper, Settled
 from backend.shared.validation.mismatches import MISMATCHES_KEPT
 from backend.shared.validation.plans import EntityPlan
 from backend.shared.validation.recheck import Look, Recheck
-from backend.shared.validation.report import EntityReport, Mismatch, MismatchKind, RunKind
+from backend.shared.validation.report import EntityReport, Mismatch, MismatchKind
 from backend.shared.validation.run_records import EntityProgress
 from backend.shared.validation.suspects import LOOKED_AT_ONCE, Suspects
 from backend.shared.validation.walk import ChunkResult

@@ -13,9 +13,9 @@ from typing import Self
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.domain.errors import SideError
-from backend.shared.observability.labels import Verdict
+from backend.shared.observability.labels import RunKind, Verdict
 from backend.shared.validation.mismatches import MismatchRepository
-from backend.shared.validation.report import Mismatch, MismatchChanges, RunKind
+from backend.shared.validation.report import Mismatch, MismatchChanges
 from backend.shared.validation.run_records import EntityProgress, KeptRun, RunTakenOverError
 from backend.shared.validation.runs import HEARTBEAT_SECONDS, RunRepository
 

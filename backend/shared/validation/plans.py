@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from backend.shared.observability.labels import RunKind
 from backend.shared.stores.protocol import Position
 from backend.shared.validation.changes import Changes, EntityChanges
 from backend.shared.validation.mismatches import MismatchRepository
-from backend.shared.validation.report import RunKind
 from backend.shared.validation.run_records import EntityProgress, FullRun, KeptRun
 from backend.shared.validation.runs import RunRepository
 from backend.shared.validation.statements import EntityStatements

@@ -7,15 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from backend.shared.observability.labels import Verdict
-
-
-class RunKind(StrEnum):
-    """What a run looks at: all keys, those changed since the last full run, or a share of all, chosen at random."""
-
-    FULL = "full"
-    CHANGED = "changed"
-    SAMPLE = "sample"
+from backend.shared.observability.labels import RunKind, Verdict
 
 
 class MismatchKind(StrEnum):

@@ -12,9 +12,8 @@ from sqlalchemy import Row
 
 from backend.shared.domain.errors import TandemError
 from backend.shared.domain.phases import Direction
-from backend.shared.observability.labels import Verdict
+from backend.shared.observability.labels import RunKind, Verdict
 from backend.shared.stores.protocol import Position
-from backend.shared.validation.report import RunKind
 
 
 class RunTakenOverError(TandemError):

@@ -106,7 +106,11 @@ class SyncValidator:
         )
 
     async def run_in_background(self) -> ValidationReport | None:
-        """The run that is due by the settings; None if there is none, or another process is at it."""
+        """The run that is due by the settings; None if there is none, or another process is at it.
+
+        It is put off while a backfill is running: what has not been copied yet would differ, and everything would be compared
+        each time.
+        """
         settings, names = self._runtime.settings, self._chosen(None)
         intervals = Intervals(
             seconds=settings.sync_interval_seconds, full_seconds=settings.full_sync_interval_seconds
@@ -115,6 +119,8 @@ class SyncValidator:
             if await self._runs.background_due(connection, names, intervals=intervals) is None:
                 return None
         circumstances = await self._circumstances()
+        if await self._changes(circumstances).is_being_copied():
+            return None
         async with self._runs.transaction() as connection:
             kind = await self._runs.background_due(connection, names, intervals=intervals, alone=True)
             if kind is None:
@@ -199,21 +205,22 @@ class SyncValidator:
     def _planner(self, run: KeptRun) -> Planner:
         catalog, direction = self._runtime.catalog, run.circumstances.direction
         statements = {name: _statements(catalog[name], direction) for name in run.chosen}
-        return Planner(changes=self._changes(run), statements=statements)
+        return Planner(changes=self._changes(run.circumstances), statements=statements)
 
-    def _changes(self, run: KeptRun) -> Changes:
-        sides = Sides(engines=self._runtime.engines, direction=run.circumstances.direction)
-        return Changes(sides=sides, names=self._runtime.names, epoch=run.circumstances.epoch)
+    def _changes(self, circumstances: Circumstances) -> Changes:
+        sides = Sides(engines=self._runtime.engines, direction=circumstances.direction)
+        return Changes(sides=sides, names=self._runtime.names, epoch=circumstances.epoch)
 
     async def _entity_run(
         self, plan: EntityPlan, keeper: RunKeeper, *, show_values: bool, tell: Tell
     ) -> EntityRun:
         runtime, mapping = self._runtime, self._runtime.catalog[plan.entity]
-        recheck = self._recheck(mapping, show_values=show_values)
+        circumstances = keeper.run.circumstances
+        recheck = self._recheck(mapping, circumstances, show_values=show_values)
         comparer = EntityComparer(
             sides=recheck.sides, statements=recheck.statements, chunk_rows=self._chunk_rows
         )
-        began_at = plan.began_at or await self._changes(keeper.run).beginning(plan.entity)
+        began_at = plan.began_at or await self._changes(circumstances).beginning(plan.entity)
         expected = None
         if plan.scope is RunKind.SAMPLE or (tell is not _untold and plan.scope is RunKind.FULL):
             expected = await estimated_rows(recheck.sides, mapping)
@@ -257,7 +264,8 @@ class SyncValidator:
 
     async def validate_key(self, mapping: EntityMapping, key: Key, *, show_values: bool) -> ValidationView:
         """Compare one key now, looking once: a key still on its way is *incomplete*."""
-        recheck = self._recheck(mapping, show_values=show_values)
+        now = Circumstances(direction=self.direction, epoch=self._runtime.control.epoch, capture="")
+        recheck = self._recheck(mapping, now, show_values=show_values)
         (look,) = await recheck.look([encode_key(key)])
         direction = recheck.sides.direction
         there = {
@@ -283,12 +291,13 @@ class SyncValidator:
             detail=_detail(failed=look.failed, unreadable=look.source is None),
         )
 
-    def _recheck(self, entity: EntityMapping, *, show_values: bool) -> Recheck:
+    def _recheck(self, entity: EntityMapping, circumstances: Circumstances, *, show_values: bool) -> Recheck:
+        """Looks by what held when the run began: after a cutover nothing is settled any more."""
         return Recheck(
-            sides=Sides(engines=self._runtime.engines, direction=self.direction),
+            sides=Sides(engines=self._runtime.engines, direction=circumstances.direction),
             names=self._runtime.names,
-            statements=_statements(entity, self.direction),
-            epoch=self._runtime.control.epoch,
+            statements=_statements(entity, circumstances.direction),
+            epoch=circumstances.epoch,
             show_values=show_values,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import asyncpg
 import pytest
 import structlog
 
@@ -12,11 +13,13 @@ from backend.shared.background_validation import validate_periodically
 from backend.shared.domain.errors import side_error
 from backend.shared.observability.labels import RunKind, Verdict
 from backend.shared.validation.report import ValidationReport
+from backend.shared.validation.runs import BEGINNERS_LOCK
 from tests.support.fixtures import MakeManager, Sql
 from tests.support.people import PeopleManager
 from tests.support.steps import PauseAt
 from tests.support.validating import COMPARED, carried, grow_silent
 
+QUEUED = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 FINISHED = "SELECT FROM tandem_people.validation_run WHERE state = 'finished'"
 
 
@@ -90,10 +93,35 @@ async def test_one_process_at_a_time_and_another_when_it_dies(
     ]
 
 
-async def test_many_at_once_are_one_run(make_manager: MakeManager, legacy_sql: Sql, new_sql: Sql) -> None:
+async def test_put_off_while_a_backfill_runs(
+    make_manager: MakeManager, legacy_sql: Sql, new_sql: Sql
+) -> None:
+    manager = await carried(make_manager, legacy_sql, 10)
+    await new_sql(
+        "INSERT INTO tandem_people.backfill_control (heartbeat_at, changed_by) VALUES (clock_timestamp(), 'test')"
+    )
+    assert await due(manager) is None
+    await new_sql(
+        "UPDATE tandem_people.backfill_control SET heartbeat_at = heartbeat_at - interval '1 minute'"
+    )
+    assert await due(manager) is not None
+
+
+async def test_many_that_ask_at_once_are_one_run(
+    make_manager: MakeManager, legacy_sql: Sql, new_sql: Sql
+) -> None:
+    """All of them have come to the place where they queue up before the first is let in."""
     await carried(make_manager, legacy_sql, 10)
     managers = [await make_manager() for _ in range(5)]
-    reports = await asyncio.gather(*[due(manager) for manager in managers])
+    gate = await asyncpg.connect(new_sql.url)
+    async with gate.transaction():
+        await gate.execute(f"SELECT pg_advisory_xact_lock({BEGINNERS_LOCK}, hashtext('tandem_people'))")
+        asked = [asyncio.ensure_future(due(manager)) for manager in managers]
+        async with asyncio.timeout(10):
+            while await gate.fetchval(QUEUED) < len(asked):  # noqa: ASYNC110 - a lock gives no sign
+                await asyncio.sleep(0.01)
+    reports = await asyncio.gather(*asked)
+    await gate.close()
     assert sum(report is not None for report in reports) == 1
 
 

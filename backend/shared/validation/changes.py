@@ -19,6 +19,7 @@ from backend.shared.validation.sides import Sides
 MOST_KEYS = 200_000
 """Of all entities at once. Beyond that, comparing everything costs little more, and keeps memory bounded."""
 
+BACKFILL_SILENT_SECONDS = 30.0
 _FIRST = Position(major=0, minor=0)
 _LOWEST_MINOR = -(2**62)
 
@@ -61,6 +62,15 @@ class Changes:
             return _FIRST
         now = Position(major=row.major, minor=row.minor)
         return min(now, Position(major=row.oldest, minor=_LOWEST_MINOR)) if row.oldest else now
+
+    async def is_being_copied(self) -> bool:
+        """Whether a backfill runs, by its sign of life."""
+        rows = await self.sides.ask_target(
+            f"SELECT 1 FROM {self.names.backfill_control} "
+            "WHERE heartbeat_at > clock_timestamp() - make_interval(secs => $1)",
+            BACKFILL_SILENT_SECONDS,
+        )
+        return bool(rows)
 
     async def since(self, positions: Mapping[str, Position]) -> dict[str, EntityChanges]:
         """By entity, what has changed after its position.

@@ -50,7 +50,16 @@ class EntityComparer:
         Keys that are compared by bucket (see `bucket_walk`) are read from the start again by a resumed run, which tells
         of no chunk twice all the same.
         """
-        after = after or None
+        async with self._sides.in_lanes() as sides:
+            comparer = EntityComparer(sides=sides, statements=self._statements, chunk_rows=self._chunk_rows)
+            results = comparer._chunks(after or None, share=share, seed=seed)
+            async with aclosing(results):
+                async for result in results:
+                    yield result
+
+    async def _chunks(
+        self, after: str | None, *, share: float, seed: int
+    ) -> AsyncGenerator[ChunkResult, None]:
         tables = await in_order(self._sides, self._statements.tables)
         way = self._way(tables)
         if way is None:

@@ -25,6 +25,8 @@ MOST_PARTS = 8192
 LISTED_AT_ONCE = 50_000
 """Rows of both sides whose keys are listed in one go, unless one part alone has more."""
 _WIDEST_SPAN = 2**62
+_GAPS = 16
+"""Numbers per row up to which the bounds of a range do to cut it; beyond, it is asked what is in it."""
 
 NONE = Totals()
 Parts = dict[int, Totals]
@@ -33,8 +35,13 @@ Parts = dict[int, Totals]
 class Partition(Protocol):
     """A way to cut keys into numbered parts."""
 
-    def part(self, relation: Relation) -> str:
-        """SQL for the number of the part that a row of `relation` is in."""
+    def part(self, relation: Relation, first: int) -> str:
+        """SQL for the number of the part that a row of `relation` is in, its parameters numbered from `first`."""
+        ...
+
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        """Parameters of `part`: as such, so that a statement is parsed once and not for each chunk."""
         ...
 
     def hull(self, keys: KeyRange, parts: Sequence[int]) -> KeyRange:
@@ -48,9 +55,14 @@ class ByHash:
 
     count: int
 
-    def part(self, relation: Relation) -> str:
+    def part(self, relation: Relation, _first: int) -> str:
         """See `Partition`."""
         return relation.bucket(self.count)
+
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        """See `Partition`."""
+        return ()
 
     def hull(self, keys: KeyRange, _parts: Sequence[int]) -> KeyRange:
         """See `Partition`."""
@@ -64,9 +76,14 @@ class BySpan:
     low: int
     width: int
 
-    def part(self, relation: Relation) -> str:
+    def part(self, relation: Relation, first: int) -> str:
         """See `Partition`."""
-        return f"((q.{relation.key[0].name}::bigint - ({self.low})::bigint) / {self.width})"
+        return f"((q.{relation.key[0].name}::bigint - ${first}::bigint) / ${first + 1}::bigint)"
+
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        """See `Partition`."""
+        return self.low, self.width
 
     def hull(self, keys: KeyRange, parts: Sequence[int]) -> KeyRange:
         """See `Partition`."""
@@ -91,8 +108,8 @@ async def part_totals(
 
     async def ask(side: Side, relation: Relation) -> Parts:
         condition, parameters = keys.of(relation)
-        statement = relation.parts(partition.part(relation), condition)
-        rows = await sides.scan(side, statement, *parameters)
+        statement = relation.parts(partition.part(relation, len(parameters) + 1), condition)
+        rows = await sides.scan(side, statement, *parameters, *partition.parameters)
         return {row["b"]: Totals(rows=row["n"], hashes=row["h"]) for row in rows}
 
     direction = sides.direction
@@ -129,8 +146,10 @@ async def listed(
 
     async def ask(side: Side, relation: Relation) -> Counter[tuple[str, int]]:
         condition, parameters = hull.of(relation)
-        chosen = f"{partition.part(relation)} = ANY (${len(parameters) + 1}::bigint[])"
-        rows = await sides.scan(side, relation.key_hashes(also(condition, chosen)), *parameters, parts)
+        number = len(parameters) + 1
+        chosen = f"{partition.part(relation, number + 1)} = ANY (${number}::bigint[])"
+        statement = relation.key_hashes(also(condition, chosen))
+        rows = await sides.scan(side, statement, *parameters, parts, *partition.parameters)
         return Counter((row["k"], row["h"]) for row in rows)
 
     direction = sides.direction
@@ -147,7 +166,7 @@ async def opened(
 
     Raises `UnreadableRowError` if a row of the source cannot be read.
     """
-    partition = await _partition(sides, table, keys, count=part_count(rows))
+    partition = await _partition(sides, table, keys, rows=rows)
     source, target = await part_totals(sides, table, keys, partition)
     for parts in portions(differing(source, target), source, target):
         fullest = max(source.get(parts[0], NONE).rows, target.get(parts[0], NONE).rows)
@@ -159,13 +178,24 @@ async def opened(
             yield await listed(sides, table, keys, partition, parts=parts)
 
 
-async def _partition(sides: Sides, table: TablePair, keys: KeyRange, *, count: int) -> Partition:
+async def _partition(sides: Sides, table: TablePair, keys: KeyRange, *, rows: int) -> Partition:
+    count = part_count(rows)
     if not table.source.is_numbered:
         return ByHash(count=count)
-    span = await span_of(sides, table, keys)
+    span = _span_between(keys, most=rows * _GAPS)
+    if span is None:
+        span = await span_of(sides, table, keys)
     if span is None or span[1] - span[0] >= _WIDEST_SPAN:
         return ByHash(count=count)
     return BySpan(low=span[0], width=(span[1] - span[0]) // count + 1)
+
+
+def _span_between(keys: KeyRange, *, most: int) -> tuple[int, int] | None:
+    """The numbers that a range has room for, if they are not many more than `most`."""
+    if keys.lower is None or keys.upper is None:
+        return None
+    (lower,), (upper,) = decode_key(keys.lower), decode_key(keys.upper)
+    return (lower + 1, upper) if upper - lower <= most else None
 
 
 async def span_of(sides: Sides, table: TablePair, keys: KeyRange) -> tuple[int, int] | None:

@@ -77,10 +77,12 @@ class Relation:
 
     def nth_key(self, *, lower: str | None, upper: str | None) -> str:
         """The `$1`th key that follows the key `lower`, up to `upper`; no row if there are fewer."""
+        names = ", ".join(f"q.{part.name}" for part in self.key)
         order = ", ".join(self.ordered_key())
+        # The key's text is made of the one row that is left, not of all that are passed over.
         return (
-            f"SELECT {self._key} AS k FROM ({self.typed}) AS q {self.between(lower=lower, upper=upper)} "
-            f"ORDER BY {order} OFFSET ($1::bigint - 1) LIMIT 1"
+            f"SELECT {self._key} AS k FROM (SELECT {names} FROM ({self.typed}) AS q "
+            f"{self.between(lower=lower, upper=upper)} ORDER BY {order} OFFSET ($1::bigint - 1) LIMIT 1) AS q"
         )
 
     def parts(self, part: str, condition: str) -> str:

@@ -71,7 +71,7 @@ async def diff_tables(request: DiffRequest, *, tell: Callable[[RowDifference], N
 
 @asynccontextmanager
 async def _databases(request: DiffRequest) -> AsyncIterator[TwoDatabases]:
-    limits = DatabaseLimits(pool_size=6, pool_wait_seconds=60)
+    limits = DatabaseLimits(pool_size=2)
     urls = {Side.LEGACY: (request.dsn_a, "DSN_A"), Side.NEW: (request.dsn_b, "DSN_B")}
     engines = {
         side: create_side_engine(url, application_name="tandem diff", variable=name, limits=limits)

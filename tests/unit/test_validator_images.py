@@ -1,4 +1,4 @@
-"""What goes into a hash: no less than the value. (No nondeterministic collation is in every build of PostgreSQL.)"""
+"""What goes into a hash: no less than the value. Not every build of PostgreSQL has a nondeterministic collation."""
 
 from __future__ import annotations
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
+from typing import TypeVar
 
 import structlog
 from sqlalchemy import QueuePool, text
@@ -17,6 +19,7 @@ from backend.shared.control import Control, ControlRepository
 from backend.shared.database import DatabaseLimits, create_side_engine
 from backend.shared.domain.errors import (
     ConfigurationError,
+    FencedError,
     InstallationError,
     TandemError,
     ValidationError,
@@ -38,8 +41,12 @@ from backend.shared.unit_runner import UnitRunner
 REFRESH_SECONDS = 1.0
 CHECK_SECONDS = 30.0
 START_SECONDS = 10.0
+FENCED_SECONDS = 10.0
+FIRST_FENCED_WAIT_SECONDS = 0.005
+LONGEST_FENCED_WAIT_SECONDS = 0.1
 _URL_VARIABLES = {Side.LEGACY: "LEGACY_DATABASE_URL", Side.NEW: "DATABASE_URL"}
 
+T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
@@ -196,6 +203,31 @@ class ServiceRuntime:
         """Read the phase row again and measure the journal."""
         await self._refresh_control()
         await self.measure()
+
+    async def past_fences(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Do `attempt`; when a fence says that its side is closed, learn the phase again and repeat it, for a while.
+
+        Between the closing of one side and the opening of the other there is a moment without any authority. Raises the
+        last `FencedError` if that lasts longer than `FENCED_SECONDS`.
+        """
+        deadline = time.monotonic() + FENCED_SECONDS
+        wait = FIRST_FENCED_WAIT_SECONDS
+        while True:
+            before = self.control
+            try:
+                return await attempt()
+            except FencedError:
+                if time.monotonic() > deadline:
+                    raise
+            try:
+                await self._refresh_control()
+            except Exception as error:
+                if not is_database_error(error) and not isinstance(error, TandemError):
+                    raise
+                log.warning("refresh_failed", service=self.service, error=describe(error))
+            if self.control.epoch == before.epoch:
+                await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                wait = min(LONGEST_FENCED_WAIT_SECONDS, wait * 2)
 
     async def measure(self) -> JournalDepth:
         """Measure journal and pools, for metrics and status."""

@@ -24,9 +24,10 @@ from sqlalchemy.orm import Session
 
 from backend.shared.breaker import CircuitBreaker
 from backend.shared.database import XID
-from backend.shared.domain.errors import SideError, side_error
+from backend.shared.domain.errors import FencedError, SideError, side_error
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Side
+from backend.shared.journal.fence import FENCED, assert_open
 from backend.shared.journal.repository import JournalRepository
 from backend.shared.stores.postgres.errors import (
     describe,
@@ -70,16 +71,21 @@ class UnitTransaction:
     session: AsyncSession
     work: UnitOfWork
 
-    def __init__(self, runner: UnitRunner, *, request_id: str, journals_touched: bool) -> None:
+    def __init__(
+        self, runner: UnitRunner, *, request_id: str, journals_touched: bool, only_reads: bool
+    ) -> None:
         self.committed = False
         self._runner = runner
         self._request_id = request_id
         self._journals_touched = journals_touched
+        # Where triggers are the fence they look at each write; whoever has none, or reads only, looks at once.
+        self._asserts_first = only_reads or journals_touched
         self._journalled_as: int | None = None
+        self._wrote = False
         self._begun_at = time.monotonic()
 
     async def __aenter__(self) -> Self:
-        runner = self._runner
+        runner, names = self._runner, self._runner.names
         self.connection = await runner.engine.connect()
         self._pooled = self._sync_connection.connection
         self._driver = cast("Any", self._pooled.driver_connection)
@@ -91,7 +97,8 @@ class UnitTransaction:
         )
         try:
             await self._driver.execute(
-                f"BEGIN; SET LOCAL {UNIT_SETTING} = '{_UNSAFE.sub('', self._request_id)}'"
+                f"BEGIN; SET LOCAL {UNIT_SETTING} = '{names.unit_mark(_UNSAFE.sub('', self._request_id))}'"
+                + (f"; {assert_open(names)}" if self._asserts_first else "")
             )
         except BaseException:
             await self._leave()
@@ -151,16 +158,23 @@ class UnitTransaction:
         """Send what the session still holds; where no trigger captures, write the journal rows of the keys touched."""
         if next(iter(self.session.sync_session), None) is not None:  # else it holds no object at all
             await self.session.flush()
+        self._wrote = self._wrote or bool(self.work.touched)
         if self._journals_touched:
             for entity, keys in self.work.touched.items():
                 self._journalled_as = await self._runner.journal.add(self.connection, entity, keys)
             self.work.touched.clear()
 
     async def commit(self) -> None:
-        """Commit. Returns only if it is durable; raises `_RunAgainError` if it certainly is not."""
+        """Commit. Returns only if it is durable; raises `_RunAgainError` if it certainly is not.
+
+        A unit that wrote nothing has met no fence yet, and asks now whether its side is open, in the same message.
+        """
         await self.flush()
+        wrote = self.xid is not None or self._wrote
         try:
-            tag = await self._driver.execute("COMMIT")
+            tag = await self._driver.execute(
+                "COMMIT" if wrote or self._asserts_first else f"{assert_open(self._runner.names)}; COMMIT"
+            )
         except Exception as error:
             if not says_nothing_of_a_commit(error):
                 raise
@@ -202,7 +216,7 @@ class UnitRunner:
         breaker: CircuitBreaker,
     ) -> None:
         self.side = side
-        self._names = names
+        self.names = names
         self.journal = JournalRepository(names)
         self.catalog = catalog
         self.engine = engine
@@ -211,7 +225,7 @@ class UnitRunner:
     async def repeat(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Call `attempt` until it goes through, while its failures are of the kind that leaves nothing behind.
 
-        Deadlock, serialization failure and a connection lost before COMMIT are repeated, `MAX_RUNS` times in all, with
+        Raises `FencedError` where this side is closed. Deadlock, serialization failure and a connection lost before COMMIT are repeated, `MAX_RUNS` times in all, with
         jittered back-off. Database errors come out as the error type of this side.
         """
         for run in range(1, MAX_RUNS + 1):
@@ -222,6 +236,8 @@ class UnitRunner:
                 cause = error.cause if isinstance(error, _RunAgainError) else error
                 if not is_database_error(cause) and not isinstance(error, _RunAgainError):
                     raise
+                if sqlstate_of(cause) == FENCED:
+                    raise FencedError("it is closed", side=self.side, unavailable=True) from cause
                 lost = is_connection_loss(cause)
                 if is_unreachable(cause):
                     self._breaker.failed()
@@ -236,12 +252,16 @@ class UnitRunner:
                 return result
         raise AssertionError("unreachable: the last run returns or raises")
 
-    def transaction(self, *, request_id: str, journals_touched: bool = False) -> UnitTransaction:
+    def transaction(
+        self, *, request_id: str, journals_touched: bool = False, only_reads: bool = False
+    ) -> UnitTransaction:
         """A transaction, to be entered with `async with`; rolled back unless it was committed inside.
 
         With `journals_touched` the unit itself writes the journal, for databases that take no trigger.
         """
-        return UnitTransaction(self, request_id=request_id, journals_touched=journals_touched)
+        return UnitTransaction(
+            self, request_id=request_id, journals_touched=journals_touched, only_reads=only_reads
+        )
 
     async def status_of(self, xid: int, *, begun_at: float) -> str:
         """What became of a transaction begun at `begun_at` (monotonic): waits for the server to say so.
@@ -280,7 +300,7 @@ class UnitRunner:
             "SELECT pg_xact_status($1::text::xid8) AS status, "
             "greatest(pg_postmaster_start_time(), (SELECT max(backend_start) FROM pg_stat_activity "
             "WHERE backend_type = 'checkpointer')) > clock_timestamp() - make_interval(secs => $2 + 1) AS restarted, "
-            f"EXISTS (SELECT 1 FROM {self._names.journal} WHERE xid = $1::text::xid8) AS journalled"
+            f"EXISTS (SELECT 1 FROM {self.names.journal} WHERE xid = $1::text::xid8) AS journalled"
         )
 
 

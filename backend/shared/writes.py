@@ -36,15 +36,19 @@ class WritePath:
         not cancel a synchronous second write under way.
         """
         runtime = self._runtime
-        phase, settings = runtime.phase, runtime.settings
-        policy = phase.policy
         request_id = current_request_id() or uuid.uuid4().hex
         started = time.perf_counter()
+        phase, policy = runtime.phase, runtime.phase.policy
+
+        async def attempt() -> SynchronousOutcome[T]:
+            nonlocal phase, policy
+            phase, policy = runtime.phase, runtime.phase.policy
+            if policy.direction and not runtime.settings.async_legacy and runtime.settings.carries(phase):
+                return await self._synchronously(unit, phase, request_id)
+            return await self._asynchronously(unit, phase, request_id)
+
         try:
-            if policy.direction and not settings.async_legacy and settings.carries(phase):
-                outcome = await self._synchronously(unit, phase, request_id)
-            else:
-                outcome = await self._asynchronously(unit, phase, request_id)
+            outcome = await runtime.past_fences(attempt)
         except ValidationError:
             self._count(
                 operation, policy.authoritative, OperationOutcome.REFUSED, time.perf_counter() - started
@@ -174,11 +178,16 @@ class WritePath:
 
 async def read_unit(runtime: ServiceRuntime, unit: Unit[T]) -> T:
     """Run a read-only unit on the side that the phase reads from; raises `SideError` if it does not answer."""
-    side = runtime.phase.policy.authoritative
-    runner = runtime.runners[side]
 
-    async def attempt() -> T:
-        async with runner.transaction(request_id=current_request_id() or "") as transaction:
-            return await unit(transaction.work)
+    async def on_authority() -> T:
+        runner = runtime.runners[runtime.phase.policy.authoritative]
 
-    return await runner.repeat(attempt)
+        async def attempt() -> T:
+            async with runner.transaction(
+                request_id=current_request_id() or "", only_reads=True
+            ) as transaction:
+                return await unit(transaction.work)
+
+        return await runner.repeat(attempt)
+
+    return await runtime.past_fences(on_authority)

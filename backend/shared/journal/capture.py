@@ -8,16 +8,15 @@ captured; anybody else's write is.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 from sqlalchemy import FromClause, Table, column, table
 
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping, Source
 from backend.shared.domain.phases import Direction, Side
+from backend.shared.journal.triggers import OPERATIONS, InstalledTrigger
 from backend.shared.stores.postgres.names import CARRY_SETTING, UNIT_SETTING, EngineNames
 from backend.shared.stores.postgres.projection_sql import key_text, quoted, select_text, table_name
 
-OPERATIONS = ("insert", "update", "delete", "truncate")
 _TRANSITIONS = {
     "insert": "REFERENCING NEW TABLE AS tandem_new",
     "update": "REFERENCING OLD TABLE AS tandem_old NEW TABLE AS tandem_new",
@@ -33,18 +32,14 @@ UNIT_NOTICE = "tandem.xid="
 """Prefix of the notice by which a unit of work learns its transaction id without a round trip."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CaptureTrigger:
-    """One trigger with its function."""
+def capture_triggers(
+    names: EngineNames, catalog: EntityCatalog, side: Side, *, journals: bool = True
+) -> list[InstalledTrigger]:
+    """Every trigger that `side` needs to capture the entities of a service.
 
-    name: str
-    table: str
-    function_sql: str
-    trigger_sql: str
-
-
-def capture_triggers(names: EngineNames, catalog: EntityCatalog, side: Side) -> list[CaptureTrigger]:
-    """Every trigger that `side` needs to capture the entities of a service."""
+    While the side is closed they keep what foreign programs write to it as conflicts. Without `journals` they do nothing
+    else.
+    """
     sources: dict[str, list[tuple[EntityMapping, Source]]] = {}
     tables: dict[str, Table] = {}
     for entity in catalog.ordered:
@@ -53,37 +48,52 @@ def capture_triggers(names: EngineNames, catalog: EntityCatalog, side: Side) -> 
             tables[name] = source.table
             sources.setdefault(name, []).append((entity, source))
     return [
-        _trigger(names, tables[name], readers, side, operation)
+        _trigger(names, tables[name], readers, side, operation, journals=journals)
         for name, readers in sources.items()
         for operation in OPERATIONS
     ]
 
 
-def fingerprint(triggers: list[CaptureTrigger]) -> str:
+def fingerprint(triggers: list[InstalledTrigger]) -> str:
     """A hash of everything that the triggers say: a changed mapping asks for a new installation."""
     text = "\n".join(trigger.function_sql + trigger.trigger_sql for trigger in triggers)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _trigger(
-    names: EngineNames, source: Table, readers: list[tuple[EntityMapping, Source]], side: Side, operation: str
-) -> CaptureTrigger:
+    names: EngineNames,
+    source: Table,
+    readers: list[tuple[EntityMapping, Source]],
+    side: Side,
+    operation: str,
+    *,
+    journals: bool,
+) -> InstalledTrigger:
     target = table_name(source)
     name = f"{names.schema}_{source.name}_{operation}"
     function = f"{names.schema}.{quoted('capture_' + source.name + '_' + operation)}"
     changed = _CHANGED.get(operation, f"SELECT * FROM {target}")
-    inserts = "\n".join(_journal_insert(names, entity, reader, changed) for entity, reader in readers)
     own_carries = names.carry_mark(Direction.towards(side), 0).removesuffix("0")
+    conflicts = "\n".join(
+        _conflict_insert(names, entity, reader, operation=operation, table=target, side=side)
+        for entity, reader in readers
+    )
+    inserts = "\n".join(_journal_insert(names, entity, reader, changed) for entity, reader in readers)
+    notice = f"""
+    IF current_setting('{UNIT_SETTING}', true) <> '' THEN
+        RAISE NOTICE '{UNIT_NOTICE}%', pg_current_xact_id();
+    END IF;"""
     function_sql = f"""CREATE OR REPLACE FUNCTION {function}() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {source.schema or "public"}, pg_temp AS $capture$
 BEGIN
     IF starts_with(current_setting('{CARRY_SETTING}', true), '{own_carries}') THEN
         RETURN NULL;
     END IF;
-{inserts}
-    IF current_setting('{UNIT_SETTING}', true) <> '' THEN
-        RAISE NOTICE '{UNIT_NOTICE}%', pg_current_xact_id();
+    IF current_setting('{names.foreign_setting}', true) = 'closed' THEN
+{conflicts}
+        RETURN NULL;
     END IF;
+{inserts + notice if journals else ""}
     RETURN NULL;
 END $capture$"""
     when = "BEFORE" if operation == "truncate" else "AFTER"
@@ -91,7 +101,7 @@ END $capture$"""
         f"CREATE OR REPLACE TRIGGER {quoted(name)} {when} {operation.upper()} ON {target} "
         f"{_TRANSITIONS[operation]} FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
     )
-    return CaptureTrigger(name=name, table=target, function_sql=function_sql, trigger_sql=trigger_sql)
+    return InstalledTrigger(name=name, table=target, function_sql=function_sql, trigger_sql=trigger_sql)
 
 
 def _journal_insert(names: EngineNames, entity: EntityMapping, source: Source, changed: str) -> str:
@@ -104,6 +114,41 @@ def _journal_insert(names: EngineNames, entity: EntityMapping, source: Source, c
         key = key_text([f"k.{name}" for name in columns], entity.key)
         keys = f"SELECT DISTINCT '{entity.name}', {key} FROM ({select_text(query)}) AS k"
     return f"    WITH changed AS ({changed})\n    INSERT INTO {names.journal} (entity, key) {keys};"
+
+
+def _conflict_insert(
+    names: EngineNames, entity: EntityMapping, source: Source, *, operation: str, table: str, side: Side
+) -> str:
+    """Keep the images before and after of what a foreign program wrote here while the side was closed.
+
+    Where a table is only looked up by the entity, its rows are none of the entity's: then the keys alone are kept.
+    """
+    into = f"        INSERT INTO {names.conflict} (entity, key, side, operation, source_table, before, after)\n        "
+    if not isinstance(source.keys, tuple):
+        changed = _CHANGED.get(operation, f"SELECT * FROM {table}")
+        query = source.keys(changed_rows(source.table))
+        key = key_text([f"k.{quoted(column.name)}" for column in query.selected_columns], entity.key)
+        return (
+            f"        WITH changed AS ({changed})\n{into}"
+            f"SELECT DISTINCT '{entity.name}', {key}, '{side.value}', '{operation}', '{table}', NULL::jsonb, NULL::jsonb "
+            f"FROM ({select_text(query)}) AS k;"
+        )
+    old, new = {
+        "insert": (None, "tandem_new"),
+        "update": ("tandem_old", "tandem_new"),
+        "delete": ("tandem_old", None),
+    }.get(operation, (table, None))
+    keyed = {
+        relation: f"SELECT {key_text([f'r.{quoted(name)}' for name in source.keys], entity.key)} AS k, to_jsonb(r) AS image "
+        f"FROM {relation} AS r"
+        for relation in (old, new)
+        if relation
+    }
+    nothing = "SELECT NULL::text AS k, NULL::jsonb AS image WHERE false"
+    return (
+        f"{into}SELECT '{entity.name}', coalesce(o.k, n.k), '{side.value}', '{operation}', '{table}', o.image, n.image "
+        f"FROM ({keyed.get(old or '', nothing)}) AS o FULL JOIN ({keyed.get(new or '', nothing)}) AS n ON o.k = n.k;"
+    )
 
 
 def changed_rows(source: Table) -> FromClause:

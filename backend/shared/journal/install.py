@@ -14,7 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from backend.shared.domain.errors import InstallationError
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Capture, Phase, Side
-from backend.shared.journal.capture import CaptureTrigger, capture_triggers, fingerprint
+from backend.shared.journal.capture import capture_triggers, fingerprint
+from backend.shared.journal.fence import assert_function, fence_triggers
+from backend.shared.journal.triggers import InstalledTrigger
 from backend.shared.stores.postgres.errors import is_database_error, to_side_error
 from backend.shared.stores.postgres.names import EngineNames
 
@@ -45,7 +47,7 @@ async def install(
                 continue
             await _tables(connection, names)
             await _mark(connection, names, side=side, phase=held, epoch=control.epoch)
-            await _put_triggers(connection, names, wanted)
+            await _put_triggers(connection, names, wanted, side=side)
     return held
 
 
@@ -75,7 +77,7 @@ async def _first_phase(connection: AsyncConnection, names: EngineNames, phase: P
 
 
 async def _is_as_it_should_be(
-    connection: AsyncConnection, names: EngineNames, wanted: list[CaptureTrigger]
+    connection: AsyncConnection, names: EngineNames, wanted: list[InstalledTrigger]
 ) -> bool:
     return await installed(connection, names) == _fingerprint(wanted) and not await missing_triggers(
         connection, names, wanted
@@ -86,7 +88,7 @@ def _script() -> str:
     return files("backend.shared.journal").joinpath("tables.sql").read_text(encoding="utf-8")
 
 
-def _fingerprint(wanted: list[CaptureTrigger]) -> str:
+def _fingerprint(wanted: list[InstalledTrigger]) -> str:
     """What a side bears that was installed by this version: tables and triggers."""
     return hashlib.sha256((_script() + fingerprint(wanted)).encode()).hexdigest()
 
@@ -110,11 +112,13 @@ async def _mark(
 
 
 async def _put_triggers(
-    connection: AsyncConnection, names: EngineNames, wanted: list[CaptureTrigger]
+    connection: AsyncConnection, names: EngineNames, wanted: list[InstalledTrigger], *, side: Side
 ) -> None:
     await _drop_unwanted(connection, names, wanted)
+    await connection.exec_driver_sql(assert_function(names, side))
+    for function_sql in dict.fromkeys(trigger.function_sql for trigger in wanted):
+        await connection.exec_driver_sql(function_sql)
     for trigger in wanted:
-        await connection.exec_driver_sql(trigger.function_sql)
         await connection.exec_driver_sql(trigger.trigger_sql)
         await connection.exec_driver_sql(
             f'ALTER TABLE {trigger.table} ENABLE ALWAYS TRIGGER "{trigger.name}"'
@@ -129,7 +133,7 @@ async def _put_triggers(
 
 
 async def _drop_unwanted(
-    connection: AsyncConnection, names: EngineNames, wanted: list[CaptureTrigger]
+    connection: AsyncConnection, names: EngineNames, wanted: list[InstalledTrigger]
 ) -> None:
     """Drop triggers that an earlier version of the mapping had asked for."""
     keep = {trigger.name for trigger in wanted}
@@ -137,7 +141,8 @@ async def _drop_unwanted(
         text(
             "SELECT t.tgname, c.oid::regclass::text AS relation FROM pg_trigger AS t "
             "JOIN pg_class AS c ON c.oid = t.tgrelid JOIN pg_proc AS p ON p.oid = t.tgfoid "
-            "WHERE p.pronamespace = to_regnamespace(:schema) AND starts_with(p.proname, 'capture_')"
+            "WHERE p.pronamespace = to_regnamespace(:schema) "
+            "AND (starts_with(p.proname, 'capture_') OR p.proname = 'fence')"
         ),
         {"schema": names.schema},
     )
@@ -148,11 +153,20 @@ async def _drop_unwanted(
 
 def wanted_triggers(
     names: EngineNames, catalog: EntityCatalog, *, side: Side, phase: Phase, capture: Capture
-) -> list[CaptureTrigger]:
-    """The triggers that `side` should bear in `phase`."""
-    policy = phase.policy
-    captured = capture is Capture.TRIGGER and policy.dual and policy.authoritative is side
-    return capture_triggers(names, catalog, side) if captured else []
+) -> list[InstalledTrigger]:
+    """The triggers that `side` should bear in `phase`.
+
+    The fence always; capture on both sides as long as changes are carried, so that a cutover finds it there; in `off` and
+    `complete` only what keeps foreign writes to the closed side.
+    """
+    if capture is Capture.UNIT:
+        return []
+    fence = fence_triggers(names, catalog, side)
+    if phase.policy.dual:
+        return fence + capture_triggers(names, catalog, side)
+    if phase.policy.authoritative is side:
+        return fence
+    return fence + capture_triggers(names, catalog, side, journals=False)
 
 
 async def installed(connection: AsyncConnection, names: EngineNames) -> str | None:
@@ -166,7 +180,7 @@ async def installed(connection: AsyncConnection, names: EngineNames) -> str | No
 
 
 async def missing_triggers(
-    connection: AsyncConnection, names: EngineNames, wanted: list[CaptureTrigger]
+    connection: AsyncConnection, names: EngineNames, wanted: list[InstalledTrigger]
 ) -> list[str]:
     """Names of wanted triggers that are gone or do not fire always."""
     rows = await connection.execute(
@@ -203,7 +217,9 @@ async def check_installation(
             )
 
 
-async def capture_token(connection: AsyncConnection, names: EngineNames, wanted: list[CaptureTrigger]) -> str:
+async def capture_token(
+    connection: AsyncConnection, names: EngineNames, wanted: list[InstalledTrigger]
+) -> str:
     """A text that stays the same as long as capture on this side has had no gap, or "" while it has one now.
 
     It is made of the triggers' identities and of the transactions that last touched them: a trigger that was dropped,

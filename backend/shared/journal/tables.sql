@@ -9,7 +9,7 @@ CREATE TABLE IF NOT EXISTS {schema}.journal (
     key         text COLLATE "C" NOT NULL,
     captured_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     xid         xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    request_id  text DEFAULT nullif(current_setting('tandem.unit', true), ''),
+    request_id  text DEFAULT nullif(substr(current_setting('tandem.unit', true), strpos(current_setting('tandem.unit', true), ':') + 1), ''),
     attempts    integer NOT NULL DEFAULT 0,
     waits       integer NOT NULL DEFAULT 0,
     wait_until  timestamptz,
@@ -85,8 +85,31 @@ CREATE TABLE IF NOT EXISTS {schema}.backfill_control (
 CREATE TABLE IF NOT EXISTS {schema}.mark (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     state    text NOT NULL CHECK (state IN ('open', 'closed')),
-    epoch    bigint NOT NULL
+    epoch    bigint NOT NULL,
+    foreign_writes text NOT NULL DEFAULT 'report' CHECK (foreign_writes IN ('report', 'reject'))
 );
+ALTER TABLE {schema}.mark ADD COLUMN IF NOT EXISTS foreign_writes text NOT NULL DEFAULT 'report'
+    CHECK (foreign_writes IN ('report', 'reject'));
+
+-- What foreign programs wrote to this side while it was closed, in the transaction of their write, until it is settled.
+CREATE TABLE IF NOT EXISTS {schema}.conflict (
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    entity       text NOT NULL,
+    key          text COLLATE "C" NOT NULL,
+    side         text NOT NULL,
+    operation    text NOT NULL,
+    source_table text NOT NULL,
+    before       jsonb,
+    after        jsonb,
+    written_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    written_by   text NOT NULL DEFAULT session_user,
+    application  text DEFAULT current_setting('application_name', true),
+    state        text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'settled')),
+    kept         text,
+    settled_by   text,
+    settled_at   timestamptz
+);
+CREATE INDEX IF NOT EXISTS conflict_open ON {schema}.conflict (entity, key) WHERE state = 'open';
 
 -- Keys of this side that could not be carried, until somebody decides. The position is that of the state that was refused:
 -- only a carry of something as new closes it.
@@ -120,6 +143,35 @@ CREATE TABLE IF NOT EXISTS {schema}.control (
     changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     changed_by text NOT NULL,
     reason     text NOT NULL
+);
+
+ALTER TABLE {schema}.control ADD COLUMN IF NOT EXISTS version bigint NOT NULL DEFAULT 1;
+ALTER TABLE {schema}.control ADD COLUMN IF NOT EXISTS intent jsonb;
+
+-- Every change of the phase row, for whoever asks why.
+CREATE TABLE IF NOT EXISTS {schema}.phase_change (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    from_phase text NOT NULL,
+    to_phase   text NOT NULL,
+    epoch      bigint NOT NULL,
+    changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    changed_by text NOT NULL,
+    reason     text NOT NULL,
+    forced     text[] NOT NULL DEFAULT '{}',
+    stall_ms   double precision
+);
+
+-- Processes of the service: what they go by, and when they were last heard of.
+CREATE TABLE IF NOT EXISTS {schema}.replica (
+    id         text PRIMARY KEY,
+    host       text NOT NULL,
+    pid        integer NOT NULL,
+    version    bigint NOT NULL,
+    epoch      bigint NOT NULL,
+    phase      text NOT NULL,
+    relay      boolean NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    seen_at    timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
 -- What was installed on this side, so that a service can tell that it is the one it was built for.

@@ -11,7 +11,7 @@ from backend.shared.domain.phases import Direction
 CARRY_SETTING = "tandem.carry"
 """Transaction-local setting that marks Tandem's own carries: `service:direction:epoch`."""
 UNIT_SETTING = "tandem.unit"
-"""Transaction-local setting that marks a unit of work of the engine; its value is the request id."""
+"""Transaction-local setting that marks a unit of work of the engine: `service:request id`."""
 FENCE_CLASS = 0x7A4D
 """First half of the two-part advisory lock number that is a service's fence lock; the second is hashed from the name."""
 
@@ -118,6 +118,30 @@ class EngineNames:
     def fence_lock(self) -> str:
         """SQL arguments of the advisory lock that is this service's fence."""
         return f"{FENCE_CLASS}, hashtext('{self.schema}')"
+
+    @property
+    def conflict(self) -> str:
+        """What foreign programs wrote to this side while it was closed."""
+        return f"{self.schema}.conflict"
+
+    @property
+    def phase_change(self) -> str:
+        """Every change of the phase row; on the new side only."""
+        return f"{self.schema}.phase_change"
+
+    @property
+    def replica(self) -> str:
+        """Processes of the service, and what they go by; on the new side only."""
+        return f"{self.schema}.replica"
+
+    @property
+    def foreign_setting(self) -> str:
+        """Transaction-local setting by which the fence tells capture that a foreign program writes to a closed side."""
+        return f"tandem.foreign_{self.service}"
+
+    def unit_mark(self, request_id: str) -> str:
+        """The value of `UNIT_SETTING` for a unit of work."""
+        return f"{self.service}:{request_id}"
 
     def carry_mark(self, direction: Direction, epoch: int) -> str:
         """The value of `CARRY_SETTING` for a carry."""

@@ -1,0 +1,105 @@
+"""The fence: a trigger that keeps writers away from a side that is closed to them (R7).
+
+A phase change must not let two replicas write to two authorities, and no replica can be trusted to have heard of it. So the
+check stands in the database. Before each statement that writes a mapped table the trigger takes the service's fence lock in
+share mode, which a cutover takes alone, and *in a second statement* reads the side's mark: what that statement sees is as new
+as the lock. Units of the engine are refused on a closed side; carries have looked at the mark themselves; what foreign
+programs write there is refused or reported, as the mark says.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Table
+
+from backend.shared.domain.mapping import EntityCatalog
+from backend.shared.domain.phases import Direction, Side
+from backend.shared.journal.triggers import OPERATIONS, InstalledTrigger
+from backend.shared.stores.postgres.names import CARRY_SETTING, UNIT_SETTING, EngineNames
+from backend.shared.stores.postgres.projection_sql import quoted, table_name
+
+FENCED = "TD001"
+"""SQLSTATE of a unit of the engine on a side that is closed."""
+FOREIGN_REFUSED = "TD002"
+"""SQLSTATE of a foreign program's write on a side that is closed and rejects it."""
+
+
+def fenced_tables(catalog: EntityCatalog, side: Side) -> dict[str, Table]:
+    """Every table of `side` that a projection reads or writes, by name."""
+    found: dict[str, Table] = {}
+    for entity in catalog.ordered:
+        tables = [source.table for source in entity.sources(side)]
+        tables += [projection.table for projection in entity.projections(Direction.towards(side))]
+        found |= {table_name(table): table for table in tables}
+    return found
+
+
+def fence_triggers(names: EngineNames, catalog: EntityCatalog, side: Side) -> list[InstalledTrigger]:
+    """The fence of every table of `side`. They share one function."""
+    function = f"{names.schema}.fence"
+    made = []
+    for name, table in fenced_tables(catalog, side).items():
+        for operation in OPERATIONS:
+            trigger = f"{names.schema}_{table.name}_fence_{operation}"
+            made.append(
+                InstalledTrigger(
+                    name=trigger,
+                    table=name,
+                    function_sql=fence_function(names, side),
+                    trigger_sql=(
+                        f"CREATE OR REPLACE TRIGGER {quoted(trigger)} BEFORE {operation.upper()} ON {name} "
+                        f"FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
+                    ),
+                )
+            )
+    return made
+
+
+def fence_function(names: EngineNames, side: Side) -> str:
+    """The trigger function, and the same check for a unit that writes nothing.
+
+    Above READ COMMITTED a snapshot may be older than the lock, and would see an old mark: there the row is locked, which
+    fails with 40001 if it has changed since.
+    """
+    carries = names.carry_mark(Direction.towards(side), 0).removesuffix("0")
+    return f"""CREATE OR REPLACE FUNCTION {names.schema}.fence() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fence$
+DECLARE
+    mark_state text;
+    on_foreign text;
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared({names.fence_lock});
+    IF current_setting('transaction_isolation') = 'read committed' THEN
+        SELECT state, foreign_writes INTO mark_state, on_foreign FROM {names.mark};
+    ELSE
+        SELECT state, foreign_writes INTO mark_state, on_foreign FROM {names.mark} FOR SHARE;
+    END IF;
+    IF mark_state = 'open' OR starts_with(current_setting('{CARRY_SETTING}', true), '{carries}') THEN
+        RETURN NULL;
+    END IF;
+    IF starts_with(current_setting('{UNIT_SETTING}', true), '{names.unit_mark("")}') THEN
+        RAISE EXCEPTION 'the {side.value} side of {names.service} is closed' USING ERRCODE = '{FENCED}';
+    END IF;
+    IF on_foreign = 'reject' THEN
+        RAISE EXCEPTION 'the {side.value} side of {names.service} is closed: write to the other one'
+            USING ERRCODE = '{FOREIGN_REFUSED}';
+    END IF;
+    PERFORM set_config('{names.foreign_setting}', 'closed', true);
+    RETURN NULL;
+END $fence$"""
+
+
+def assert_open(names: EngineNames) -> str:
+    """SQL that fails with `FENCED` unless this side is open; to be sent in a transaction, before anything is read."""
+    return f"SELECT {names.schema}.assert_open()"
+
+
+def assert_function(names: EngineNames, side: Side) -> str:
+    """The function behind `assert_open`."""
+    return f"""CREATE OR REPLACE FUNCTION {names.schema}.assert_open() RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fence$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared({names.fence_lock});
+    IF NOT EXISTS (SELECT 1 FROM {names.mark} WHERE state = 'open') THEN
+        RAISE EXCEPTION 'the {side.value} side of {names.service} is closed' USING ERRCODE = '{FENCED}';
+    END IF;
+END $fence$"""

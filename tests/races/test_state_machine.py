@@ -196,6 +196,10 @@ class Schedule(RuleBasedStateMachine):
     def let_go(self, which: int, *, crash: bool) -> None:
         self.run(self.play.let_go(which, crash=crash))
 
+    @rule(step=at("opened"))
+    def cutover_begins(self, step: str | None) -> None:
+        self.run(self.play.act("cutover", self.play.begin_of_a_cutover, step=step))
+
     @rule(side=st.sampled_from(Side))
     def connections_are_cut(self, side: Side) -> None:
         self.play.cuts += 1

@@ -36,7 +36,8 @@ CREATE TABLE audit (seq bigserial PRIMARY KEY, xid xid8 NOT NULL DEFAULT pg_curr
     kind text NOT NULL, id integer NOT NULL, image text,
     carried boolean NOT NULL DEFAULT coalesce(current_setting('tandem.carry', true), '') <> '',
     by_engine boolean NOT NULL DEFAULT starts_with(current_setting('application_name'), 'tandem'),
-    cascaded boolean NOT NULL)"""
+    cascaded boolean NOT NULL);
+CREATE TABLE opening (id serial PRIMARY KEY, opened pg_snapshot NOT NULL DEFAULT pg_current_snapshot(), closed pg_snapshot)"""
 _TRIGGERS = """
 CREATE FUNCTION audit_{table}() RETURNS trigger LANGUAGE plpgsql AS $audit$
 DECLARE r {table}%ROWTYPE;
@@ -81,6 +82,12 @@ async def install_audit(connection: asyncpg.Connection, side: Side) -> None:
 AUDIT = (
     "SELECT xid::text::bigint AS xid, kind, id, image, carried, by_engine, cascaded FROM audit ORDER BY seq"
 )
+
+UNFENCED = """
+SELECT DISTINCT a.kind, a.id FROM audit AS a JOIN opening AS o
+    ON NOT pg_visible_in_snapshot(a.xid, o.opened) AND pg_visible_in_snapshot(a.xid, o.closed)
+ WHERE a.carried"""
+"""Rows that were carried while the side was open: every carry ends before that, or begins after it."""
 
 
 def events(rows: Iterable[asyncpg.Record]) -> list[Event]:

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 from hypothesis import note
 
-from backend.shared import ConflictError, DualWriteResult, Side, SideError
+from backend.shared import ConflictError, DualWriteResult, FencedError, Side, SideError
 from backend.shared.journal.carrier import TargetUnavailableError
 from backend.shared.migration.backfill import Backfill
 from backend.shared.migration.repair import Repairer
@@ -52,6 +52,8 @@ class Play:
     _acknowledged: set[str] = field(default_factory=set)
     _refused: set[str] = field(default_factory=set)
     _history: set[Identity] = field(default_factory=set)
+    _backfills: int = 0
+    _openings: int = 0
     _backfilled: bool = False
 
     async def begin(self, rows: int) -> None:
@@ -110,6 +112,8 @@ class Play:
             if error is None or isinstance(error, Crash):
                 continue
             cause = error.cause if isinstance(error, TargetUnavailableError) else error
+            if isinstance(cause, FencedError) and not self._openings:
+                raise error
             away = isinstance(cause, SideError) and cause.unavailable
             if not away and not (is_database_error(cause) and may_pass(cause)):
                 raise error
@@ -145,14 +149,16 @@ class Play:
         note(f"relay: {await manager.relay().run_once()}")
 
     async def backfill(self, chunk_rows: int) -> None:
-        """A backfill that runs to its end."""
+        """A backfill that runs to its end; another one may have begun anew by then."""
+        self._backfills += 1
+        begun = self._backfills
         found = await Backfill(
             self.world.asynchronous.runtime,
             chunk_seconds=0.001,
             first_chunk_rows=chunk_rows,
             hook=actors_hook,
         ).run()
-        assert found.is_complete
+        assert found.is_complete or self._backfills > begun
         self._backfilled = True
 
     async def repair(self) -> None:
@@ -161,16 +167,24 @@ class Play:
         with suppress(ConflictError):
             note(f"repair: {await repairer.run(RepairRequest(by='tester'))}")
 
+    async def begin_of_a_cutover(self) -> None:
+        """The secondary is opened, and closed again; whatever is carried meanwhile has to be given up."""
+        self._openings += 1
+        with suppress(asyncpg.LockNotAvailableError):
+            await self.world.open_target()
+            await actors_hook("opened")
+            await self.world.close_target()
+
     async def validate(self, *, changed: bool, alone: bool) -> None:
-        """A validator must have a reason for what it reports (I5); while it is `alone` that is known exactly."""
-        excused = await self._not_arrived()
+        """A validator must have a reason for what it reports (I5); if it is `alone` to its end, that is known exactly."""
+        begun, excused = len(self.actors), await self._not_arrived()
         validator = SyncValidator(self.world.asynchronous.runtime, chunk_rows=2)
         report = await validator.run(changed=changed, patience_seconds=0.05, resume=not alone)
         reported = {(entity.entity, found.key) for entity in report.entities for found in entity.mismatches}
         note(f"validator: {report.verdict.value} {sorted(reported)}")
         excused |= await self._corrupted() | await self.world.failed(ever=True)
         assert reported <= excused, f"reported without a reason: {reported - excused}"
-        if alone and not changed:
+        if alone and not changed and begun == len(self.actors):
             await self._is_exact(report, reported)
 
     def _token(self) -> str:
@@ -247,6 +261,7 @@ class Play:
     async def _nothing_went_back(self) -> None:
         source, target = [await self.world.audit(side) for side in (self.world.source, self.world.target)]
         assert disorder(source, target) == []
+        assert await self.world.unfenced() == [], "carried to a side that was open"
         kept = "".join(event.image or "" for event in source)
         assert {token for token in self._acknowledged if f'"{token}"' not in kept} == set(), (
             "told, and not kept"

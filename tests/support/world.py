@@ -6,7 +6,7 @@ import asyncio
 import gc
 import secrets
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from backend.shared.database import DatabaseLimits
 from backend.shared.observability.metrics import Metrics
 from backend.shared.testing.clusters import Cluster, Databases
 from tests.support.actors import actors_hook
-from tests.support.audit import AUDIT, Event, events, install_audit
+from tests.support.audit import AUDIT, UNFENCED, Event, events, install_audit
 from tests.support.people import PeopleManager
 
 Identity = tuple[str, str]
@@ -123,9 +123,11 @@ class World:
                 *_APPLICATION_TABLES[side],
                 *(f"tandem_people.{name}" for name in _ENGINE_TABLES),
                 "audit",
+                "opening",
             ]
             await self.eyes[side].execute(";".join(f"DELETE FROM {table}" for table in tables))
         await self.eyes[self.target].execute(
+            "UPDATE tandem_people.mark SET state = 'closed'; "
             f"INSERT INTO tandem_people.backfill_control (limits, changed_by) VALUES ('{_LIMITS}', 'test')"
         )
 
@@ -163,6 +165,29 @@ class World:
             "UPDATE tandem_people.journal SET wait_until = clock_timestamp() WHERE id IN (SELECT id "
             "FROM tandem_people.journal WHERE wait_until > clock_timestamp() FOR UPDATE SKIP LOCKED)"
         )
+
+    async def open_target(self) -> None:
+        """What a cutover does to the secondary: wait for all carries under way, with new ones behind it, and open."""
+        await self._mark("UPDATE tandem_people.mark SET state = 'open'; INSERT INTO opening DEFAULT VALUES")
+
+    async def close_target(self) -> None:
+        """Take that back, as soon as nobody holds the fence."""
+        while True:
+            with suppress(asyncpg.LockNotAvailableError):
+                return await self._mark(
+                    "UPDATE opening SET closed = pg_current_snapshot() WHERE closed IS NULL; "
+                    "UPDATE tandem_people.mark SET state = 'closed'"
+                )
+
+    async def _mark(self, script: str) -> None:
+        lock = self.asynchronous.runtime.names.fence_lock
+        async with self.strangers[self.target].acquire() as connection, connection.transaction():
+            await connection.execute(f"SELECT pg_advisory_xact_lock({lock})")
+            await connection.execute(script)
+
+    async def unfenced(self) -> list[Any]:
+        """Rows that were carried to the secondary while it was open."""
+        return await self.eyes[self.target].fetch(UNFENCED)
 
     async def forget_changes(self) -> None:
         """What was written so far was written before there was a journal."""

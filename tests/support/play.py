@@ -220,6 +220,8 @@ class Play:
             if tasks := [actor.task for actor in self.actors if actor.task is not None]:
                 await asyncio.wait(tasks)
             self._look_at_the_ended()
+            if self._openings:
+                await self.world.close_target()
             if self.cuts:
                 await self.world.reconnect()
             if self.spoilt:

@@ -9,10 +9,10 @@ STAMP := $(VENV)/.stamp
 # One worker per core. Set to 0 for one process.
 WORKERS ?= logical
 
-.PHONY: help venv demo test check fmt bench up down clean lock
+.PHONY: help venv demo test test-long check fmt bench up down clean lock
 
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[36m%-8s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[36m%-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(STAMP) ## make the virtual environment, if it is not up to date
 
@@ -33,6 +33,11 @@ demo: $(STAMP) ## run the shop under faults and hold the ledger against it (DATA
 
 test: $(STAMP) ## run all tests against real servers, in parallel (ARGS="-k name")
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+# Generated schedules: so many of them under each authority.
+EXAMPLES ?= 2000
+test-long: $(STAMP) ## run the state machine over many generated schedules, others each time (EXAMPLES=n)
+	@STATE_MACHINE_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -n $(WORKERS) tests/races/test_state_machine.py $(ARGS)
 
 check: $(STAMP) ## lint, format, types, import contracts; changes nothing
 	@$(BIN)/ruff check --quiet .

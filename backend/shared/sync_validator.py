@@ -84,8 +84,8 @@ class SyncValidator:
 
         With `changed`, only the keys that have changed since the last full run, in proportion to whose number it costs; it
         cannot see what was changed on the other side behind the engine's back. With `share` below 1, a random sample of
-        about that share of the rows. A run of the same kind and choice that was interrupted in the last day is gone on
-        with, unless `resume` is False. `tell` is called after each chunk.
+        about that share of the rows. A run of the same kind and choice that was interrupted in the last day is resumed,
+        unless `resume` is False. `tell` is called after each chunk.
 
         Raises `SideError` when a side does not answer, `ValidationError` for a share that is none, `ConfigurationError` for
         an entity that there is not.

@@ -66,9 +66,20 @@ KEYS = {
     "uuid": "id uuid PRIMARY KEY",
     "numeric": "id numeric PRIMARY KEY",
     "day": "id date PRIMARY KEY",
+    "float": "id double precision PRIMARY KEY",
+    "moment": "id timestamptz PRIMARY KEY",
+    "bytes": "id bytea PRIMARY KEY",
+    "interval": "id interval PRIMARY KEY",
     "no index": "id integer",
 }
-_KEY_OF = {"uuid": "md5({}::text)::uuid", "day": "'2024-01-01'::date + {}", "text": "'k' || {}"}
+_KEY_OF = {
+    "uuid": "md5({}::text)::uuid",
+    "day": "'2024-01-01'::date + {}",
+    "moment": "'2024-03-31'::timestamptz + {} * interval '1.000001 min'",
+    "bytes": "decode(md5({}::text), 'hex')",
+    "interval": "{} * interval '1 mon'",
+    "text": "'k' || {}",
+}
 
 
 def key_expression(kind: str, number: str) -> str:
@@ -140,6 +151,15 @@ async def test_keys_that_occur_twice_and_null_keys_are_compared_as_bags(two: Two
             ("only_in_b", (None,), ()),
         ],
         key=repr,
+    )
+
+
+async def test_minus_zero_is_a_key_of_its_own(two: TwoTables) -> None:
+    await two.both("CREATE TABLE t (id double precision PRIMARY KEY, v text)")
+    await two.a.execute("INSERT INTO t VALUES ('-0', 'x'), (1, 'x'), ('NaN', 'x')")
+    await two.b.execute("INSERT INTO t VALUES ('0', 'x'), (1, 'x'), ('NaN', 'y')")
+    assert (await two.diff()).seen == sorted(
+        [("only_in_a", ("-0",), ()), ("only_in_b", ("0",), ()), ("changed", ("NaN",), ("v",))], key=repr
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+
 import pytest
 
 from backend.shared import Phase, SyncValidator, ValidationError
@@ -263,6 +266,39 @@ async def test_more_than_is_kept_is_counted_all_the_same(
     report = await validate(manager)
     assert f"person: {FULL}the last full run 1 found more than is kept" in report.notes
     assert (report.entities[0].different, report.changes.gone) == (6, 0), "who is gone cannot be told"
+
+
+async def test_nothing_false_is_reported_beside_writers_and_a_relay(
+    make_manager: MakeManager, legacy_sql: Sql
+) -> None:
+    """Full and incremental runs by turns, while rows come, change and go, and a relay carries them."""
+    manager = await carried(make_manager, legacy_sql)
+    stop = asyncio.Event()
+
+    async def write() -> None:
+        chosen = random.Random(1)
+        while not stop.is_set():
+            key = chosen.randrange(1000)
+            await legacy_sql("UPDATE folk SET nm = nm || '.' WHERE folk_no BETWEEN $1 AND $1 + 20", key)
+            await legacy_sql("DELETE FROM folk WHERE folk_no = $1", key)
+            await legacy_sql(
+                "INSERT INTO folk (folk_no, mail) VALUES ($1::integer, $1::integer || '@y') ON CONFLICT DO NOTHING",
+                key,
+            )
+
+    async def carry() -> None:
+        while not stop.is_set():
+            await manager.relay().run_once()
+
+    at_work = [asyncio.ensure_future(work()) for work in (write, carry)]
+    for changed in (False, True, True, False, True, True):
+        report = await validate(manager, changed=changed, patience_seconds=5.0)
+        assert kinds(report.entities[0]) == {}
+    stop.set()
+    await asyncio.gather(*at_work)
+    assert await manager.relay().drain(timeout_seconds=10)
+    last = await validate(manager)
+    assert (last.verdict, last.entities[0].scope) == (Verdict.EQUAL, RunKind.CHANGED)
 
 
 @pytest.mark.parametrize(("share", "changed"), [(0.0, False), (-1.0, False), (1.5, False), (0.5, True)])

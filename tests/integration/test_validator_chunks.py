@@ -117,6 +117,16 @@ async def test_goes_on_where_it_was_from_any_place(pair: Pair) -> None:
     assert len(suspects(results)) == ROWS, "and none is told twice"
 
 
+async def test_a_key_that_is_there_twice_at_the_end_of_a_chunk(pair: Pair) -> None:
+    await pair.source.execute("ALTER TABLE t DROP CONSTRAINT t_pkey")
+    order = "id" if pair.mapping.key[0].type.python_type is int else 'id COLLATE "C"'
+    twice = await pair.source.fetchval(f"SELECT n FROM t ORDER BY {order} OFFSET 99 LIMIT 1")
+    await pair.source.execute("INSERT INTO t SELECT * FROM t WHERE n = $1", twice)
+    results = await pair.results(rows=100)
+    assert rows(results) == (ROWS + 1, ROWS)
+    assert await numbers(pair, suspects(results)) == {twice}
+
+
 async def test_one_side_has_far_more_than_the_other(pair: Pair) -> None:
     key = "n" if pair.mapping.key[0].type.python_type is int else "'k5' || n"
     await pair.target.execute(f"INSERT INTO t SELECT {key}, 'x', n FROM generate_series(10000, 14999) AS n")

@@ -50,7 +50,7 @@ def validate(
 ) -> None:
     """Compare both sides of a service. Exit 0: equal, 1: different, 2: incomplete, or could not run.
 
-    One that was interrupted in the last day is gone on with.
+    A run that was interrupted in the last day is resumed.
     """
     catalog = manager_class(service).catalog()
     if entity is not None:

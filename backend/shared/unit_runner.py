@@ -72,14 +72,22 @@ class UnitTransaction:
     work: UnitOfWork
 
     def __init__(
-        self, runner: UnitRunner, *, request_id: str, journals_touched: bool, only_reads: bool
+        self,
+        runner: UnitRunner,
+        *,
+        request_id: str,
+        journals_touched: bool,
+        only_reads: bool,
+        isolation: str | None,
     ) -> None:
         self.committed = False
         self._runner = runner
         self._request_id = request_id
         self._journals_touched = journals_touched
         # Where triggers are the fence they look at each write; whoever has none, or reads only, looks at once.
-        self._asserts_first = only_reads or journals_touched
+        # (Above READ COMMITTED the snapshot would be older than the lock: there only the triggers will do.)
+        self._asserts_first = (only_reads or journals_touched) and isolation is None
+        self._begin = f"BEGIN ISOLATION LEVEL {isolation}" if isolation else "BEGIN"
         self._journalled_as: int | None = None
         self._wrote = False
         self._begun_at = time.monotonic()
@@ -97,7 +105,7 @@ class UnitTransaction:
         )
         try:
             await self._driver.execute(
-                f"BEGIN; SET LOCAL {UNIT_SETTING} = '{names.unit_mark(_UNSAFE.sub('', self._request_id))}'"
+                f"{self._begin}; SET LOCAL {UNIT_SETTING} = '{names.unit_mark(_UNSAFE.sub('', self._request_id))}'"
                 + (f"; {assert_open(names)}" if self._asserts_first else "")
             )
         except BaseException:
@@ -253,14 +261,23 @@ class UnitRunner:
         raise AssertionError("unreachable: the last run returns or raises")
 
     def transaction(
-        self, *, request_id: str, journals_touched: bool = False, only_reads: bool = False
+        self,
+        *,
+        request_id: str,
+        journals_touched: bool = False,
+        only_reads: bool = False,
+        isolation: str | None = None,
     ) -> UnitTransaction:
         """A transaction, to be entered with `async with`; rolled back unless it was committed inside.
 
         With `journals_touched` the unit itself writes the journal, for databases that take no trigger.
         """
         return UnitTransaction(
-            self, request_id=request_id, journals_touched=journals_touched, only_reads=only_reads
+            self,
+            request_id=request_id,
+            journals_touched=journals_touched,
+            only_reads=only_reads,
+            isolation=isolation,
         )
 
     async def status_of(self, xid: int, *, begun_at: float) -> str:

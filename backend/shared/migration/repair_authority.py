@@ -148,9 +148,10 @@ class AuthorityWriter:
     async def _attempt(self, case: _Case) -> Written:
         runner = self._runtime.runners[self._direction.source]
         keys = list(case.here.keys)
-        async with runner.transaction(request_id="repair", journals_touched=True) as transaction:
+        async with runner.transaction(
+            request_id="repair", journals_touched=True, isolation="REPEATABLE READ"
+        ) as transaction:
             connection = transaction.connection
-            await connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             await self._assert_open(connection)
             now = await self._store.read_stored(connection, case.entity, self._back, keys=keys)
             await self._runtime.hook("repair_compared")

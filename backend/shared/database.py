@@ -61,9 +61,8 @@ def create_side_engine(
     statements.
     """
     limits = limits or DatabaseLimits()
-    parsed = parse_url(url, variable=variable)
-    pgbouncer = str(parsed.query.get("pgbouncer", "")).lower() in ("1", "true", "yes")
-    parsed = parsed.difference_update_query(["pgbouncer"])
+    pgbouncer = goes_through_pgbouncer(url, variable=variable)
+    parsed = parse_url(url, variable=variable).difference_update_query(["pgbouncer"])
     engine = create_async_engine(
         parsed,
         pool_size=limits.pool_size,
@@ -75,6 +74,19 @@ def create_side_engine(
     )
     event.listen(engine.sync_engine, "connect", _listen_for_xid)
     return engine
+
+
+def goes_through_pgbouncer(url: str, *, variable: str = "DATABASE_URL") -> bool:
+    """Whether the URL says so (`?pgbouncer=true`)."""
+    parsed = parse_url(url, variable=variable)
+    return str(parsed.query.get("pgbouncer", "")).lower() in ("1", "true", "yes")
+
+
+def plain_url(url: str, *, variable: str = "DATABASE_URL") -> str:
+    """The URL as the driver itself takes it, password included: never to be shown."""
+    parsed = parse_url(url, variable=variable).difference_update_query(["pgbouncer"])
+    query = {("sslmode" if name == "ssl" else name): value for name, value in parsed.query.items()}
+    return parsed.set(drivername="postgresql", query=query).render_as_string(hide_password=False)
 
 
 def _connect_args(application_name: str, limits: DatabaseLimits, *, pgbouncer: bool) -> Mapping[str, Any]:

@@ -15,7 +15,8 @@ from sqlalchemy import QueuePool, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from backend.shared.breaker import CircuitBreaker
-from backend.shared.control import Control, ControlRepository
+from backend.shared.control import Control, ControlRepository, new_replica_id
+from backend.shared.control_listener import listen
 from backend.shared.database import DatabaseLimits, create_side_engine
 from backend.shared.domain.errors import (
     ConfigurationError,
@@ -72,6 +73,8 @@ class ServiceRuntime:
         self.base_settings = settings
         self.settings = settings
         self.control = Control(phase=settings.phase, epoch=0)
+        self.replica_id = new_replica_id()
+        self._changed = asyncio.Event()
         self.limits = limits or DatabaseLimits()
         urls = {Side.LEGACY: settings.legacy_database_url, Side.NEW: settings.database_url}
         self.engines = {side: self._engine(side, url) for side, url in urls.items()}
@@ -89,6 +92,7 @@ class ServiceRuntime:
         self.relays = {direction: self._relay(direction) for direction in Direction}
         self.depth = JournalDepth(rows=0, lag_seconds=0.0, failures=0)
         self._tasks: list[asyncio.Task[None]] = []
+        self._endless: list[asyncio.Task[None]] = []
         self.stop = asyncio.Event()
         self._started = False
         self._relay_started = False
@@ -135,8 +139,15 @@ class ServiceRuntime:
             await self.reach_both()
             await self._refresh_control()
             await self._check_installation()
-            self.spawn(self._every(REFRESH_SECONDS, self.refresh))
-            self.spawn(self._every(CHECK_SECONDS, self._watch_capture))
+            await self.controls.heartbeat(self.replica_id, self.control, relay=False)
+            url = self.base_settings.database_url
+            for work in (
+                self._every(REFRESH_SECONDS, self.refresh),
+                self._every(CHECK_SECONDS, self._watch_capture),
+                self._follow_at_once(),
+                listen(url, self.controls.channel, self._changed.set),
+            ):
+                self._endless.append(asyncio.ensure_future(work))
             self._started = True
 
     async def _check_installation(self) -> None:
@@ -186,12 +197,16 @@ class ServiceRuntime:
     async def close(self) -> None:
         """Stop everything; waits for the pass in hand."""
         self.stop.set()
-        for task in self._tasks[:2]:
+        for task in self._endless:
             task.cancel()
-        for task in self._tasks:
+        for task in (*self._endless, *self._tasks):
             with suppress(asyncio.CancelledError):
                 await task
+        self._endless.clear()
         self._tasks.clear()
+        if self._started:
+            with suppress(Exception):
+                await self.controls.leave(self.replica_id)
         for breaker in self.breakers.values():
             await breaker.close()
         for engine in self.engines.values():
@@ -200,9 +215,25 @@ class ServiceRuntime:
         self.stop = asyncio.Event()
 
     async def refresh(self) -> None:
-        """Read the phase row again and measure the journal."""
-        await self._refresh_control()
+        """Read the phase row again, say that this process goes by it, and measure the journal."""
+        await self.follow()
         await self.measure()
+
+    async def follow(self) -> None:
+        """Read the phase row again, and say that this process goes by it."""
+        await self._refresh_control()
+        await self.controls.heartbeat(self.replica_id, self.control, relay=self.relay_running)
+
+    async def _follow_at_once(self) -> None:
+        """Follow whenever a change is heard of."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                await self.follow()
+            except Exception as error:
+                if not is_database_error(error) and not isinstance(error, TandemError):
+                    raise
 
     async def past_fences(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Do `attempt`; when a fence says that its side is closed, learn the phase again and repeat it, for a while.

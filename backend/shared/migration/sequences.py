@@ -1,0 +1,113 @@
+"""Sequences and identity columns of a side that is to become authoritative: moved past the other side's highest values.
+
+Rows that are carried bring their own keys, so the sequence of the side that receives them stands still. Opened like that it
+would give out keys that are taken. Foreign programs may still write to the side that was closed and take numbers from its
+own sequence; so a gap is left between the two ranges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from backend.shared.domain.mapping import EntityCatalog
+from backend.shared.domain.phases import Direction, Side
+from backend.shared.stores.postgres.projection_sql import quoted, table_name
+
+SEQUENCE_GAP = 10_000
+"""Numbers that foreign programs may still take from the sequence of a closed side before they meet those of the open one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceState:
+    """One sequence of a side: where it stands, and the highest value that either side's column holds."""
+
+    side: Side
+    table: str
+    column: str
+    sequence: str
+    next_value: int
+    highest: int
+    most: int
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether what it gives out next is no key that is there already."""
+        return self.next_value > self.highest
+
+    @property
+    def target(self) -> int:
+        """Where it is to stand: past the highest value and the gap, as far as the type allows."""
+        return max(self.next_value, min(self.highest + 1 + SEQUENCE_GAP, self.most))
+
+
+async def sequences_of(
+    engines: dict[Side, AsyncEngine], catalog: EntityCatalog, side: Side
+) -> list[SequenceState]:
+    """The sequences that `side` makes keys with, compared with what both sides hold."""
+    found: list[SequenceState] = []
+    direction = Direction.towards(side)
+    for entity in catalog.ordered:
+        root = entity.projections(direction)[0]
+        back = entity.projections(Direction.towards(side.other))[0]
+        for column, other in zip(root.key_columns, back.key_columns, strict=True):
+            async with engines[side].connect() as connection:
+                own = await _own_sequence(connection, table_name(root.table), column.name)
+                if own is None:
+                    continue
+                name, next_value, most = own
+                highest = await _highest(connection, table_name(root.table), column.name)
+            async with engines[side.other].connect() as connection:
+                highest = max(highest, await _highest(connection, table_name(back.table), other.name))
+            found.append(
+                SequenceState(
+                    side=side,
+                    table=table_name(root.table),
+                    column=column.name,
+                    sequence=name,
+                    next_value=next_value,
+                    highest=highest,
+                    most=most,
+                )
+            )
+    return found
+
+
+async def move_sequences(
+    engines: dict[Side, AsyncEngine], catalog: EntityCatalog, side: Side
+) -> list[SequenceState]:
+    """Move the sequences of `side` ahead; answers those that were moved. Never back, so it may be repeated."""
+    moved = [state for state in await sequences_of(engines, catalog, side) if state.target > state.next_value]
+    async with engines[side].begin() as connection:
+        for state in moved:
+            await connection.execute(
+                text("SELECT setval(CAST(:sequence AS regclass), :value, false)"),
+                {"sequence": state.sequence, "value": state.target},
+            )
+    return moved
+
+
+async def _own_sequence(connection: AsyncConnection, table: str, column: str) -> tuple[str, int, int] | None:
+    found = await connection.execute(
+        text("SELECT pg_get_serial_sequence(:table, :column)"), {"table": table, "column": column}
+    )
+    name = found.scalar()
+    if name is None:
+        return None
+    row = (
+        await connection.exec_driver_sql(
+            "SELECT s.last_value, s.is_called, p.seqincrement, p.seqmax "
+            f"FROM {name} AS s, pg_sequence AS p WHERE p.seqrelid = '{name}'::regclass"
+        )
+    ).one()
+    return str(name), row.last_value + (row.seqincrement if row.is_called else 0), row.seqmax
+
+
+async def _highest(connection: AsyncConnection, table: str, column: str) -> int:
+    found = await connection.exec_driver_sql(f"SELECT coalesce(max({quoted(column)}), 0) FROM {table}")
+    return int(found.scalar_one())
+
+
+__all__ = ["SequenceState", "move_sequences", "sequences_of"]

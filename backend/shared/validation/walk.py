@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from backend.shared.domain.phases import Side
 from backend.shared.validation.ranges import KeyRange
 from backend.shared.validation.relation import Relation, TablePair
-from backend.shared.validation.sides import Sides, UnreadableRowError
+from backend.shared.validation.sides import Sides, UnreadableRowError, both
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ class _Steps:
             return _Step(keys=keys, root=None)
 
     async def measured(self, step: _Step) -> Measured:
-        source, target = await asyncio.gather(self._source(step), self._target(step.keys))
+        source, target = await both(self._source(step), self._target(step.keys))
         return Measured(keys=step.keys, source=source, target=target)
 
     async def _source(self, step: _Step) -> tuple[Totals, ...] | None:

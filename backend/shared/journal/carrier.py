@@ -178,7 +178,16 @@ class Carrier:
         async with self._target.connect() as connection, connection.begin():
             if before:
                 await before(connection)
-            applied = await self._store.apply(connection, batches, epoch=epoch)
+            for left in range(READS_AT_MOST, 0, -1):
+                try:
+                    applied = await self._store.apply(connection, batches, epoch=epoch)
+                    break
+                except OutdatedReadError:
+                    # Nothing was written. Read again inside of this transaction: what it holds keeps the next chunk of
+                    # these keys from getting in between once more.
+                    if before or left == 1:
+                        raise
+                    batches = await self._read({batch.entity.name: batch.keys for batch in batches})
             await self._hook("before_target_commit")
         await self._hook("after_target_commit")
         outcomes: Outcomes = {}

@@ -107,7 +107,7 @@ class Rekey:
         return True
 
 
-# {a} and {b} are keys, {token} is a value that nobody else writes.
+# {a} and {b} are keys, {token} is a value that nobody else writes. What "spoil" makes of a row the other side refuses.
 FOREIGN: dict[Side, dict[str, str]] = {
     Side.LEGACY: {
         "rename": "UPDATE folk SET nm = '{token}' WHERE folk_no IN ({a}, {b})",
@@ -140,6 +140,7 @@ FOREIGN: dict[Side, dict[str, str]] = {
             "'own' || folk_no) WHERE folk_no IN ({a}, {b})"
         ),
         "rekey_note": "UPDATE notes SET note_no = {b} WHERE note_no = {a}",
+        "spoil": "UPDATE folk SET cents = -5 WHERE folk_no = {a}",
         "truncate": "TRUNCATE folk CASCADE",
         "truncate_notes": "TRUNCATE notes",
     },
@@ -174,15 +175,11 @@ FOREIGN: dict[Side, dict[str, str]] = {
             "'own' || id) WHERE id IN ({a}, {b})"
         ),
         "rekey_note": "UPDATE notes SET id = {b} WHERE id = {a}",
+        "spoil": "UPDATE people SET name = repeat('too long ', 20) || '{token}' WHERE id = {a}",
         "truncate": "TRUNCATE people CASCADE",
         "truncate_notes": "TRUNCATE notes",
     },
 }
-SPOIL = {
-    Side.LEGACY: "UPDATE folk SET cents = -5 WHERE folk_no = {a}",
-    Side.NEW: "UPDATE people SET name = repeat('too long ', 20) || '{token}' WHERE id = {a}",
-}
-"""Makes a row one that the other side refuses."""
 MEND = {
     Side.LEGACY: "UPDATE folk SET cents = 0 WHERE cents < 0",
     Side.NEW: "UPDATE people SET name = 'mended' WHERE length(name) > 100",

@@ -225,8 +225,9 @@ class Play:
         """Nobody else does anything, so it is known what there is to report."""
         differing, journalled = await self.world.differing(), await self.world.journalled()
         failed = await self.world.failed()
-        assert reported == (differing - journalled) | failed
-        assert sum(entity.moving for entity in report.entities) == len((differing & journalled) - failed)
+        due, moving = (differing - journalled) | failed, (differing & journalled) - failed
+        assert reported == due, f"reported {reported}, but {due} differ"
+        assert sum(entity.moving for entity in report.entities) == len(moving), f"{moving} are on their way"
 
     async def _corrupted(self) -> set[Identity]:
         """What others than the engine have ever changed on the secondary."""
@@ -260,7 +261,8 @@ class Play:
             await self.stranger(self.world.source, MEND[self.world.source])
             await self._drain()
             excused = await self._not_arrived() | await self._corrupted()
-            assert await self.world.differing() - excused == set(), "lost, though the journal is empty"
+            lost = await self.world.differing() - excused
+            assert not lost, f"lost, though the journal is empty: {lost}"
             await self._all_is_mended()
         await self._nothing_went_back()
 
@@ -287,20 +289,22 @@ class Play:
         for _ in range(2 if await self._corrupted() else 1):
             await self.backfill(4)
             await self._drain()
-        assert await self.world.differing() == set()
-        assert await self.world.failed() == set()
+        different, failed = await self.world.differing(), await self.world.failed()
+        assert not different, f"different after a backfill: {different}"
+        assert not failed, f"FAILED after a backfill: {failed}"
         report = await SyncValidator(self.world.asynchronous.runtime).run(patience_seconds=2, resume=False)
-        assert report.verdict is Verdict.EQUAL
+        assert report.verdict is Verdict.EQUAL, f"equal, but the validator says: {report}"
 
     async def _nothing_went_back(self) -> None:
         source, target = [await self.world.audit(side) for side in (self.world.source, self.world.target)]
-        assert disorder(source, target) == []
-        assert await self.world.unfenced() == [], "carried to a side that was open"
+        found, unfenced = disorder(source, target), await self.world.unfenced()
+        assert not found, found
+        assert not unfenced, f"carried to a side that was open: {unfenced}"
         kept = "".join(event.image or "" for event in source)
-        assert {token for token in self._acknowledged if f'"{token}"' not in kept} == set(), (
-            "told, and not kept"
-        )
-        assert {token for token in self._refused if f'"{token}"' in kept} == set(), "refused, and kept"
+        lost = {token for token in self._acknowledged if f'"{token}"' not in kept}
+        kept_all_the_same = {token for token in self._refused if f'"{token}"' in kept}
+        assert not lost, f"told, and not kept: {lost}"
+        assert not kept_all_the_same, f"refused, and kept: {kept_all_the_same}"
 
 
 def _identities(events: Iterable[Event]) -> set[Identity]:

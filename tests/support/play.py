@@ -212,7 +212,8 @@ class Play:
         note(f"validator: {report.verdict.value} {sorted(reported)}")
         excused |= await self._corrupted() | await self.world.failed(ever=True)
         assert reported <= excused, f"reported without a reason: {reported - excused}"
-        if alone and not changed and begun == len(self.actors):
+        alone = alone and begun == len(self.actors) and await self.world.target_is_closed()
+        if alone and not changed:
             await self._is_exact(report, reported)
 
     def _token(self) -> str:

@@ -179,6 +179,12 @@ class World:
                     "UPDATE tandem_people.mark SET state = 'closed'"
                 )
 
+    async def target_is_closed(self) -> bool:
+        """Whether carries may go to the secondary."""
+        return bool(
+            await self.eyes[self.target].fetch("SELECT FROM tandem_people.mark WHERE state = 'closed'")
+        )
+
     async def _mark(self, script: str) -> None:
         lock = self.asynchronous.runtime.names.fence_lock
         async with self.strangers[self.target].acquire() as connection, connection.transaction():

@@ -32,7 +32,7 @@ _TABLES = {
             "people",
             "person",
             "id",
-            "email, r.name, (r.credit * 100)::integer, to_char(r.born, 'YYYY-MM-DD')",
+            "email, r.name, (r.credit * 100)::bigint, to_char(r.born, 'YYYY-MM-DD')",
             "false",
         ),
         ("profiles", "profile", "person_id", "city", _GONE.format("people", "id", "person_id")),

@@ -52,7 +52,7 @@ _STATE = {
     ),
     Side.NEW: (
         (
-            "SELECT p.id, p.email, p.name, (p.credit * 100)::integer, to_char(p.born, 'YYYY-MM-DD'), "
+            "SELECT p.id, p.email, p.name, (p.credit * 100)::bigint, to_char(p.born, 'YYYY-MM-DD'), "
             "i.person_id IS NOT NULL, i.city FROM people AS p LEFT JOIN profiles AS i ON i.person_id = p.id"
         ),
         "SELECT id, person_id, body FROM notes",

@@ -116,13 +116,15 @@ class EntityCopy:
                 while not finished and len(workers) < most:
                     workers.add(asyncio.create_task(self._work()))
                 done, workers = await asyncio.wait(workers, return_when=asyncio.FIRST_COMPLETED)
-                ends = [task.result() for task in done]  # of all: each may have something to raise
+                ends = await asyncio.gather(*done, return_exceptions=True)  # all are looked at, whoever fails
+                for end in ends:
+                    if isinstance(end, BaseException):
+                        raise end
                 finished = finished or any(ends)
         finally:
             for task in workers:
                 task.cancel()
-            if workers:
-                await asyncio.wait(workers)
+            await asyncio.gather(*workers, return_exceptions=True)
 
     async def _work(self) -> bool:
         """Copy one chunk; True when there is none any more."""

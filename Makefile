@@ -50,6 +50,7 @@ fmt: $(STAMP) ## format, and mend what the linter can mend
 	@$(BIN)/ruff format .
 
 bench: $(STAMP) ## measure, and write benchmarks/results/latest.json (ONLY=name)
+	@$(BIN)/python -c 'import reladiff' 2>/dev/null || $(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r benchmarks/requirements.lock
 	@$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))
 
 up: $(STAMP) ## start the embedded stack and all services, and leave them running
@@ -68,3 +69,4 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-versio
 lock: $(STAMP) ## renew requirements.lock, and the image's part of it, from pyproject.toml
 	@$(LOCK) --upgrade --extra dev --output-file requirements.lock
 	@$(LOCK) --upgrade --constraint requirements.lock --output-file deploy/requirements.lock
+	@$(LOCK) --upgrade --extra bench --constraint requirements.lock --output-file benchmarks/requirements.lock

@@ -22,6 +22,7 @@ from benchmarks.relaying import measure_lag, measure_relay
 from benchmarks.report import Result, show, write_latest
 from benchmarks.stack import Stack, running_stack
 from benchmarks.statements import measure_statements
+from benchmarks.validating import measure_validate
 from benchmarks.writes import measure_writes
 
 Benchmark = Callable[[Stack, Console], Awaitable[list[Result]]]
@@ -32,6 +33,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "relay": measure_relay,
     "lag": measure_lag,
     "compare": measure_comparing,
+    "validate": measure_validate,
     "backfill": measure_backfill,
 }
 LIMIT_SECONDS = {
@@ -40,6 +42,7 @@ LIMIT_SECONDS = {
     "relay": 90.0,
     "lag": 60.0,
     "compare": 300.0,
+    "validate": 120.0,
     "backfill": 300.0,
 }
 

@@ -16,7 +16,7 @@ from backend.shared.observability.admin_views import FieldDifferenceView, Valida
 from backend.shared.observability.labels import RunKind, Verdict
 from backend.shared.runtime import ServiceRuntime
 from backend.shared.stores.postgres.errors import describe, is_database_error, to_side_error
-from backend.shared.validation.changes import Changes, estimated_rows
+from backend.shared.validation.changes import Changes, alone, estimated_rows
 from backend.shared.validation.chunks import EntityComparer
 from backend.shared.validation.entity_run import EntityRun, Progress, Tell
 from backend.shared.validation.keeper import RunKeeper
@@ -98,7 +98,7 @@ class SyncValidator:
             seed=secrets.randbits(31) if share < 1 else 0,
         )
         circumstances = await self._circumstances()
-        async with self._runs.transaction() as connection:
+        async with self._runs.transaction(alone=True) as connection:
             run = await self._runs.begin(connection, request, circumstances, resume=resume)
             known = await self._known(connection, run)
         return await self._compare(
@@ -121,8 +121,8 @@ class SyncValidator:
         circumstances = await self._circumstances()
         if await self._changes(circumstances).is_being_copied():
             return None
-        async with self._runs.transaction() as connection:
-            kind = await self._runs.background_due(connection, names, intervals=intervals, alone=True)
+        async with self._runs.transaction(alone=True) as connection:
+            kind = await self._runs.background_due(connection, names, intervals=intervals)
             if kind is None:
                 return None
             request = RunRequest(kind=kind, entities=names, background=True)
@@ -156,7 +156,7 @@ class SyncValidator:
                 runtime.names, runtime.catalog, side=direction.source, phase=phase, capture=runtime.capture
             )
             try:
-                async with runtime.engines[direction.source].connect() as connection:
+                async with alone(runtime.engines[direction.source]).connect() as connection:
                     token = await capture_token(connection, runtime.names, wanted)
             except Exception as error:
                 if not is_database_error(error):

@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import asyncpg
 import pytest
 from prometheus_client import CollectorRegistry
+from sqlalchemy import ARRAY, Boolean, Column, DateTime, Integer, MetaData, Table, Text, select
+from sqlalchemy.types import TypeEngine
 
-from backend.shared import DualWriteSettings, Phase
+from backend.shared import (
+    DualWriteManager,
+    DualWriteSettings,
+    EntityMapping,
+    Key,
+    KeyPart,
+    Phase,
+    Projection,
+    Source,
+    UnitOfWork,
+)
 from backend.shared.domain.errors import ConfigurationError, ConflictError, FencedError, InstallationError
+from backend.shared.migration import backfill as backfill_module
 from backend.shared.migration.backfill import Backfill, BackfillStatus
 from backend.shared.migration.backfill_state import BackfillLimits, EntityProgress
-from backend.shared.migration.range_sql import ranges_of
+from backend.shared.migration.chunk_copy import _pieces, _unless_lost
+from backend.shared.migration.range_sql import EntityRanges, ranges_of
 from backend.shared.observability.labels import Verdict
 from backend.shared.observability.metrics import Metrics
 from backend.shared.sync_validator import SyncValidator
 from backend.shared.testing.clusters import Databases
 from tests.integration.test_carry_fidelity import SAMPLES, ThingManager, sides
-from tests.integration.test_validator_functions import CodedManager, coded
 from tests.integration.test_validator_functions import Sides as CodedSides
+from tests.integration.test_validator_functions import coded
 from tests.support.fixtures import MakeManager, Sql
 from tests.support.keyed import DDL, SLOTS, TAGS, TOKENS, KeyedManager
-from tests.support.people import PeopleManager, create_tables
+from tests.support.people import create_tables
 from tests.support.state import assert_equal_sides
 
 __all__ = ["coded", "sides"]  # fixtures
@@ -31,7 +47,7 @@ __all__ = ["coded", "sides"]  # fixtures
 FOLK = "INSERT INTO folk (folk_no, mail, cents) SELECT n, 'p' || n, n FROM generate_series(1, {rows}) AS n"
 
 
-def small(manager: PeopleManager | KeyedManager | ThingManager | CodedManager) -> Backfill:
+def small(manager: DualWriteManager) -> Backfill:
     return Backfill(manager.runtime, chunk_seconds=0.01, first_chunk_rows=16)
 
 
@@ -296,3 +312,114 @@ async def test_an_outage_holds_it_and_does_not_end_it(
     assert (await asyncio.wait_for(work.run(), 30)).is_complete
     assert cut
     await assert_equal_sides(people_databases)
+
+
+async def test_further_tables_lose_what_the_source_no_longer_has_where_ranges_mean_nothing(
+    make_manager: MakeManager,
+    legacy_sql: Sql,
+    people_databases: Databases,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def inexact(*arguments: Any) -> EntityRanges:
+        return replace(await ranges_of(*arguments), exact=False)
+
+    monkeypatch.setattr(backfill_module, "ranges_of", inexact)
+    await legacy_sql(FOLK.format(rows=20))
+    await legacy_sql("INSERT INTO folk_extra SELECT n, 'Ulm' FROM generate_series(1, 20) AS n")
+    manager = await make_manager()
+    assert (await small(manager).run()).is_complete
+    await legacy_sql("DELETE FROM folk_extra WHERE folk_no < 5; ")
+    await legacy_sql("DELETE FROM folk WHERE folk_no = 20")
+    await legacy_sql("DELETE FROM tandem_people.journal")
+    assert (await small(manager).run()).is_complete
+    await assert_equal_sides(people_databases)
+
+
+async def test_values_whose_text_in_copy_is_not_that_of_a_carry_go_by_keys(databases: Databases) -> None:
+    """A flag, a time and an array become text on the other side: as JSON has them, whoever carries."""
+    manager = as_text_manager(databases)
+    await create_tables(
+        databases.legacy_url,
+        "CREATE TABLE typed (id integer PRIMARY KEY, flag boolean, at timestamptz, list integer[]);"
+        "INSERT INTO typed VALUES (1, true, '2024-01-01 10:00:00+00', '{1,2}'), (2, NULL, NULL, NULL)",
+    )
+    await create_tables(
+        databases.new_url, "CREATE TABLE texts (id integer PRIMARY KEY, flag text, at text, list text)"
+    )
+    try:
+        await manager.install()
+        await manager.start()
+        assert (await small(manager).run()).is_complete
+        new = Sql(databases.new_url)
+        copied = await new("SELECT * FROM texts ORDER BY id")
+        await Sql(databases.legacy_url)("UPDATE typed SET id = id")
+        await manager.relay().drain(timeout_seconds=10)
+        assert await new("SELECT * FROM texts ORDER BY id") == copied
+        assert copied[0]["flag"] == "true"
+    finally:
+        await manager.close()
+
+
+def as_text_manager(databases: Databases) -> DualWriteManager:
+    def table(name: str, *types: TypeEngine[Any]) -> Table:
+        columns = [Column(column, kind) for column, kind in zip(("flag", "at", "list"), types, strict=True)]
+        return Table(name, MetaData(), Column("id", Integer, primary_key=True), *columns)
+
+    typed = table("typed", Boolean(), DateTime(timezone=True), ARRAY(Integer()))
+    texts = table("texts", Text(), Text(), Text())
+    entity = EntityMapping(
+        name="typed",
+        key=(KeyPart(name="id", type=Integer()),),
+        to_new=(Projection(table=texts, key=("id",), query=select(*typed.c)),),
+        to_legacy=(Projection(table=typed, key=("id",), query=select(*texts.c)),),
+        legacy_sources=(Source(table=typed, keys=("id",)),),
+        new_sources=(Source(table=texts, keys=("id",)),),
+    )
+
+    class TextManager(DualWriteManager):
+        service = "as_text"
+
+        @classmethod
+        def entities(cls) -> Sequence[EntityMapping]:
+            return (entity,)
+
+        async def write_probe(self, work: UnitOfWork) -> tuple[str, Key]:
+            raise NotImplementedError
+
+    return TextManager(
+        databases.new_url,
+        databases.legacy_url,
+        DualWriteSettings(service="as_text", phase=Phase.DUALWRITE),
+        metrics=Metrics(CollectorRegistry()),
+    )
+
+
+async def test_a_consumer_that_leaves_ends_the_stream() -> None:
+    """The queue is full when the target is the slower one: ending must not wait for room in it."""
+
+    class Endless:
+        async def copy_from_query(self, _query: str, *, output: Any, **_: Any) -> None:
+            while True:
+                await output(b"piece")
+
+    async with asyncio.timeout(5):
+        async with _pieces(Endless(), "SELECT", "binary") as pieces:
+            await anext(pieces)
+            await asyncio.sleep(0)  # the reader fills the queue meanwhile
+
+
+async def test_a_lost_connection_ends_the_copy_into_it() -> None:
+    class Lost:
+        def add_termination_listener(self, note: Any) -> None:
+            asyncio.get_running_loop().call_soon(note, self)
+
+        def remove_termination_listener(self, note: Any) -> None:
+            pass
+
+    async def stuck() -> str:
+        await asyncio.Event().wait()
+        return "COPY 0"
+
+    async with asyncio.timeout(5):
+        with pytest.raises(ConnectionResetError):
+            await _unless_lost(Lost(), stuck())

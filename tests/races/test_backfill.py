@@ -11,11 +11,12 @@ from typing import Any
 import asyncpg
 import pytest
 
-from backend.shared import Phase, Side
+from backend.shared import ConflictError, Phase, Side
 from backend.shared.domain.results import SecondWrite
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.migration.backfill import Backfill, BackfillStatus
 from backend.shared.migration.backfill_state import BackfillLimits
+from backend.shared.stores.postgres.names import CARRY_CLASS
 from backend.shared.sync_validator import SyncValidator
 from backend.shared.testing.clusters import Databases
 from tests.support.fixtures import BOTH_AUTHORITIES, MakeManager, Sql
@@ -357,7 +358,11 @@ async def test_i3_two_backfills_at_once(make_manager: MakeManager, people_databa
     await filled(people_databases, make_manager)
     manager, other = await make_manager(), await make_manager()
     pause, running = await paused_at("backfill_after_snapshot", manager)
-    beside = asyncio.create_task(backfill(other).run())
+    work = backfill(other)
+    beside = asyncio.create_task(work.run())
+    async with asyncio.timeout(20):
+        while (await work.status()).entities[0].progress.rows_copied < PEOPLE - 4:  # noqa: ASYNC110 - rows ring no bell
+            await asyncio.sleep(0.02)
     await manager.write("change", lambda work: work.update("person", (PEOPLE,), {people.c.name: "after"}))
     pause.resume.set()
     found = [await asyncio.wait_for(task, 20) for task in (running, beside)]
@@ -484,3 +489,96 @@ async def test_i5_validator_beside_a_backfill(make_manager: MakeManager, people_
         report = await SyncValidator(manager.runtime).run()
         assert [item.mismatch_count for item in report.entities] == [0, 0]
     await beside
+
+
+@pytest.mark.invariant("I1")
+async def test_i1_table_rewritten_between_snapshot_and_read(
+    make_manager: MakeManager, people_databases: Databases
+) -> None:
+    """ALTER TABLE leaves a rewritten table empty to older snapshots: it has to wait for the copy, or come before it."""
+    await filled(people_databases, make_manager)
+    manager = await make_manager()
+    rewriting: list[asyncio.Task[None]] = []
+
+    async def hook(step: str) -> None:
+        if step == "backfill_after_snapshot" and not rewriting:
+            statement = "ALTER TABLE folk ALTER COLUMN shoe_size TYPE bigint"
+            rewriting.append(asyncio.create_task(execute(people_databases.legacy_url, statement)))
+            await is_blocked(rewriting[0], people_databases, Side.LEGACY)
+
+    found = await backfill(manager, hook).run()
+    await rewriting[0]
+    assert found.entities[0].progress.rows_copied == PEOPLE
+    assert len(await assert_equal_sides(people_databases)) == PEOPLE
+
+
+@pytest.mark.invariant("I7")
+async def test_i7_late_process_does_not_end_what_another_has_begun_anew(
+    make_manager: MakeManager, people_databases: Databases, legacy_sql: Sql
+) -> None:
+    """It has copied all and stands; capture has a gap; another begins anew; the first must not call that complete."""
+    await filled(people_databases, make_manager)
+    manager = await make_manager()
+    late = PauseAt("backfill_after_commit")
+    standing = asyncio.create_task(
+        Backfill(manager.runtime, first_chunk_rows=PEOPLE + 1, hook=late).run(["person"])
+    )
+    await asyncio.wait_for(late.reached.wait(), 10)
+    await legacy_sql("DROP TRIGGER tandem_people_folk_update ON folk")
+    await legacy_sql("UPDATE folk SET nm = 'unseen'")
+    await manager.install()
+    anew = PauseAt("backfill_after_hand_out")
+    running = asyncio.create_task(backfill(manager, anew).run())
+    await asyncio.wait_for(anew.reached.wait(), 10)
+    late.resume.set()
+    with pytest.raises(ConflictError, match="begun the backfill anew"):
+        await standing
+    anew.resume.set()
+    assert (await running).is_complete
+    assert {row[2] for row in await assert_equal_sides(people_databases)} == {"unseen"}
+
+
+@pytest.mark.invariant("I7")
+async def test_i7_crash_before_a_failure_is_closed(
+    make_manager: MakeManager, people_databases: Databases, legacy_sql: Sql, new_sql: Sql
+) -> None:
+    await legacy_sql("INSERT INTO folk (folk_no, mail, cents) VALUES (1, 'p1', -5)")
+    manager = await make_manager()
+    assert (await backfill(manager).run()).failures_open == 1
+    await new_sql("ALTER TABLE people DROP CONSTRAINT people_credit_check")
+    with pytest.raises(Crash):
+        await backfill(manager, CrashAt("backfill_after_commit")).run()
+    assert (await backfill(manager).run()).is_complete
+    assert await manager.relay().drain(timeout_seconds=10)
+    assert await manager.list_failures(limit=10) == []
+    await assert_equal_sides(people_databases)
+
+
+@pytest.mark.invariant("I3")
+async def test_i3_carries_are_not_starved_by_chunks_that_follow_each_other(
+    make_manager: MakeManager, people_databases: Databases, new_sql: Sql
+) -> None:
+    """The floor rises while a carry waits. It reads again without letting go, or the next chunk would always be first."""
+    await filled(people_databases, make_manager)
+    pause, running = await paused_at("backfill_after_lock", await make_manager())
+    held: list[int] = []
+
+    async def look(step: str) -> None:
+        if step == "after_read":
+            locks = await new_sql(
+                "SELECT count(*) AS n FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database "
+                "WHERE d.datname = current_database() AND l.locktype = 'advisory' AND l.classid = $1 "
+                "AND l.mode = 'ShareLock' AND l.granted",
+                CARRY_CLASS,
+            )
+            held.append(locks[0]["n"])
+
+    manager = await make_manager(hook=look)
+    await manager.write("change", lambda work: work.update("person", (1,), {people.c.name: "after"}))
+    relay = asyncio.create_task(manager.relay().run_once())
+    assert await is_blocked(relay, people_databases, Side.NEW)
+    pause.resume.set()
+    assert (await relay).carried == 1
+    assert held == [0, 1], "read, outdated while it waited, and read once more with its locks in its hands"
+    assert (await running).is_complete
+    assert (await assert_equal_sides(people_databases))[0][2] == "after"

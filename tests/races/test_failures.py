@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from backend.shared import Phase
 from backend.shared.testing.clusters import Databases
 from tests.support.fixtures import MakeManager, Sql
 from tests.support.state import assert_equal_sides
@@ -47,3 +48,20 @@ async def test_success_of_an_older_state_is_noted_after_a_newer_one_has_failed(
     pause.resume.set()
     assert (await noting).carried == 1
     assert [failure.key for failure in await quick.list_failures(limit=10)] == ["[1]"]
+
+
+@pytest.mark.invariant("I8")
+async def test_unique_value_is_held_by_a_key_whose_new_row_cannot_go(
+    make_manager: MakeManager, new_sql: Sql
+) -> None:
+    """Person 1 takes over the e-mail of person 2, whose name is too long for legacy: 3 must go on all the same."""
+    manager = await make_manager(Phase.RAMPDOWN)
+    await new_sql(
+        "INSERT INTO people (id, email, name) VALUES (1, 'a', 'one'), (2, 'b', 'two'), (3, 'c', 'three')"
+    )
+    assert await manager.relay().drain(timeout_seconds=10)
+    await new_sql("UPDATE people SET email = 'd', name = repeat('x', 101) WHERE id = 2")
+    await new_sql("UPDATE people SET email = 'b' WHERE id = 1")
+    await new_sql("UPDATE people SET name = 'carried' WHERE id = 3")
+    assert await manager.relay().drain(timeout_seconds=10)
+    assert {failure.key for failure in await manager.list_failures(limit=10)} == {"[1]", "[2]"}

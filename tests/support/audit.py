@@ -19,16 +19,24 @@ Row = tuple[str, int]
 Image = str | None
 """What a row holds; None: there is none."""
 
+_GONE = "NOT EXISTS (SELECT 1 FROM {} AS p WHERE p.{} = OLD.{})"
+"""A row that was deleted after its parent was deleted by the foreign key."""
 _TABLES = {
     Side.LEGACY: (
-        ("folk", "person", "folk_no", "mail, r.nm, r.cents, r.born"),
-        ("folk_extra", "profile", "folk_no", "city"),
-        ("notes", "note", "note_no", "folk_no, r.body"),
+        ("folk", "person", "folk_no", "mail, r.nm, r.cents, r.born", "false"),
+        ("folk_extra", "profile", "folk_no", "city", _GONE.format("folk", "folk_no", "folk_no")),
+        ("notes", "note", "note_no", "folk_no, r.body", _GONE.format("folk", "folk_no", "folk_no")),
     ),
     Side.NEW: (
-        ("people", "person", "id", "email, r.name, (r.credit * 100)::integer, to_char(r.born, 'YYYY-MM-DD')"),
-        ("profiles", "profile", "person_id", "city"),
-        ("notes", "note", "id", "person_id, r.body"),
+        (
+            "people",
+            "person",
+            "id",
+            "email, r.name, (r.credit * 100)::bigint, to_char(r.born, 'YYYY-MM-DD')",
+            "false",
+        ),
+        ("profiles", "profile", "person_id", "city", _GONE.format("people", "id", "person_id")),
+        ("notes", "note", "id", "person_id, r.body", _GONE.format("people", "id", "person_id")),
     ),
 }
 _AUDIT = """
@@ -47,7 +55,7 @@ BEGIN
         RETURN NULL;
     END IF;
     IF TG_OP = 'DELETE' OR TG_OP = 'UPDATE' AND OLD.{key} <> NEW.{key} THEN
-        INSERT INTO audit (kind, id, cascaded) VALUES ('{kind}', OLD.{key}, pg_trigger_depth() > 1);
+        INSERT INTO audit (kind, id, cascaded) VALUES ('{kind}', OLD.{key}, {cascaded});
     END IF;
     IF TG_OP <> 'DELETE' THEN
         r := NEW;
@@ -75,8 +83,10 @@ class Event:
 async def install_audit(connection: asyncpg.Connection, side: Side) -> None:
     """Put the triggers on the tables of `side`."""
     await connection.execute(_AUDIT)
-    for table, kind, key, image in _TABLES[side]:
-        await connection.execute(_TRIGGERS.format(table=table, kind=kind, key=key, image=image))
+    for table, kind, key, image, cascaded in _TABLES[side]:
+        await connection.execute(
+            _TRIGGERS.format(table=table, kind=kind, key=key, image=image, cascaded=cascaded)
+        )
 
 
 AUDIT = (
@@ -137,6 +147,8 @@ def disorder(source: Sequence[Event], target: Sequence[Event]) -> list[str]:
             try:
                 place = history.index(image, place)
             except ValueError:
-                told.append(f"{row} went from {before} to {image}, but its history is {history}")
+                told.append(
+                    f"{row} went from {before} to {image}; it was {history}, and there came {arrived}"
+                )
                 break
     return told

@@ -107,7 +107,8 @@ class Rekey:
         return True
 
 
-# {a} and {b} are keys, {token} is a value that nobody else writes.
+# {a} and {b} are keys, {token} is a value that nobody else writes. What "spoil" makes of a row the other side refuses, and
+# what "spoil_type" makes of it cannot even be read in the types of the other side.
 FOREIGN: dict[Side, dict[str, str]] = {
     Side.LEGACY: {
         "rename": "UPDATE folk SET nm = '{token}' WHERE folk_no IN ({a}, {b})",
@@ -140,6 +141,8 @@ FOREIGN: dict[Side, dict[str, str]] = {
             "'own' || folk_no) WHERE folk_no IN ({a}, {b})"
         ),
         "rekey_note": "UPDATE notes SET note_no = {b} WHERE note_no = {a}",
+        "spoil": "UPDATE folk SET cents = -5 WHERE folk_no = {a}",
+        "spoil_type": "UPDATE folk SET born = 'never' WHERE folk_no = {a}",
         "truncate": "TRUNCATE folk CASCADE",
         "truncate_notes": "TRUNCATE notes",
     },
@@ -174,18 +177,19 @@ FOREIGN: dict[Side, dict[str, str]] = {
             "'own' || id) WHERE id IN ({a}, {b})"
         ),
         "rekey_note": "UPDATE notes SET id = {b} WHERE id = {a}",
+        "spoil": "UPDATE people SET name = repeat('too long ', 20) || '{token}' WHERE id = {a}",
+        "spoil_type": "UPDATE people SET credit = 9999999999 WHERE id = {a}",
         "truncate": "TRUNCATE people CASCADE",
         "truncate_notes": "TRUNCATE notes",
     },
 }
-SPOIL = {
-    Side.LEGACY: "UPDATE folk SET cents = -5 WHERE folk_no = {a}",
-    Side.NEW: "UPDATE people SET name = repeat('too long ', 20) || '{token}' WHERE id = {a}",
-}
-"""Makes a row one that the other side refuses."""
 MEND = {
-    Side.LEGACY: "UPDATE folk SET cents = 0 WHERE cents < 0",
-    Side.NEW: "UPDATE people SET name = 'mended' WHERE length(name) > 100",
+    Side.LEGACY: (
+        "UPDATE folk SET cents = greatest(cents, 0), born = nullif(born, 'never') WHERE cents < 0 OR born = 'never'"
+    ),
+    Side.NEW: (
+        "UPDATE people SET name = left(name, 50), credit = least(credit, 1000) WHERE length(name) > 100 OR credit > 1000"
+    ),
 }
 CORRUPT: dict[Side, dict[str, str]] = {
     side: {name: FOREIGN[side][name] for name in ("rename", "delete", "move", "lose_city", "note", "insert")}

@@ -52,7 +52,7 @@ _STATE = {
     ),
     Side.NEW: (
         (
-            "SELECT p.id, p.email, p.name, (p.credit * 100)::integer, to_char(p.born, 'YYYY-MM-DD'), "
+            "SELECT p.id, p.email, p.name, (p.credit * 100)::bigint, to_char(p.born, 'YYYY-MM-DD'), "
             "i.person_id IS NOT NULL, i.city FROM people AS p LEFT JOIN profiles AS i ON i.person_id = p.id"
         ),
         "SELECT id, person_id, body FROM notes",
@@ -178,6 +178,12 @@ class World:
                     "UPDATE opening SET closed = pg_current_snapshot() WHERE closed IS NULL; "
                     "UPDATE tandem_people.mark SET state = 'closed'"
                 )
+
+    async def target_is_closed(self) -> bool:
+        """Whether carries may go to the secondary."""
+        return bool(
+            await self.eyes[self.target].fetch("SELECT FROM tandem_people.mark WHERE state = 'closed'")
+        )
 
     async def _mark(self, script: str) -> None:
         lock = self.asynchronous.runtime.names.fence_lock

@@ -178,7 +178,16 @@ class Carrier:
         async with self._target.connect() as connection, connection.begin():
             if before:
                 await before(connection)
-            applied = await self._store.apply(connection, batches, epoch=epoch)
+            for left in range(READS_AT_MOST, 0, -1):
+                try:
+                    applied = await self._store.apply(connection, batches, epoch=epoch)
+                    break
+                except OutdatedReadError:
+                    # Nothing was written. Read again inside of this transaction: what it holds keeps the next chunk of
+                    # these keys from getting in between once more.
+                    if before or left == 1:
+                        raise
+                    batches = await self._read({batch.entity.name: batch.keys for batch in batches})
             await self._hook("before_target_commit")
         await self._hook("after_target_commit")
         outcomes: Outcomes = {}
@@ -219,7 +228,23 @@ class Carrier:
             raise TargetUnavailableError(error, side=self._direction.source) from error
 
     async def _swap(self, batch: StateBatch, error: BaseException, *, epoch: int) -> Outcomes | None:
-        """Carry a key together with those that hold its unique values; None if they hold them rightly."""
+        """Carry a key together with those that hold its unique values; None if that does not work.
+
+        Either they hold them rightly, or one of them has a row that the target cannot take: that is no fault of any other
+        key, and must not stop what has nothing to do with it.
+        """
+        try:
+            return await self._with_holders(batch, error, epoch=epoch)
+        except (FencedError, TargetUnavailableError):
+            raise
+        except Exception as again:
+            if not is_database_error(again):
+                raise
+            if classify(again) is Trouble.UNAVAILABLE:
+                raise TargetUnavailableError(again, side=batch.direction.target) from again
+            return None
+
+    async def _with_holders(self, batch: StateBatch, error: BaseException, *, epoch: int) -> Outcomes | None:
         _, name = constraint_of(error)
         keys = set(batch.keys)
         while True:
@@ -236,16 +261,7 @@ class Carrier:
             (batch,) = await self._read({batch.entity.name: sorted(keys)})
         if len(keys) == 1:
             return None
-        try:
-            return await self._apply_parked(batch, index, epoch=epoch)
-        except FencedError:
-            raise
-        except Exception as again:
-            if not is_database_error(again):
-                raise
-            if classify(again) is Trouble.UNAVAILABLE:
-                raise TargetUnavailableError(again, side=batch.direction.target) from again
-            return None
+        return await self._apply_parked(batch, index, epoch=epoch)
 
     async def _apply_parked(self, batch: StateBatch, index: clashes.UniqueIndex, *, epoch: int) -> Outcomes:
         async def let_go(connection: AsyncConnection) -> None:

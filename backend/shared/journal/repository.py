@@ -307,13 +307,19 @@ class FailureRepository:
         return _failure(row) if row else None
 
     async def retry(
-        self, connection: AsyncConnection, *, failure_id: int | None = None, entity: str | None = None
+        self,
+        connection: AsyncConnection,
+        *,
+        failure_id: int | None = None,
+        entity: str | None = None,
+        failed_before: datetime | None = None,
     ) -> int:
         """Journal the keys of open failures again: one, those of an entity, or all. They close when carried."""
         result = await connection.exec_driver_sql(
             f"INSERT INTO {self.names.journal} (entity, key) SELECT entity, key FROM {self.names.failure} "
-            "WHERE state = 'open' AND ($1::bigint IS NULL OR id = $1) AND ($2::text IS NULL OR entity = $2)",
-            (failure_id, entity),
+            "WHERE state = 'open' AND ($1::bigint IS NULL OR id = $1) AND ($2::text IS NULL OR entity = $2) "
+            "AND ($3::timestamptz IS NULL OR last_failed_at < $3)",
+            (failure_id, entity, failed_before),
         )
         return int(result.rowcount)
 

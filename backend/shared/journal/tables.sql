@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS {schema}.guard (
 ) WITH (fillfactor = 80);
 -- Finds the keys carried since a position. BRIN, since a b-tree would have every carry write to it.
 CREATE INDEX IF NOT EXISTS guard_position ON {schema}.guard USING brin (epoch, major)
-    WITH (pages_per_range = 4, autosummarize = on);
+    WITH (pages_per_range = 1, autosummarize = on);
 
 -- Per entity, the position of the latest chunk that a backfill has copied to here: the guard of all keys at once. A carry
 -- that read its state before that reads it again.

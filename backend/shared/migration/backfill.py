@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import hashlib
 import os
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -36,9 +38,11 @@ from backend.shared.migration.key_carry import KeyCarrier
 from backend.shared.migration.range_sql import EntityRanges, ranges_of
 from backend.shared.migration.throttle import Throttle
 from backend.shared.runtime import ServiceRuntime
+from backend.shared.stores.postgres.errors import is_database_error
 from backend.shared.stores.postgres.projection_sql import table_name
-from backend.shared.stores.postgres.store import PostgresStore
+from backend.shared.stores.postgres.store import PostgresStore, entity_sql
 
+COUNT_MS = 3000
 CHUNK_SECONDS = 0.5
 """What a chunk should take: so long may a carry of one of its keys have to wait."""
 
@@ -144,6 +148,7 @@ class Backfill:
         """
         chosen = self._chosen(entities)
         capture = await self._capture()
+        self._begun_at = await self._now()
         await self._await_older_units()
         await self._begin(chosen, capture)
         await self.throttle.look()  # limits hold from the first chunk on
@@ -221,12 +226,28 @@ class Backfill:
         )
         async with self._source.connect() as connection:
             token = await capture_token(connection, runtime.names, wanted)
+        if token:
+            token += ":" + self._mapping_print()
         if demanded and not token:
             raise InstallationError(
                 f"capture on the {self.direction.source.value} side is incomplete, and a copy would miss changes: "
                 f"run `tandem install {runtime.service}`"
             )
         return token
+
+    def _mapping_print(self) -> str:
+        """A hash of what the mapping makes of the source: rows that were copied through another one do not count."""
+        queries = [
+            f"{entity.name} {sql.table} {sql.query}"
+            for entity in self._runtime.catalog.ordered
+            for sql in entity_sql(entity, self.direction).projections
+        ]
+        return hashlib.sha256("\n".join(queries).encode()).hexdigest()[:16]
+
+    async def _now(self) -> datetime:
+        async with self._source.connect() as connection:
+            found: datetime = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
+            return found
 
     async def _await_older_units(self) -> None:
         """Where units write the journal: wait until every transaction has ended that may have begun without doing so."""
@@ -269,13 +290,15 @@ class Backfill:
         if progress.direction is not self.direction or progress.epoch != self._runtime.control.epoch:
             return "the authority has moved since"
         if progress.capture != capture:
-            return "capture has had a gap since, or was installed anew"
+            return "capture has had a gap since, or it or the mapping was changed"
         return None
 
     async def _entity(self, entity: EntityMapping) -> None:
         ranges = await patiently(self.throttle, self.direction.target, self._ranges, entity)
+        progress = await patiently(self.throttle, self.direction.target, self._progress, entity.name)
         await EntityCopy(
             ranges=ranges,
+            begun_at=progress.started_at,
             epoch=self._runtime.control.epoch,
             source=self._source,
             target=self._target,
@@ -288,6 +311,17 @@ class Backfill:
             service=self._runtime.service,
             hook=self._hook,
         ).run()
+        # A process that died between a chunk's commit and closing the failures of its rows has left them open: what goes
+        # over when it is tried once more closes them.
+        await patiently(self.throttle, self.direction.target, self._retry_older_failures, entity.name)
+
+    async def _progress(self, entity: str) -> EntityProgress:
+        async with self._target.connect() as connection:
+            return (await self._state.progress(connection))[entity]
+
+    async def _retry_older_failures(self, entity: str) -> None:
+        async with self._source.begin() as connection:
+            await self._runtime.failures.retry(connection, entity=entity, failed_before=self._begun_at)
 
     async def _ranges(self, entity: EntityMapping) -> EntityRanges:
         async with self._source.connect() as source, self._target.connect() as target:
@@ -300,14 +334,21 @@ class Backfill:
 
 
 async def _rows_expected(connection: AsyncConnection, entity: EntityMapping, side: Side) -> int:
-    """Rows of the entity's root table: the planner's estimate, or where there is none a count."""
+    """Rows of the entity's root table: the planner's estimate, or a count if that is quickly had, or 0 for unknown."""
     table = table_name(entity.sources(side)[0].table)
     found = await connection.execute(
         text("SELECT reltuples::bigint FROM pg_class WHERE oid = CAST(:table AS regclass)"), {"table": table}
     )
     if (estimate := int(found.scalar() or -1)) > 0:
         return estimate
-    return int((await connection.exec_driver_sql(f"SELECT count(*) FROM {table}")).scalar_one())
+    try:
+        await connection.exec_driver_sql(f"SET LOCAL statement_timeout = {COUNT_MS}")
+        return int((await connection.exec_driver_sql(f"SELECT count(*) FROM {table}")).scalar_one())
+    except Exception as error:
+        if not is_database_error(error):
+            raise
+        await connection.rollback()
+        return 0
 
 
 def _who() -> str:

@@ -179,12 +179,17 @@ class BackfillRepository:
         row = found.first()
         return _chunk(row) if row else None
 
-    async def hold(self, connection: AsyncConnection, chunk: Chunk, *, wait: bool) -> bool:
-        """Hold a chunk until the transaction ends; False if it is done, split or (unless `wait`) held by another."""
+    async def is_free(self, connection: AsyncConnection, chunk: Chunk) -> bool:
+        """Whether nobody copies a chunk now; carries that wait for it do not count."""
         found = await connection.exec_driver_sql(
-            f"SELECT upper FROM {self._names.backfill_chunk} WHERE id = $1 FOR UPDATE"
-            + ("" if wait else " SKIP LOCKED"),
-            (chunk.id,),
+            f"SELECT 1 FROM {self._names.backfill_chunk} WHERE id = $1 FOR KEY SHARE SKIP LOCKED", (chunk.id,)
+        )
+        return found.first() is not None
+
+    async def hold(self, connection: AsyncConnection, chunk: Chunk) -> bool:
+        """Hold a chunk until the transaction ends; False if it is done or split by now."""
+        found = await connection.exec_driver_sql(
+            f"SELECT upper FROM {self._names.backfill_chunk} WHERE id = $1 FOR UPDATE", (chunk.id,)
         )
         row = found.first()
         return row is not None and row.upper == chunk.keys.upper
@@ -220,19 +225,21 @@ class BackfillRepository:
             (chunk.entity, rows, removed, failed, waiting, chunk_rows),
         )
 
-    async def resize(self, connection: AsyncConnection, entity: str, *, chunk_rows: int) -> None:
+    async def resize(self, connection: AsyncConnection, before: EntityProgress, *, chunk_rows: int) -> None:
         """Have the next chunks of an entity hold so many rows."""
         await connection.exec_driver_sql(
-            f"UPDATE {self._names.backfill} SET chunk_rows = $2 WHERE entity = $1", (entity, chunk_rows)
+            f"UPDATE {self._names.backfill} SET chunk_rows = $2 WHERE entity = $1 AND started_at = $3::timestamptz",
+            (before.entity, chunk_rows, before.started_at),
         )
 
     async def removal(
-        self, connection: AsyncConnection, entity: str, *, frontier: str | None, removed: int
+        self, connection: AsyncConnection, before: EntityProgress, *, frontier: str, removed: int
     ) -> None:
         """Note how far the search for keys to remove has come."""
         await connection.exec_driver_sql(
-            f"UPDATE {self._names.backfill} SET frontier = $2, keys_removed = keys_removed + $3 WHERE entity = $1",
-            (entity, frontier, removed),
+            f"UPDATE {self._names.backfill} SET frontier = $2, keys_removed = keys_removed + $3 "
+            "WHERE entity = $1 AND stage = 'remove' AND started_at = $4::timestamptz",
+            (before.entity, frontier, removed, before.started_at),
         )
 
     async def enter_stage(self, connection: AsyncConnection, before: EntityProgress, stage: Stage) -> None:

@@ -9,8 +9,8 @@ they are the guard of all keys of the range, at the price of one row a chunk ins
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -107,39 +107,49 @@ class ChunkCopier:
         self._state = BackfillRepository(store.names)
         self._direction = direction
         self._hook = hook
-        self._formats: dict[ProjectionSql, str] = {}
         self._merges: set[str] = set()
+        self._barrier = asyncio.Lock()
+        self._barriers = 0
 
     async def await_carries(self) -> None:
-        """Wait until every carry that began before this call has ended. Those that begin later see all chunks."""
-        while True:
-            try:
-                async with self._target.connect() as connection, connection.begin():
-                    await connection.exec_driver_sql(f"SET LOCAL lock_timeout = {BARRIER_MS}")
-                    await connection.exec_driver_sql(
-                        f"SELECT pg_advisory_xact_lock({self._names.carry_lock})"
-                    )
-                    return
-            except Exception as error:
-                if sqlstate_of(error) != "55P03":
-                    raise
-            await asyncio.sleep(BARRIER_MS / 1000)
+        """Wait until every carry that began before this call has ended. Those that begin later see all chunks.
 
-    async def copy(
-        self, ranges: EntityRanges, chunk: Chunk, *, epoch: int, chunk_rows: int, wait: bool
-    ) -> Copied | None:
+        Workers share: one wait that began after the call does for all who were there by then.
+        """
+        seen = self._barriers
+        async with self._barrier:
+            if self._barriers > seen:
+                return
+            self._barriers += 1
+            while not await self._have_ended():  # noqa: ASYNC110 - another server's affair
+                await asyncio.sleep(BARRIER_MS / 1000)
+
+    async def _have_ended(self) -> bool:
+        try:
+            async with self._target.connect() as connection, connection.begin():
+                await connection.exec_driver_sql(f"SET LOCAL lock_timeout = {BARRIER_MS}")
+                await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({self._names.carry_lock})")
+        except Exception as error:
+            if sqlstate_of(error) != "55P03":
+                raise
+            return False
+        return True
+
+    async def copy(self, ranges: EntityRanges, chunk: Chunk, *, epoch: int, chunk_rows: int) -> Copied | None:
         """Copy `chunk`, count it, and forget its range: one transaction on the target.
 
-        None if somebody else has copied it or (unless `wait`) is about to. Raises what either database says, and
+        None if somebody else has copied or split it. Raises what either database says, and
         `FencedError` if the target is not closed in `epoch`; then nothing has changed.
         """
         async with self._target.connect() as target, target.begin():
             await self._enter(target, epoch=epoch)
-            if not await self._state.hold(target, chunk, wait=wait):
+            if not await self._state.hold(target, chunk):
                 return None
             await self._check_closed(target, epoch=epoch)
             await self._hook("backfill_after_lock")
             async with self._source.connect() as source:
+                # Before the snapshot: a table that somebody rewrites (ALTER TABLE) is empty to snapshots older than that.
+                await source.exec_driver_sql(ranges.lock_source)
                 position = await self._store.position(source)
                 await source.exec_driver_sql(_TEXT_FORM)
                 await self._hook("backfill_after_snapshot")
@@ -180,7 +190,7 @@ class ChunkCopier:
     ) -> Copied:
         if ranges.exact:
             merge = await self._is_taken(target, ranges, chunk)
-        elif not (merge := chunk.entity in self._merges):
+        elif not (merge := chunk.entity in self._merges or await self._has_further_rows(target, ranges)):
             # No range of the target says whether it is empty there: so try.
             await target.exec_driver_sql("SAVEPOINT tandem_copy")
             try:
@@ -194,6 +204,14 @@ class ChunkCopier:
         if merge:
             return await self._merge(source, target, ranges, chunk)
         return await self._copy_straight(source, target, ranges, chunk)
+
+    @staticmethod
+    async def _has_further_rows(target: AsyncConnection, ranges: EntityRanges) -> bool:
+        """Whether tables beside the root hold anything: of a key whose root is not there, nobody else would say so."""
+        for sql in ranges.tables[1:]:
+            if (await target.exec_driver_sql(f"SELECT EXISTS (SELECT 1 FROM {sql.table})")).scalar_one():
+                return True
+        return False
 
     @staticmethod
     async def _is_taken(target: AsyncConnection, ranges: EntityRanges, chunk: Chunk) -> bool:
@@ -226,11 +244,13 @@ class ChunkCopier:
                 await self._pipe(source, target, ranges, sql, chunk, into=stage_name(number), schema=None)
             )
             await target.exec_driver_sql(f"ANALYZE {stage_name(number)}")
-        if ranges.exact:
-            for number, sql in reversed(list(enumerate(ranges.tables))):
+        for number, sql in reversed(list(enumerate(ranges.tables))):
+            if ranges.exact:
                 statement, parameters = ranges.remove(sql, number, chunk.keys)
                 gone = (await target.exec_driver_sql(statement, tuple(parameters))).rowcount
                 removed = gone if number == 0 else removed
+            elif number:
+                await target.exec_driver_sql(ranges.remove_beside(sql, number))
         for number, sql in enumerate(ranges.tables):
             await target.exec_driver_sql(ranges.merge(sql, number))
         return Copied(rows=counts[0], removed=removed)
@@ -247,11 +267,10 @@ class ChunkCopier:
         schema: str | None,
     ) -> int:
         """`COPY … TO STDOUT` of the source into `COPY … FROM STDIN` of the target; answers the rows."""
-        query, parameters = ranges.rows(sql, chunk.keys)
-        form = await self._format(source, target, sql)
+        query, form = ranges.rows(sql, chunk.keys), ranges.form(sql)
         reader, writer = await _driver(source), await _driver(target)
-        async with _pieces(reader, query, parameters, form) as pieces:
-            status = await writer.copy_to_table(
+        async with _pieces(reader, query, form) as pieces:
+            copying = writer.copy_to_table(
                 into,
                 schema_name=schema,
                 columns=[column.name for column in sql.projection.columns],
@@ -259,21 +278,12 @@ class ChunkCopier:
                 format=form,
                 timeout=COPY_SECONDS,
             )
+            try:
+                status = await _unless_lost(writer, copying)
+            except ConnectionError:
+                await target.invalidate()
+                raise
         return int(str(status).split()[-1])
-
-    async def _format(self, source: AsyncConnection, target: AsyncConnection, sql: ProjectionSql) -> str:
-        """Binary where each column has the same built-in type on both sides, else text, as a carry reads it."""
-        if sql not in self._formats:
-            columns = ", ".join(sql.columns)
-            ours = await _types(source, f"SELECT {columns} FROM ({sql.query}) AS q LIMIT 0")
-            theirs = await _types(target, f"SELECT {columns} FROM {sql.table} LIMIT 0")
-            same = all(
-                (_TEXT if one == _VARCHAR else one) == (_TEXT if other == _VARCHAR else other)
-                and (one in _BINARY or one == _VARCHAR)
-                for one, other in zip(ours, theirs, strict=True)
-            )
-            self._formats[sql] = "binary" if same else "text"
-        return self._formats[sql]
 
     async def _open_failures(
         self, source: AsyncConnection, ranges: EntityRanges, chunk: Chunk
@@ -300,26 +310,42 @@ async def _driver(connection: AsyncConnection) -> Any:
     return (await connection.get_raw_connection()).driver_connection
 
 
-async def _types(connection: AsyncConnection, query: str) -> list[int]:
-    """The types (pg_type.oid) of the columns that a query without rows has."""
-    description: Any = (await connection.exec_driver_sql(query)).cursor.description
-    return [int(column[1]) for column in description or ()]
+async def _unless_lost(connection: Any, copying: Coroutine[Any, Any, str]) -> str:
+    """The end of a COPY to `connection`. The driver, waiting to be allowed to send more, does not see that it is lost."""
+    lost = asyncio.Event()
+
+    def note(_: object) -> None:
+        lost.set()
+
+    task = asyncio.create_task(copying)
+    losing = asyncio.create_task(lost.wait())
+    connection.add_termination_listener(note)
+    try:
+        async with asyncio.timeout(COPY_SECONDS):
+            await asyncio.wait({task, losing}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ConnectionResetError("the connection was lost during COPY")
+        return task.result()
+    finally:
+        connection.remove_termination_listener(note)
+        losing.cancel()
+        task.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await task
 
 
 @asynccontextmanager
-async def _pieces(
-    source: Any, query: str, parameters: list[str], form: str
-) -> AsyncIterator[AsyncIterator[bytes]]:
+async def _pieces(source: Any, query: str, form: str) -> AsyncIterator[AsyncIterator[bytes]]:
     """The stream of `COPY (query) TO STDOUT`, as fast as it is consumed."""
     queue: asyncio.Queue[bytes | None] = asyncio.Queue(PIECES_IN_FLIGHT)
 
     async def read() -> None:
         try:
-            await source.copy_from_query(
-                query, *parameters, output=queue.put, format=form, timeout=COPY_SECONDS
-            )
-        finally:
+            await source.copy_from_query(query, output=queue.put, format=form, timeout=COPY_SECONDS)
+        except Exception:
             await queue.put(None)
+            raise
+        await queue.put(None)
 
     async def pieces() -> AsyncIterator[bytes]:
         while (piece := await queue.get()) is not None:
@@ -332,3 +358,5 @@ async def _pieces(
     finally:
         reader.cancel()
         await asyncio.wait({reader})
+        if not reader.cancelled():
+            reader.exception()  # looked at, so that nobody complains that it never was

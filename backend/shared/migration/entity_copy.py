@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import ParamSpec, TypeVar
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from backend.shared.domain.errors import FencedError
+from backend.shared.domain.errors import ConflictError, FencedError
 from backend.shared.domain.phases import Side
 from backend.shared.journal.carrier import Hook, TargetUnavailableError, no_hook
 from backend.shared.migration.backfill_state import BackfillRepository, Chunk, EntityProgress, Stage
@@ -23,6 +25,7 @@ from backend.shared.stores.postgres.errors import (
     classify,
     describe,
     is_database_error,
+    is_timeout,
     may_pass,
     sqlstate_of,
     to_side_error,
@@ -53,6 +56,7 @@ class EntityCopy:
     """Copies one entity in one epoch. `chunk_seconds` is what a chunk should take."""
 
     ranges: EntityRanges
+    begun_at: datetime
     epoch: int
     source: AsyncEngine
     target: AsyncEngine
@@ -84,9 +88,12 @@ class EntityCopy:
         log.info("entity_backfilled", service=self.service, entity=self.name)
 
     async def progress(self) -> EntityProgress:
-        """How far this entity has come."""
+        """How far this entity has come. Raises `ConflictError` if another process has begun it anew since."""
         async with self.target.connect() as connection:
-            return (await self.state.progress(connection))[self.name]
+            found = (await self.state.progress(connection))[self.name]
+        if found.started_at != self.begun_at:
+            raise ConflictError(f"{self.name}: another process has begun the backfill anew")
+        return found
 
     async def _patiently(self, work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         return await patiently(self.throttle, self.ranges.direction.target, work, *args, **kwargs)
@@ -109,13 +116,15 @@ class EntityCopy:
                 while not finished and len(workers) < most:
                     workers.add(asyncio.create_task(self._work()))
                 done, workers = await asyncio.wait(workers, return_when=asyncio.FIRST_COMPLETED)
-                ends = [task.result() for task in done]  # of all: each may have something to raise
+                ends = await asyncio.gather(*done, return_exceptions=True)  # all are looked at, whoever fails
+                for end in ends:
+                    if isinstance(end, BaseException):
+                        raise end
                 finished = finished or any(ends)
         finally:
             for task in workers:
                 task.cancel()
-            if workers:
-                await asyncio.wait(workers)
+            await asyncio.gather(*workers, return_exceptions=True)
 
     async def _work(self) -> bool:
         """Copy one chunk; True when there is none any more."""
@@ -126,29 +135,24 @@ class EntityCopy:
                 return True
             await asyncio.sleep(_OTHERS_WORK_SECONDS)
             return False
-        chunk, mine = found
         try:
-            if not await self._patiently(self._process, chunk, mine=mine):
-                await asyncio.sleep(_OTHERS_WORK_SECONDS)
+            await self._patiently(self._process, found)
         finally:
-            self._in_hand.discard(chunk.id)
+            self._in_hand.discard(found.id)
         return False
 
     async def _is_copied(self) -> bool:
+        progress = await self.progress()
         async with self.target.connect() as connection:
-            progress = (await self.state.progress(connection))[self.name]
             left = await self.state.chunks(connection, self.name)
         return progress.stage is not Stage.COPY or (progress.exhausted and not left)
 
-    async def _take(self) -> tuple[Chunk, bool] | None:
-        """A chunk that was left behind, or a new one; True with one that this process has handed out itself."""
+    async def _take(self) -> Chunk | None:
+        """A chunk that was left behind, or a new one; None if there are but those that others copy."""
         async with self._handing_out:
-            async with self.target.connect() as connection:
-                left = await self.state.chunks(connection, self.name)
-            for chunk in left:
-                if chunk.id not in self._in_hand:
-                    self._in_hand.add(chunk.id)
-                    return chunk, False
+            if (left := await self._left_behind()) is not None:
+                self._in_hand.add(left.id)
+                return left
             while (progress := await self.progress()).stage is Stage.COPY and not progress.exhausted:
                 upper = await self._upper(progress)
                 async with self.target.begin() as connection:
@@ -158,14 +162,21 @@ class EntityCopy:
                 if new is not None:
                     self._in_hand.add(new.id)
                     await self.hook("backfill_after_hand_out")
-                    return new, True
+                    return new
             return None
+
+    async def _left_behind(self) -> Chunk | None:
+        async with self.target.begin() as connection:
+            for chunk in await self.state.chunks(connection, self.name):
+                if chunk.id not in self._in_hand and await self.state.is_free(connection, chunk):
+                    return chunk
+        return None
 
     async def _upper(self, progress: EntityProgress) -> str | None:
         rows = progress.chunk_rows
         if (most := self.throttle.chunk_limit(self.chunk_seconds)) is not None:
             rows = min(rows, most)
-        if self.ranges.through_python:
+        if self.ranges.by_keys:
             rows = min(rows, KEY_CHUNK_ROWS)
         lower = [] if progress.frontier is None else [progress.frontier]
         statement = self.ranges.bound(lower=bool(lower))
@@ -173,31 +184,26 @@ class EntityCopy:
             found = (await connection.exec_driver_sql(statement, (rows, *lower))).first()
         return None if found is None else str(found.k)
 
-    async def _process(self, chunk: Chunk, *, mine: bool) -> bool:
-        """Copy a chunk; one that cannot be copied as it is gets split until it is small, and is then carried by key.
-
-        False if another process has it in its hands.
-        """
+    async def _process(self, chunk: Chunk) -> None:
+        """Copy a chunk; one that cannot be copied as it is gets split until it is small, and is then carried by key."""
         started = time.monotonic()
         progress = await self.progress()
-        if self.ranges.through_python:
+        if self.ranges.by_keys:
             await self._key_by_key(chunk, progress)
-            return True
+            return
         await self.copier.await_carries()
         try:
             copied = await self.copier.copy(
-                self.ranges, chunk, epoch=self.epoch, chunk_rows=progress.chunk_rows, wait=mine
+                self.ranges, chunk, epoch=self.epoch, chunk_rows=progress.chunk_rows
             )
         except Exception as error:
             if not is_database_error(error) or not _asks_for_less(error):
                 raise
             await self._refused(chunk, progress, error)
-            return True
-        if copied is None:
-            return False
-        self.throttle.spend(copied.rows)
-        await self._adapt(progress, copied.rows, time.monotonic() - started)
-        return True
+            return
+        if copied is not None:
+            self.throttle.spend(copied.rows)
+            await self._adapt(progress, copied.rows, time.monotonic() - started)
 
     async def _refused(self, chunk: Chunk, progress: EntityProgress, error: BaseException) -> None:
         """Split a chunk, or carry its keys one by one if it is small already."""
@@ -224,7 +230,7 @@ class EntityCopy:
         """Carry a chunk's keys as the relay does: good rows go, bad ones become failures, each with its reason."""
         done = await self.keys.carry_range(self.ranges, chunk.keys, epoch=self.epoch)
         async with self.target.begin() as connection:
-            if await self.state.hold(connection, chunk, wait=True):
+            if await self.state.hold(connection, chunk):
                 await self.state.finish(
                     connection,
                     chunk,
@@ -243,28 +249,29 @@ class EntityCopy:
         factor = min(_GROWTH_MOST, max(_SHRINK_MOST, self.chunk_seconds / max(seconds, 1e-3)))
         chunk_rows = max(self.least_chunk_rows, min(MOST_CHUNK_ROWS, int(rows * factor)))
         async with self.target.begin() as connection:
-            await self.state.resize(connection, self.name, chunk_rows=chunk_rows)
+            await self.state.resize(connection, progress, chunk_rows=chunk_rows)
 
     async def _remove_all(self) -> None:
-        """Look through the target's keys for those that the source has no longer."""
+        """Look through the target's keys, table by table, for those that the source has no longer."""
         while True:
             await self.throttle.ready()
             progress = await self._patiently(self.progress)
             if progress.stage is not Stage.REMOVE:
                 return
-            keys = await self._patiently(self._removal_page, progress)
-            if not keys:
+            table, after = _place(progress.frontier)
+            if table == len(self.ranges.tables):
                 return
-            gone = await self._patiently(self._absent, keys)
-            done = await self._patiently(self._carry_gone, gone)
-            await self._patiently(self._removed, keys[-1], done)
+            keys = await self._patiently(self._removal_page, table, after)
+            gone = await self._patiently(self._absent, keys) if keys else []
+            done = await self._patiently(self._carry_gone, gone) if gone else 0
+            frontier = json.dumps([table, keys[-1]] if keys else [table + 1, None])
+            await self._patiently(self._removed, progress, frontier, done)
 
-    async def _removal_page(self, progress: EntityProgress) -> list[str]:
-        lower = [] if progress.frontier is None else [progress.frontier]
+    async def _removal_page(self, table: int, after: str | None) -> list[str]:
+        lower = [] if after is None else [after]
+        statement = self.ranges.target_page(self.ranges.tables[table], lower=bool(lower))
         async with self.target.connect() as connection:
-            rows = await connection.exec_driver_sql(
-                self.ranges.target_page(lower=bool(lower)), (REMOVAL_PAGE, *lower)
-            )
+            rows = await connection.exec_driver_sql(statement, (REMOVAL_PAGE, *lower))
             return [row.k for row in rows]
 
     async def _absent(self, keys: list[str]) -> list[str]:
@@ -276,9 +283,17 @@ class EntityCopy:
         done = await self.keys.carry(self.ranges.entity, keys, epoch=self.epoch)
         return len(keys) - done.failed - done.waiting
 
-    async def _removed(self, frontier: str, count: int) -> None:
+    async def _removed(self, progress: EntityProgress, frontier: str, count: int) -> None:
         async with self.target.begin() as connection:
-            await self.state.removal(connection, self.name, frontier=frontier, removed=count)
+            await self.state.removal(connection, progress, frontier=frontier, removed=count)
+
+
+def _place(frontier: str | None) -> tuple[int, str | None]:
+    """Which table the search for keys to remove is at, and behind which key."""
+    if frontier is None:
+        return 0, None
+    table, key = json.loads(frontier)
+    return int(table), key
 
 
 async def patiently(
@@ -299,6 +314,9 @@ async def patiently(
             raise
         except Exception as error:
             cause = error.cause if isinstance(error, TargetUnavailableError) else error
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError from error  # a rollback that failed has taken its place
             if not is_database_error(cause) and not isinstance(cause, OutdatedReadError):
                 raise
             if not may_pass(cause):
@@ -309,4 +327,4 @@ async def patiently(
 
 def _asks_for_less(error: BaseException) -> bool:
     """Whether a smaller chunk may do better: the target refuses a row, or the statement took too long."""
-    return classify(error) is not Trouble.UNAVAILABLE or sqlstate_of(error) == _TOO_LONG
+    return classify(error) is not Trouble.UNAVAILABLE or sqlstate_of(error) == _TOO_LONG or is_timeout(error)

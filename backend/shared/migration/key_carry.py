@@ -17,6 +17,8 @@ from backend.shared.migration.range_sql import EntityRanges, KeyRange
 from backend.shared.stores.postgres.store import PostgresStore
 
 KEYS_AT_ONCE = 500
+KEYS_OF_TARGET = 10_000
+"""Keys of the target that are looked at in one piece: it may have any number that the source has not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +61,24 @@ class KeyCarrier:
         async with self._source.connect() as connection:
             rows = await connection.exec_driver_sql(statement, tuple(parameters))
             ours = {row.k for row in rows}
-        theirs: set[str] = set()
-        if ranges.exact:
-            statement, parameters = ranges.target_keys(keys)
+        done = replace(await self.carry(ranges.entity, sorted(ours), epoch=epoch), rows=len(ours))
+        while ranges.exact:
+            statement, parameters = ranges.target_keys(keys, most=KEYS_OF_TARGET)
             async with self._target.connect() as connection:
                 rows = await connection.exec_driver_sql(statement, tuple(parameters))
-                theirs = {row.k for row in rows}
-        done = await self.carry(ranges.entity, sorted(ours | theirs), epoch=epoch)
-        return replace(done, rows=len(ours), removed=len(theirs - ours))
+                theirs = [row.k for row in rows]
+            gone = [key for key in theirs if key not in ours]
+            more = await self.carry(ranges.entity, gone, epoch=epoch)
+            done = replace(
+                done,
+                removed=done.removed + len(gone) - more.failed - more.waiting,
+                failed=done.failed + more.failed,
+                waiting=done.waiting + more.waiting,
+            )
+            if len(theirs) < KEYS_OF_TARGET:
+                break
+            keys = replace(keys, lower=theirs[-1])
+        return done
 
     async def carry(self, entity: EntityMapping, keys: Sequence[str], *, epoch: int) -> Carried:
         """Carry `keys`. What the target refuses is a failure at once, what waits for a parent goes into the journal."""

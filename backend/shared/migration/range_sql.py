@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -21,21 +22,36 @@ from backend.shared.stores.postgres.projection_sql import (
     key_in,
     key_text,
     key_values,
+    ordered_bound,
     table_name,
 )
 from backend.shared.stores.postgres.store import entity_sql
 
 # A column sorts by bytes if its collation is "C", or the database's own is and it has that. The provider "b" (built in,
-# PostgreSQL 17) sorts by code point, which in UTF-8 is the order of the bytes. Columns without collation are no text.
+# PostgreSQL 17) sorts by code point, which in UTF-8 is the order of the bytes. A column without collation is no text, and how it would sort as one is not known.
 _SORTS_BY_BYTES = text(
     """
-SELECT coalesce(bool_and(a.attcollation = 0 OR c.collname IN ('C', 'POSIX', 'ucs_basic') OR c.collprovider = 'b'
+SELECT coalesce(bool_and(c.collname IN ('C', 'POSIX', 'ucs_basic') OR c.collprovider = 'b'
        OR (c.collprovider = 'd' AND (d.provider = 'b' OR (d.provider = 'c' AND d.datcollate IN ('C', 'POSIX'))))), false)
   FROM pg_attribute AS a LEFT JOIN pg_collation AS c ON c.oid = a.attcollation,
        (SELECT coalesce(to_jsonb(pd) ->> 'datlocprovider', 'c') AS provider, pd.datcollate
           FROM pg_database AS pd WHERE pd.datname = current_database()) AS d
  WHERE a.attrelid = CAST(:table AS regclass) AND a.attname = ANY (:columns)"""
 )
+
+
+# Types whose binary form means the same on every server.
+_BINARY = frozenset(
+    {
+        *("boolean", "bytea", '"char"', "name", "bigint", "smallint", "integer", "real", "double precision"),
+        *("text", "character varying", "character", "json", "jsonb", "numeric", "uuid", "interval", "date"),
+        *("time without time zone", "time with time zone"),
+        *("timestamp without time zone", "timestamp with time zone"),
+    }
+)
+_TEXTS = frozenset({"text", "character varying"})
+# Types whose text in COPY is that in JSON.
+_SAME_TEXT = _TEXTS | {"bigint", "smallint", "integer", "numeric", "uuid", "character", "name", "date"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +69,16 @@ class EntityRanges:
     entity: EntityMapping
     direction: Direction
     exact: bool
+    forms: tuple[str, ...]
+    """By table, the form of COPY: binary or text; or empty, where COPY does not write what a carry writes."""
+
+    @property
+    def lock_source(self) -> str:
+        """Keep the source's tables from being rewritten until the transaction ends."""
+        tables = dict.fromkeys(
+            table_name(source.table) for source in self.entity.sources(self.direction.source)
+        )
+        return f"LOCK TABLE {', '.join(tables)} IN ACCESS SHARE MODE"
 
     @property
     def tables(self) -> list[ProjectionSql]:
@@ -65,9 +91,13 @@ class EntityRanges:
         return self.tables[0]
 
     @property
-    def through_python(self) -> bool:
-        """Whether rows of a table are made by a Python function."""
-        return any(sql.projection.function for sql in self.tables)
+    def by_keys(self) -> bool:
+        """Whether rows go the way of a carry, key by key: where a Python function makes them, or COPY would differ."""
+        return not all(self.forms)
+
+    def form(self, sql: ProjectionSql) -> str:
+        """The form in which the rows of a table are copied."""
+        return self.forms[self.tables.index(sql)]
 
     def bound(self, *, lower: bool) -> str:
         """The `$1`th key of the source (above the key `$2`), if there are that many."""
@@ -92,32 +122,34 @@ class EntityRanges:
         """All keys of a range on the source."""
         return self._keys(f"({self.root.query})", keys)
 
-    def target_keys(self, keys: KeyRange) -> tuple[str, list[str]]:
-        """All keys of a range on the target; of an exact range only."""
-        return self._keys(self.root.table, keys)
+    def target_keys(self, keys: KeyRange, *, most: int) -> tuple[str, list[str]]:
+        """The first keys of a range on the target, in their order; of an exact range only."""
+        statement, parameters = self._keys(self.root.table, keys)
+        order = ", ".join(f"q.{name}" for name in self.root.key)
+        return f"{statement} ORDER BY {order} LIMIT {most}", parameters
 
     def _keys(self, relation: str, keys: KeyRange) -> tuple[str, list[str]]:
         key = [f"q.{name}" for name in self.root.key]
         condition, parameters = self._within(key, keys)
         return f"SELECT {key_text(key, self.entity.key)} AS k FROM {relation} AS q {condition}", parameters
 
-    def rows(self, sql: ProjectionSql, keys: KeyRange) -> tuple[str, list[str]]:
-        """The rows of one table of a range, as the source makes them, in key order.
+    def rows(self, sql: ProjectionSql, keys: KeyRange) -> str:
+        """The rows of one table of a range, as the source makes them, in key order. COPY takes no parameters.
 
         Rows of a further table beside no root row are none of the entity.
         """
         key = [f"q.{name}" for name in sql.key]
-        condition, parameters = self._within(key, keys)
+        condition = self._within_literally(key, keys)
         if sql is not self.root:
             root = [f"o.{name}" for name in self.root.key]
-            within, _ = self._within(root, keys)  # the same range, so the same parameters
+            within = self._within_literally(root, keys)
             beside = (
                 f"({', '.join(key)}) IN (SELECT {', '.join(root)} FROM ({self.root.query}) AS o {within})"
             )
             condition += f" {'AND' if condition else 'WHERE'} {beside}"
         columns = ", ".join(f"q.{name}" for name in sql.columns)
         order = ", ".join(key)
-        return f"SELECT {columns} FROM ({sql.query}) AS q {condition} ORDER BY {order}", parameters
+        return f"SELECT {columns} FROM ({sql.query}) AS q {condition} ORDER BY {order}"
 
     def is_taken(self, sql: ProjectionSql, keys: KeyRange) -> tuple[str, list[str]]:
         """Whether the target has a row in an exact range."""
@@ -148,12 +180,22 @@ class EntityRanges:
             parameters,
         )
 
-    def target_page(self, *, lower: bool) -> str:
-        """The next `$1` keys of the target (above the key `$2`), in the order that its index has."""
-        key = [f"q.{name}" for name in self.root.key]
+    def remove_beside(self, sql: ProjectionSql, number: int) -> str:
+        """Delete what a further table has of the staged keys and the source has no longer."""
+        pairs = zip(sql.key, self.root.key, strict=True)
+        staged = " AND ".join(f"o.{root} = t.{name}" for name, root in pairs)
+        same = " AND ".join(f"s.{name} = t.{name}" for name in sql.key)
+        return (
+            f"DELETE FROM {sql.table} AS t WHERE EXISTS (SELECT 1 FROM {stage_name(0)} AS o WHERE {staged}) "
+            f"AND NOT EXISTS (SELECT 1 FROM {stage_name(number)} AS s WHERE {same})"
+        )
+
+    def target_page(self, sql: ProjectionSql, *, lower: bool) -> str:
+        """The next `$1` keys of a target's table (above the key `$2`), in the order that its index has."""
+        key = [f"q.{name}" for name in sql.key]
         condition = f"WHERE {self._above(key, '$2')}" if lower else ""
         return (
-            f"SELECT {key_text(key, self.entity.key)} AS k FROM {self.root.table} AS q {condition} "
+            f"SELECT {key_text(key, self.entity.key)} AS k FROM {sql.table} AS q {condition} "
             f"ORDER BY {', '.join(key)} LIMIT $1::bigint"
         )
 
@@ -168,12 +210,31 @@ class EntityRanges:
 
     def failures(self, table: str, keys: KeyRange) -> tuple[str, list[str]]:
         """Open failures of a range, on the source."""
-        condition, parameters = self._within(key_values("f.key", self.entity.key), keys)
         own = f"f.state = 'open' AND f.entity = '{self.entity.name}'"
+        if not self.exact:
+            # A key's text out of the failure does not sort as the column does: so ask which keys the range has.
+            of_range, parameters = self.source_keys(keys)
+            return (
+                f"SELECT f.id, f.last_failed_at FROM {table} AS f WHERE {own} AND f.key IN ({of_range})",
+                parameters,
+            )
+        conditions, parameters = [own], []
+        for bound, operator in ((keys.lower, ">"), (keys.upper, "<=")):
+            if bound is not None:
+                parameters.append(bound)
+                key = ordered_bound("f.key", self.entity.key)
+                limit = ordered_bound(f"${len(parameters)}::text", self.entity.key)
+                conditions.append(f"{key} {operator} {limit}")
         return (
-            f"SELECT f.id, f.last_failed_at FROM {table} AS f {condition} {'AND' if condition else 'WHERE'} {own}",
+            f"SELECT f.id, f.last_failed_at FROM {table} AS f WHERE {' AND '.join(conditions)}",
             parameters,
         )
+
+    def _within_literally(self, key: Sequence[str], keys: KeyRange) -> str:
+        condition, parameters = self._within(key, keys)
+        for number, value in enumerate(parameters, start=1):
+            condition = condition.replace(f"${number}::text", f"{_literal(value)}::text")
+        return condition
 
     def _within(self, key: Sequence[str], keys: KeyRange) -> tuple[str, list[str]]:
         conditions, parameters = [], []
@@ -191,6 +252,11 @@ class EntityRanges:
         return f"({', '.join(key)}) {operator} ({bound})"
 
 
+def _literal(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "''")
+    return f"E'{escaped}'"
+
+
 def stage_name(number: int) -> str:
     """The staging table of the entity's table with this number."""
     return f"tandem_stage_{number}"
@@ -199,16 +265,22 @@ def stage_name(number: int) -> str:
 async def ranges_of(
     source: AsyncConnection, target: AsyncConnection, entity: EntityMapping, direction: Direction
 ) -> EntityRanges:
-    """The statements for `entity`, made for how both databases sort its key."""
+    """The statements for `entity`, made for how both databases sort its key and for the types that they have."""
+    tables = entity_sql(entity, direction).projections
     exact = True
-    if any(isinstance(part.type, String) for part in entity.key):
+    texts = [number for number, part in enumerate(entity.key) if isinstance(part.type, String)]
+    if texts:
         root = entity.sources(direction.source)[0]
         names = list(root.keys) if isinstance(root.keys, tuple) else []
-        exact = await _sorts_by_bytes(source, table_name(root.table), names)
-        for sql in entity_sql(entity, direction).projections:
-            columns = [column.name for column in sql.projection.key_columns]
+        exact = await _encoding(source) == await _encoding(target)
+        exact = exact and await _sorts_by_bytes(
+            source, table_name(root.table), [names[number] for number in texts]
+        )
+        for sql in tables:
+            columns = [sql.projection.key_columns[number].name for number in texts]
             exact = exact and await _sorts_by_bytes(target, sql.table, columns)
-    return EntityRanges(entity=entity, direction=direction, exact=exact)
+    forms = tuple([await _form(source, target, sql) for sql in tables])
+    return EntityRanges(entity=entity, direction=direction, exact=exact, forms=forms)
 
 
 async def _sorts_by_bytes(connection: AsyncConnection, table: str, columns: list[str]) -> bool:
@@ -216,4 +288,34 @@ async def _sorts_by_bytes(connection: AsyncConnection, table: str, columns: list
     return bool(found.scalar_one())
 
 
-__all__ = ["EntityRanges", "KeyRange", "ranges_of", "stage_name"]
+async def _encoding(connection: AsyncConnection) -> str:
+    return str((await connection.execute(text("SHOW server_encoding"))).scalar_one())
+
+
+async def _form(source: AsyncConnection, target: AsyncConnection, sql: ProjectionSql) -> str:
+    """How COPY takes the rows of a table: in binary, as text, or not at all.
+
+    Binary where each column has the same built-in type on both sides. Text where the text of a value is what the JSON of a
+    carry has as well: of true, of a date with its time or of an array it is not, unless the same type reads it.
+    """
+    if sql.projection.function:
+        return ""
+    columns = ", ".join(sql.columns)
+    ours = await _types(source, f"SELECT {columns} FROM ({sql.query}) AS q LIMIT 0")
+    theirs = await _types(target, f"SELECT {columns} FROM {sql.table} LIMIT 0")
+    pairs = list(zip(ours, theirs, strict=True))
+    if all((one == other and one in _BINARY) or {one, other} <= _TEXTS for one, other in pairs):
+        return "binary"
+    return "text" if all(one == other or one in _SAME_TEXT for one, other in pairs) else ""
+
+
+async def _types(connection: AsyncConnection, query: str) -> list[str]:
+    """The types of the columns of a query without rows, by name."""
+    description: Any = (await connection.exec_driver_sql(query)).cursor.description
+    oids = [int(column[1]) for column in description or ()]
+    found = await connection.exec_driver_sql(
+        "SELECT t.oid::int8 AS oid, format_type(t.oid, NULL) AS name FROM pg_type AS t WHERE t.oid = ANY ($1::oid[])",
+        (oids,),
+    )
+    names = {row.oid: row.name for row in found}
+    return [names[oid] for oid in oids]

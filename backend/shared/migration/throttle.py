@@ -11,6 +11,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from backend.shared.domain.errors import ConfigurationError
 from backend.shared.domain.phases import Direction
 from backend.shared.journal.repository import JournalRepository
 from backend.shared.migration.backfill_state import BackfillControl, BackfillRepository
@@ -90,6 +91,8 @@ class Throttle:
         """Look once. Raises nothing that a database says: it holds the backfill instead."""
         try:
             await self._look()
+        except ConfigurationError as error:
+            log.warning("limits_ignored", error=str(error))  # kept by another version; those from before stay
         except Exception as error:
             if not is_database_error(error):
                 raise

@@ -6,7 +6,6 @@ differ, a bounded number at a time: never a whole chunk.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from backend.shared.domain.mapping import decode_key, encode_key
 from backend.shared.domain.phases import Side
 from backend.shared.validation.ranges import KeyRange
 from backend.shared.validation.relation import Relation, Selection, TablePair, also
-from backend.shared.validation.sides import Sides
+from backend.shared.validation.sides import Sides, both
 from backend.shared.validation.walk import Totals
 
 ROWS_PER_PART = 256
@@ -113,9 +112,7 @@ async def part_totals(
         return {row["b"]: Totals(rows=row["n"], hashes=row["h"]) for row in rows}
 
     direction = sides.direction
-    source, target = await asyncio.gather(
-        ask(direction.source, table.source), ask(direction.target, table.target)
-    )
+    source, target = await both(ask(direction.source, table.source), ask(direction.target, table.target))
     return source, target
 
 
@@ -153,9 +150,7 @@ async def listed(
         return Counter((row["k"], row["h"]) for row in rows)
 
     direction = sides.direction
-    ours, theirs = await asyncio.gather(
-        ask(direction.source, table.source), ask(direction.target, table.target)
-    )
+    ours, theirs = await both(ask(direction.source, table.source), ask(direction.target, table.target))
     return {key for key, _ in [*(ours - theirs), *(theirs - ours)]}
 
 
@@ -207,8 +202,6 @@ async def span_of(sides: Sides, table: TablePair, keys: KeyRange) -> tuple[int, 
         return [value for value in (row["low"], row["high"]) if value is not None]
 
     direction = sides.direction
-    ours, theirs = await asyncio.gather(
-        ask(direction.source, table.source), ask(direction.target, table.target)
-    )
+    ours, theirs = await both(ask(direction.source, table.source), ask(direction.target, table.target))
     found = [*ours, *theirs]
     return (min(found), max(found)) if found else None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
 from backend.shared.domain.phases import Side
 from backend.shared.validation.relation import Relation, TablePair
-from backend.shared.validation.sides import Sides
+from backend.shared.validation.sides import Sides, both
 
 # All locales of the provider "builtin" (b) sort by code point, which in UTF-8 is the order of the bytes. `to_jsonb`, since
 # what a database says of its collation has other column names in each version.
@@ -42,11 +41,11 @@ async def in_order(sides: Sides, tables: Sequence[TablePair]) -> tuple[TablePair
     if not all(table.has_ranges for table in tables):
         return None
     direction = sides.direction
-    both = await asyncio.gather(
+    by_bytes = await both(
         sorts_by_bytes(sides, direction.source, [table.source for table in tables]),
         sorts_by_bytes(sides, direction.target, [table.target for table in tables]),
     )
-    if not all(both):
+    if not all(by_bytes):
         return None
     return tuple(
         replace(

@@ -43,7 +43,7 @@ BEGINNERS_LOCK = 0x7A4F
 """First half of the advisory lock, held within a transaction, under which runs begin; the second is hashed from the name."""
 
 # What is kept here can be found again by another run: no need to wait for the disk.
-_NOT_DURABLE = "SELECT set_config('synchronous_commit', 'off', true)"
+_NOT_DURABLE = "set_config('synchronous_commit', 'off', true)"
 
 
 class RunRepository:
@@ -57,15 +57,17 @@ class RunRepository:
         self._silent = silent_seconds
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction on the new side; raises `SideError` for trouble with it.
+    async def transaction(self, *, alone: bool = False) -> AsyncIterator[AsyncConnection]:
+        """A transaction on the new side; raises `SideError` for trouble with it. `alone`: it waits for others that are too.
 
         It does not wait for the disk: a crash of the server may take the last moment with it, and a run then begins a
         little further back.
         """
         try:
             async with self._engine.begin() as connection:
-                await connection.exec_driver_sql(_NOT_DURABLE)
+                # The lock is held to the end of the transaction only, so it works behind PgBouncer in transaction mode too.
+                lock = f", pg_advisory_xact_lock({BEGINNERS_LOCK}, hashtext('{self._names.schema}'))"
+                await connection.exec_driver_sql(f"SELECT {_NOT_DURABLE}{lock if alone else ''}")
                 yield connection
         except Exception as error:
             if not is_database_error(error):
@@ -82,10 +84,9 @@ class RunRepository:
     ) -> KeptRun:
         """Take up an interrupted run of the same kind and choice under the same circumstances, or begin one.
 
-        Others of that kind and choice that were interrupted are given up. Of two that begin at once, only one takes a run
-        up: the other one waits for the end of this transaction.
+        Others of that kind and choice that were interrupted are given up. The transaction is `alone`, so that of two that
+        begin at once only one takes a run up.
         """
-        await self._queue_up(connection)
         found = await self._interrupted(connection, request, circumstances) if resume else None
         if found is None:
             return run_of(await self._insert(connection, request, circumstances), [])
@@ -101,14 +102,11 @@ class RunRepository:
         entities: Sequence[str],
         *,
         intervals: Intervals,
-        alone: bool = False,
     ) -> RunKind | None:
         """The background run that is due; None if another process is at it, or has been lately.
 
-        With `alone`, nobody else gets an answer before the end of this transaction.
+        Sure only in a transaction that is `alone`.
         """
-        if alone:
-            await self._queue_up(connection)
         rows = await connection.exec_driver_sql(
             f"SELECT EXISTS (SELECT FROM {self._names.validation_run} AS r WHERE r.background AND ("
             f"(r.state = 'running' AND NOT {self._silent_run}) "
@@ -234,12 +232,6 @@ class RunRepository:
     @property
     def _silent_run(self) -> str:
         return f"r.heartbeat_at < clock_timestamp() - make_interval(secs => {self._silent:f})"
-
-    async def _queue_up(self, connection: AsyncConnection) -> None:
-        # Held to the end of the transaction only, so that it works behind PgBouncer in transaction mode too.
-        await connection.exec_driver_sql(
-            f"SELECT pg_advisory_xact_lock({BEGINNERS_LOCK}, hashtext('{self._names.schema}'))"
-        )
 
     async def _interrupted(
         self, connection: AsyncConnection, request: RunRequest, circumstances: Circumstances

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -13,6 +14,21 @@ from backend.shared.domain.phases import Direction, Side
 from backend.shared.stores.postgres.errors import classify, is_database_error, to_side_error
 from backend.shared.stores.protocol import Trouble
 from backend.shared.validation.lane import PRINTED_ALIKE, Lane
+
+First = TypeVar("First")
+Second = TypeVar("Second")
+
+
+async def both(first: Awaitable[First], second: Awaitable[Second]) -> tuple[First, Second]:
+    """Await both at the same time. If one fails, the other is ended before that is raised: nothing goes on unseen."""
+    tasks = asyncio.ensure_future(first), asyncio.ensure_future(second)
+    try:
+        await asyncio.gather(*tasks)
+        return tasks[0].result(), tasks[1].result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class UnreadableRowError(Exception):

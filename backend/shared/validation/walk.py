@@ -9,7 +9,6 @@ Hashing holds nothing in memory, however many more rows than the source some oth
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +16,10 @@ from dataclasses import dataclass
 from backend.shared.domain.phases import Side
 from backend.shared.validation.ranges import KeyRange
 from backend.shared.validation.relation import Relation, TablePair
-from backend.shared.validation.sides import Sides, UnreadableRowError
+from backend.shared.validation.sides import Sides, UnreadableRowError, both
+
+CHUNKS_AHEAD = 4
+"""Chunks that are measured while the one before them is opened, so that the servers need not wait for that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,24 +71,43 @@ async def walk(
     Raises `UnreadableRowError` where not even the keys can be read.
     """
     steps = _Steps(sides=sides, tables=tables, rows=rows)
-    ahead: asyncio.Task[_Step] | None = asyncio.create_task(steps.next(keys.lower, keys.upper))
-    beside: deque[asyncio.Task[Measured]] = deque()
+    found: asyncio.Queue[asyncio.Task[Measured] | None] = asyncio.Queue()
+    room = asyncio.Semaphore(CHUNKS_AHEAD)
+
+    async def go_ahead() -> None:
+        after = keys.lower
+        try:
+            while True:
+                await room.acquire()
+                step = await steps.next(after, keys.upper)
+                found.put_nowait(asyncio.create_task(steps.measured(step)))
+                if step.keys.upper == keys.upper:
+                    return
+                after = step.keys.upper
+        finally:
+            found.put_nowait(None)
+
+    walker = asyncio.create_task(go_ahead())
+    current: asyncio.Task[Measured] | None = None
     try:
-        while ahead is not None:
-            step = await ahead
-            ended = step.keys.upper == keys.upper
-            ahead = None if ended else asyncio.create_task(steps.next(step.keys.upper, keys.upper))
-            beside.append(asyncio.create_task(steps.measured(step)))
-            if len(beside) > 1:
-                yield await beside.popleft()
-        while beside:
-            yield await beside.popleft()
+        while (current := await found.get()) is not None:
+            yield await current
+            room.release()
+        await walker
     finally:
-        for task in (ahead, *beside):
-            if task is not None:
-                task.cancel()
-                with suppress(asyncio.CancelledError, Exception):
-                    await task
+        left = [walker, *([current] if current else []), *_emptied(found)]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
+def _emptied(queue: asyncio.Queue[asyncio.Task[Measured] | None]) -> list[asyncio.Task[Measured]]:
+    left = []
+    while not queue.empty():
+        task = queue.get_nowait()
+        if task is not None:
+            left.append(task)
+    return left
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +144,7 @@ class _Steps:
             return _Step(keys=keys, root=None)
 
     async def measured(self, step: _Step) -> Measured:
-        source, target = await asyncio.gather(self._source(step), self._target(step.keys))
+        source, target = await both(self._source(step), self._target(step.keys))
         return Measured(keys=step.keys, source=source, target=target)
 
     async def _source(self, step: _Step) -> tuple[Totals, ...] | None:

@@ -172,7 +172,7 @@ class ProjectionSql:
     def upsert_of(self, rows: str) -> str:
         """Insert or update what the query `rows` yields, its columns in the order of `columns`."""
         insert = (
-            f"INSERT INTO {self.table} AS t ({', '.join(self.columns)}) {rows} "
+            f"INSERT INTO {self.table} AS t ({', '.join(self.columns)}) OVERRIDING SYSTEM VALUE {rows} "
             f"ON CONFLICT ({', '.join(self.key)}) DO "
         )
         others = [name for name in self.columns if name not in self.key]

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from backend.shared.database import DatabaseLimits, create_side_engine
 from backend.shared.domain.mapping import decode_key
 from backend.shared.domain.phases import Direction, Side
-from backend.shared.validation.any_tables.catalog import describe_table
+from backend.shared.validation.any_tables.catalog import TableDescription, describe_table
 from backend.shared.validation.any_tables.errors import DiffError, TwoDatabases, unreadable
 from backend.shared.validation.any_tables.plan import Choice, Plan, make_plan
 from backend.shared.validation.any_tables.results import Counts, DiffReport, Fields, RowDifference, RowKind
 from backend.shared.validation.chunks import EntityComparer
 from backend.shared.validation.relation import Relation, TablePair
-from backend.shared.validation.sides import Sides, UnreadableRowError
+from backend.shared.validation.sides import Sides, UnreadableRowError, both
 
 CHUNK_ROWS = 20_000
 ROWS_READ_AT_ONCE = 200
@@ -59,14 +59,25 @@ async def diff_tables(request: DiffRequest, *, tell: Callable[[RowDifference], N
     """
     async with _databases(request) as sides:
         try:
-            a, b = await asyncio.gather(
-                describe_table(sides, Side.LEGACY, request.table_a),
-                describe_table(sides, Side.NEW, request.table_b),
-            )
-            plan = make_plan(a, b, request.choice)
+            plan = make_plan(*await _described(sides, request), request.choice)
             return await _Run(sides=sides, plan=plan, tell=tell).run(again_seconds=request.again_seconds)
         except UnreadableRowError as error:
             raise unreadable(error) from error
+
+
+async def _described(sides: Sides, request: DiffRequest) -> tuple[TableDescription, TableDescription]:
+    # Both are waited for, also when one fails: to end a connection that is just being made leaves a noise in the log.
+    found = await asyncio.gather(
+        describe_table(sides, Side.LEGACY, request.table_a),
+        describe_table(sides, Side.NEW, request.table_b),
+        return_exceptions=True,
+    )
+    a, b = found
+    if isinstance(a, BaseException):
+        raise a
+    if isinstance(b, BaseException):
+        raise b
+    return a, b
 
 
 @asynccontextmanager
@@ -125,7 +136,7 @@ class _Run:
     async def _differences(self, keys: Sequence[str]) -> dict[str, list[RowDifference]]:
         """The rows of `keys` that differ, by key; both sides are read at the same time."""
         pair = self.plan.pair
-        ours, theirs = await asyncio.gather(
+        ours, theirs = await both(
             self._rows(Side.LEGACY, pair.source, keys), self._rows(Side.NEW, pair.target, keys)
         )
         found = {key: self._of_key(ours.get(key, []), theirs.get(key, [])) for key in keys}

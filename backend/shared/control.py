@@ -1,66 +1,109 @@
 """The phase row: the one place that says which phase holds, with the settings changed at run time.
 
-It is kept on the new side. Every change raises its version, and every replica writes down beside it which version it goes
-by: so whoever changes it can wait until all have followed. A replica reads it again each second and, where the connection
-can LISTEN, at once.
+It is kept on the new side. Every change raises its version, and every replica writes down which version it goes by
+(`replicas`): so whoever changes it can wait until all have followed. A replica reads it again each second and, where the
+connection can LISTEN, at once.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import socket
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from backend.shared.domain.errors import InstallationError
+from backend.shared.domain.errors import ConflictError, InstallationError
 from backend.shared.domain.phases import Phase
 from backend.shared.stores.postgres.names import EngineNames
 
-LEASE_SECONDS = 5.0
-"""A replica that was not heard of for so long is not waited for: the fence keeps it from doing harm."""
+
+@dataclass(frozen=True, kw_only=True)
+class Intent:
+    """A change of the phase that has been begun: any controller may bring it to its end.
+
+    `number` is the version of the phase row that it was written with: a later change has a higher one. `epoch` is the one
+    that it leads to.
+    """
+
+    id: str
+    number: int
+    origin: Phase
+    to: Phase
+    epoch: int
+    by: str
+    reason: str
+    forced: tuple[str, ...] = ()
+
+    @classmethod
+    def begin(
+        cls, control: Control, to: Phase, *, by: str, reason: str, forced: tuple[str, ...] = ()
+    ) -> Intent:
+        """The intent to go from where `control` is to `to`. A change of the authority has the next epoch."""
+        moves = control.phase.policy.moves_authority_to(to)
+        return cls(
+            id=uuid.uuid4().hex,
+            number=control.version + 1,
+            origin=control.phase,
+            to=to,
+            epoch=control.epoch + moves,
+            by=by,
+            reason=reason,
+            forced=forced,
+        )
+
+    @property
+    def moves_authority(self) -> bool:
+        """Whether it needs a cutover."""
+        return self.origin.policy.moves_authority_to(self.to)
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> Intent:
+        """The intent as the phase row holds it; raises `ConflictError` for one that this version cannot read."""
+        try:
+            return cls(
+                id=str(kept["id"]),
+                number=int(kept["number"]),
+                origin=Phase(kept["origin"]),
+                to=Phase(kept["to"]),
+                epoch=int(kept["epoch"]),
+                by=str(kept["by"]),
+                reason=str(kept["reason"]),
+                forced=tuple(kept["forced"]),
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise ConflictError(
+                "a change of the phase is under way that this version cannot read: finish it with the one that began it"
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
     """The phase row of a service. `settings` holds what was changed at run time, by setting's name.
 
-    `intent` is what a cutover is about to do, until it is done.
+    `version` counts all changes, `phase_version` is that of the last one that concerned the phase. `authority_epoch` is the
+    epoch in which the present authority began: a cutover that was given up uses an epoch and moves nothing.
     """
 
     phase: Phase
     epoch: int
+    authority_epoch: int = 0
     version: int = 0
+    phase_version: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
-    intent: Mapping[str, Any] | None = None
+    intent: Intent | None = None
     changed_at: datetime | None = None
     changed_by: str = ""
     reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replica:
-    """A process of the service, and what it goes by."""
-
-    id: str
-    host: str
-    pid: int
-    version: int
-    epoch: int
-    phase: Phase
-    relay: bool
-    seconds_since_seen: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class PhaseChange:
-    """One change of the phase, as it was written down. `stall_ms`: how long no side took writes."""
+    """One change of the phase, as it was written down. `stall_ms`: how long no side took writes, where one was closed."""
 
     from_phase: Phase
     to_phase: Phase
@@ -69,12 +112,8 @@ class PhaseChange:
     changed_by: str
     reason: str
     forced: tuple[str, ...]
+    outcome: str
     stall_ms: float | None
-
-
-def new_replica_id() -> str:
-    """A name for this process that no other has."""
-    return uuid.uuid4().hex
 
 
 class ControlRepository:
@@ -98,8 +137,8 @@ class ControlRepository:
             row = (
                 await connection.execute(
                     text(
-                        "SELECT phase, epoch, version, settings::text AS settings, intent::text AS intent, "
-                        f"changed_at, changed_by, reason FROM {self._names.control}"
+                        "SELECT phase, epoch, authority_epoch, version, phase_version, settings::text AS settings, "
+                        f"intent::text AS intent, changed_at, changed_by, reason FROM {self._names.control}"
                     )
                 )
             ).first()
@@ -108,9 +147,11 @@ class ControlRepository:
         return Control(
             phase=Phase(row.phase),
             epoch=row.epoch,
+            authority_epoch=row.authority_epoch,
             version=row.version,
+            phase_version=row.phase_version,
             settings=json.loads(row.settings),
-            intent=json.loads(row.intent) if row.intent else None,
+            intent=Intent.of(json.loads(row.intent)) if row.intent else None,
             changed_at=row.changed_at,
             changed_by=row.changed_by,
             reason=row.reason,
@@ -128,75 +169,91 @@ class ControlRepository:
             )
             await self._announce(connection)
 
-    async def change_phase(
-        self,
-        connection: AsyncConnection,
-        phase: Phase,
-        *,
-        before: Control,
-        epoch: int,
-        by: str,
-        reason: str,
-        forced: Sequence[str] = (),
-        stall_ms: float | None = None,
-    ) -> bool:
-        """Set the phase and forget the intent, in the caller's transaction; False if the row is not `before` any more."""
-        changed = await connection.execute(
-            text(
-                f"UPDATE {self._names.control} SET phase = :phase, epoch = :epoch, version = version + 1, intent = NULL, "
-                "changed_at = clock_timestamp(), changed_by = :by, reason = :reason "
-                "WHERE phase = :was AND version = :version RETURNING version"
-            ),
-            {
-                "phase": phase.value,
-                "epoch": epoch,
-                "by": by,
-                "reason": reason,
-                "was": before.phase.value,
-                "version": before.version,
-            },
-        )
-        if changed.first() is None:
-            return False
-        await connection.execute(
-            text(
-                f"INSERT INTO {self._names.phase_change} "
-                "(from_phase, to_phase, epoch, changed_by, reason, forced, stall_ms) "
-                "VALUES (:was, :phase, :epoch, :by, :reason, :forced, :stall_ms)"
-            ),
-            {
-                "was": before.phase.value,
-                "phase": phase.value,
-                "epoch": epoch,
-                "by": by,
-                "reason": reason,
-                "forced": list(forced),
-                "stall_ms": stall_ms,
-            },
-        )
-        await self._announce(connection)
-        return True
+    async def intend(self, before: Control, intent: Intent) -> Intent | None:
+        """Write down what is about to be done; None, with nothing changed, if the phase is not `before`'s or moves already.
 
-    async def intend(self, before: Control, intent: Mapping[str, Any]) -> Control | None:
-        """Write down what a cutover is about to do; None if the row is not `before` any more."""
+        Answers the intent with the number that it was written with.
+        """
         async with self._engine.begin() as connection:
             changed = await connection.execute(
                 text(
-                    f"UPDATE {self._names.control} SET intent = CAST(:intent AS jsonb), version = version + 1 "
-                    "WHERE version = :version RETURNING version"
+                    f"UPDATE {self._names.control} SET version = version + 1, "
+                    "intent = CAST(:intent AS jsonb) || jsonb_build_object('number', version + 1) "
+                    "WHERE phase = :phase AND epoch = :epoch AND intent IS NULL RETURNING version"
                 ),
-                {"intent": json.dumps(dict(intent)), "version": before.version},
+                {
+                    "intent": json.dumps(asdict(intent)),
+                    "phase": before.phase.value,
+                    "epoch": before.epoch,
+                },
             )
-            if changed.first() is None:
+            row = changed.first()
+            if row is None:
                 return None
             await self._announce(connection)
-        return await self.read()
+        return replace(intent, number=row.version)
+
+    async def enter(self, intent: Intent, *, stall_ms: float | None = None, done: bool) -> bool:
+        """Set the phase that `intent` leads to; with `done` forget the intent. False if it is not under way any more.
+
+        May be repeated: the history gets one line.
+        """
+        async with self._engine.begin() as connection:
+            held = await connection.execute(
+                text(f"SELECT phase FROM {self._names.control} WHERE intent->>'id' = :id FOR UPDATE"),
+                {"id": intent.id},
+            )
+            row = held.first()
+            if row is None:
+                return False
+            first = row.phase != intent.to.value
+            await connection.execute(
+                text(
+                    f"UPDATE {self._names.control} SET phase = :phase, epoch = :epoch, version = version + 1, "
+                    "authority_epoch = CASE WHEN :moves THEN :epoch ELSE authority_epoch END, "
+                    "phase_version = CASE WHEN :first THEN version + 1 ELSE phase_version END, "
+                    "intent = CASE WHEN :done THEN NULL ELSE intent END, "
+                    "changed_at = clock_timestamp(), changed_by = :by, reason = :reason"
+                ),
+                {
+                    "phase": intent.to.value,
+                    "epoch": intent.epoch,
+                    "by": intent.by,
+                    "reason": intent.reason,
+                    "moves": intent.moves_authority,
+                    "first": first,
+                    "done": done,
+                },
+            )
+            if first:
+                await self._write_history(connection, intent, outcome="done", stall_ms=stall_ms)
+            await self._announce(connection)
+        return True
+
+    async def withdraw(self, intent: Intent) -> bool:
+        """Forget `intent`, with the phase as it was; its epoch is used up. False if it is not under way any more."""
+        async with self._engine.begin() as connection:
+            changed = await connection.execute(
+                text(
+                    f"UPDATE {self._names.control} SET epoch = :epoch, version = version + 1, intent = NULL "
+                    "WHERE intent->>'id' = :id RETURNING version"
+                ),
+                {"epoch": intent.epoch, "id": intent.id},
+            )
+            if changed.first() is None:
+                return False
+            await self._write_history(connection, intent, outcome="given_up", stall_ms=None)
+            await self._announce(connection)
+        return True
 
     async def changes(self, *, limit: int) -> list[PhaseChange]:
         """The latest changes of the phase, newest first."""
         async with self._engine.connect() as connection:
             rows = await connection.execute(
-                text(f"SELECT * FROM {self._names.phase_change} ORDER BY id DESC LIMIT :limit"),
+                text(
+                    "SELECT from_phase, to_phase, epoch, changed_at, changed_by, reason, forced, outcome, stall_ms "
+                    f"FROM {self._names.phase_change} ORDER BY id DESC LIMIT :limit"
+                ),
                 {"limit": limit},
             )
             return [
@@ -208,69 +265,32 @@ class ControlRepository:
                     changed_by=row.changed_by,
                     reason=row.reason,
                     forced=tuple(row.forced),
+                    outcome=row.outcome,
                     stall_ms=row.stall_ms,
                 )
                 for row in rows
             ]
 
-    async def heartbeat(self, replica_id: str, control: Control, *, relay: bool) -> None:
-        """Say that this process lives and what it goes by; those that were long silent are forgotten."""
-        async with self._engine.begin() as connection:
-            await connection.execute(
-                text(
-                    f"INSERT INTO {self._names.replica} (id, host, pid, version, epoch, phase, relay) "
-                    "VALUES (:id, :host, :pid, :version, :epoch, :phase, :relay) ON CONFLICT (id) DO UPDATE "
-                    "SET version = excluded.version, epoch = excluded.epoch, phase = excluded.phase, "
-                    "relay = excluded.relay, seen_at = clock_timestamp()"
-                ),
-                {
-                    "id": replica_id,
-                    "host": socket.gethostname(),
-                    "pid": os.getpid(),
-                    "version": control.version,
-                    "epoch": control.epoch,
-                    "phase": control.phase.value,
-                    "relay": relay,
-                },
-            )
-            await connection.execute(
-                text(
-                    f"DELETE FROM {self._names.replica} WHERE seen_at < clock_timestamp() - interval '1 hour'"
-                )
-            )
-
-    async def leave(self, replica_id: str) -> None:
-        """Say that this process ends."""
-        async with self._engine.begin() as connection:
-            await connection.execute(
-                text(f"DELETE FROM {self._names.replica} WHERE id = :id"), {"id": replica_id}
-            )
-
-    async def replicas(self) -> list[Replica]:
-        """Processes that were heard of within the lease."""
-        async with self._engine.connect() as connection:
-            rows = await connection.execute(
-                text(
-                    "SELECT id, host, pid, version, epoch, phase, relay, "
-                    "extract(epoch FROM clock_timestamp() - seen_at)::float8 AS age "
-                    f"FROM {self._names.replica} WHERE seen_at > clock_timestamp() - make_interval(secs => :lease) "
-                    "ORDER BY host, pid"
-                ),
-                {"lease": LEASE_SECONDS},
-            )
-            return [
-                Replica(
-                    id=row.id,
-                    host=row.host,
-                    pid=row.pid,
-                    version=row.version,
-                    epoch=row.epoch,
-                    phase=Phase(row.phase),
-                    relay=row.relay,
-                    seconds_since_seen=row.age,
-                )
-                for row in rows
-            ]
+    async def _write_history(
+        self, connection: AsyncConnection, intent: Intent, *, outcome: str, stall_ms: float | None
+    ) -> None:
+        await connection.execute(
+            text(
+                f"INSERT INTO {self._names.phase_change} "
+                "(from_phase, to_phase, epoch, changed_by, reason, forced, outcome, stall_ms) "
+                "VALUES (:origin, :to, :epoch, :by, :reason, :forced, :outcome, :stall_ms)"
+            ),
+            {
+                "origin": intent.origin.value,
+                "to": intent.to.value,
+                "epoch": intent.epoch,
+                "by": intent.by,
+                "reason": intent.reason,
+                "forced": list(intent.forced),
+                "outcome": outcome,
+                "stall_ms": stall_ms,
+            },
+        )
 
     async def _announce(self, connection: AsyncConnection) -> None:
         await connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": self.channel})

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import QueuePool, text
 
-from backend.shared.domain.errors import ConfigurationError, ConflictError, NotFoundError, ValidationError
+from backend.shared.domain.errors import ConflictError, NotFoundError, ValidationError
 from backend.shared.domain.mapping import EntityMapping, Key
 from backend.shared.domain.phases import Direction, Phase, Side
 from backend.shared.domain.results import DualWriteResult
@@ -22,7 +22,6 @@ from backend.shared.observability.admin_views import (
     HealthView,
     MismatchView,
     OperationTestView,
-    PhaseChangeView,
     PoolView,
     SettingValue,
     SideHealthView,
@@ -31,6 +30,7 @@ from backend.shared.observability.admin_views import (
 )
 from backend.shared.observability.labels import Verdict
 from backend.shared.observability.metrics_snapshot import MetricsSnapshot
+from backend.shared.phase_operations import PhaseOperations
 from backend.shared.runtime import ServiceRuntime, waiting_for
 from backend.shared.stores.postgres.errors import describe, is_database_error
 from backend.shared.sync_validator import SyncValidator, parse_key
@@ -42,19 +42,8 @@ T = TypeVar("T")
 PROBE_SECONDS = 10.0
 
 
-class AdminOperations(ABC):
+class AdminOperations(PhaseOperations):
     """The operator's side of a manager: implements `backend.shared.api.admin_protocol.DualWriteAdmin`."""
-
-    service: ClassVar[str]
-
-    @property
-    @abstractmethod
-    def runtime(self) -> ServiceRuntime:
-        """The running parts: engines, breakers, relays."""
-
-    @abstractmethod
-    async def start(self, *, relay: bool = False) -> None:
-        """Connect and check both sides."""
 
     @abstractmethod
     async def write(self, operation: str, unit: Unit[T]) -> DualWriteResult[T]:
@@ -231,37 +220,6 @@ class AdminOperations(ABC):
             service=self.service,
             settings=after,
             changed=tuple(name for name in changes if before.get(name) != after.get(name)),
-        )
-
-    async def change_phase(self, to: Phase, *, dry_run: bool) -> PhaseChangeView:
-        """Move one phase up or down, within one authority. Raises `ConflictError` for any other step."""
-        await self.start()
-        now = self.phase
-        order = list(Phase)
-        if abs(order.index(to) - order.index(now)) != 1:
-            raise ConflictError(f"from {now.value} the next phases are one step up or down, not {to.value}")
-        if to.policy.authoritative is not now.policy.authoritative or to.policy.dual is not now.policy.dual:
-            raise ConflictError(
-                f"the step from {now.value} to {to.value} moves the authority or the capture: it needs a cutover"
-            )
-        try:
-            self.settings.check_phase(to)
-        except ConfigurationError as error:
-            raise ConflictError(str(error)) from None
-        if not dry_run:
-            await self.runtime.controls.change_phase(to, by="api", reason="asked for")
-            await self.runtime.refresh()
-        return PhaseChangeView(
-            service=self.service,
-            from_phase=now,
-            to_phase=to,
-            dry_run=dry_run,
-            changed=not dry_run,
-            epoch=self.runtime.control.epoch,
-            steps=(
-                f"set the phase row from {now.value} to {to.value}",
-                "replicas learn of it within a second",
-            ),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
 from typing import Any
 
 from backend.shared.domain.errors import ConfigurationError, ValidationError
@@ -12,6 +13,8 @@ from backend.shared.domain.phases import Phase, Side
 from backend.shared.environment import load_environment, mask_url
 
 MAX_BATCH_SIZE = 10_000
+MAX_LAG_WINDOW_SECONDS = 60.0
+"""A process remembers so much of what it has measured."""
 
 
 def _flag(text: str) -> bool:
@@ -28,6 +31,35 @@ def _number(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text!r} is no finite number")
     return value
+
+
+class ForeignWrites(StrEnum):
+    """What becomes of what other programs write to the side that is closed."""
+
+    REPORT = "report"
+    """It stands, and is kept as a conflict with both images until somebody settles it."""
+    REJECT = "reject"
+    """The database refuses it."""
+
+
+class ReadFallback(StrEnum):
+    """When a read that the authoritative side did not answer is asked of the other side."""
+
+    OFF = "off"
+    ERROR = "error"
+    """When the authoritative side fails."""
+    MISSING = "missing"
+    """Also when it has no such row, and none is on its way."""
+
+
+def _choice(kind: type[StrEnum]) -> Callable[[str], StrEnum]:
+    def parse(text: str) -> StrEnum:
+        try:
+            return kind(text.strip().lower())
+        except ValueError:
+            raise ValueError(f"{text!r} is none of {', '.join(kind)}") from None
+
+    return parse
 
 
 def _phase(text: str) -> Phase:
@@ -54,6 +86,15 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "DUAL_WRITE_LOG_ALL": ("log_all", _flag),
     "DUAL_WRITE_LOG_ERRORS_ONLY": ("log_errors_only", _flag),
     "DUAL_WRITE_METRICS_ENABLED": ("metrics_enabled", _flag),
+    "DUAL_WRITE_FOREIGN_WRITES": ("foreign_writes", _choice(ForeignWrites)),
+    "DUAL_WRITE_MAX_LAG": ("max_lag_seconds", _number),
+    "DUAL_WRITE_LAG_WINDOW": ("lag_window_seconds", _number),
+    "DUAL_WRITE_VALIDATION_MAX_AGE": ("validation_max_age_seconds", _number),
+    "DUAL_WRITE_MIN_SHADOW_READS": ("min_shadow_reads", int),
+    "DUAL_WRITE_MAX_MISMATCH_RATE": ("max_mismatch_rate", _number),
+    "DUAL_READ_FALLBACK": ("dual_read_fallback", _choice(ReadFallback)),
+    "SHADOW_READ_SAMPLE_RATE": ("shadow_read_sample_rate", _number),
+    "NEW_READ_SHARE": ("new_read_share", _number),
 }
 _VARIABLE_OF = {name: variable for variable, (name, _) in _VARIABLES.items()}
 _FIELD_OF = {variable.removeprefix("DUAL_WRITE_").lower(): name for variable, (name, _) in _VARIABLES.items()}
@@ -64,6 +105,24 @@ The phase has its own way.
 """
 
 
+_BOUNDS: tuple[tuple[str, float, float], ...] = (
+    ("batch_size", 1, MAX_BATCH_SIZE),
+    ("retry_attempts", 1, 1000),
+    ("retry_delay_seconds", 0, math.inf),
+    ("lag_window_seconds", 0, MAX_LAG_WINDOW_SECONDS),
+    ("min_shadow_reads", 0, math.inf),
+    ("max_mismatch_rate", 0, 1),
+    ("shadow_read_sample_rate", 0, 1),
+    ("new_read_share", 0, 1),
+)
+_ABOVE_ZERO = (
+    "sync_interval_seconds",
+    "full_sync_interval_seconds",
+    "max_lag_seconds",
+    "validation_max_age_seconds",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DualWriteSettings:
     """Settings of one service. Read with `from_env`; a contradiction raises `ConfigurationError`.
@@ -71,6 +130,11 @@ class DualWriteSettings:
     `batch_size` is in keys, `sync_interval_seconds`, `full_sync_interval_seconds` and `retry_delay_seconds` in seconds; the
     delay doubles with each attempt. A full interval below the other one makes every validation a full one. The URLs are
     secret: they are shown without password.
+
+    What a step up asks for: `max_lag_seconds` not exceeded for `lag_window_seconds`, a validation not older than
+    `validation_max_age_seconds`, and at least `min_shadow_reads` compared reads of which at most the share
+    `max_mismatch_rate` differed. Of the reads, the share `shadow_read_sample_rate` is compared, and in `shadow` the share
+    `new_read_share` of the keys is read from the new side.
     """
 
     service: str = ""
@@ -92,18 +156,28 @@ class DualWriteSettings:
     log_all: bool = False
     log_errors_only: bool = True
     metrics_enabled: bool = True
+    foreign_writes: ForeignWrites = ForeignWrites.REPORT
+    max_lag_seconds: float = 5.0
+    lag_window_seconds: float = 60.0
+    validation_max_age_seconds: float = 3600.0
+    min_shadow_reads: int = 1000
+    max_mismatch_rate: float = 0.001
+    dual_read_fallback: ReadFallback = ReadFallback.OFF
+    shadow_read_sample_rate: float = 0.1
+    new_read_share: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.sync_interval_seconds <= 0:
-            raise self._error("sync_interval_seconds", "must be above zero")
-        if self.full_sync_interval_seconds <= 0:
-            raise self._error("full_sync_interval_seconds", "must be above zero")
-        if self.retry_delay_seconds < 0:
-            raise self._error("retry_delay_seconds", "is negative")
-        if not 1 <= self.batch_size <= MAX_BATCH_SIZE:
-            raise self._error("batch_size", f"must be from 1 to {MAX_BATCH_SIZE}")
-        if not 1 <= self.retry_attempts <= 1000:
-            raise self._error("retry_attempts", "must be from 1 to 1000")
+        for name, least, most in _BOUNDS:
+            if not least <= getattr(self, name) <= most:
+                limit = (
+                    f"must be from {least:g} to {most:g}"
+                    if most < math.inf
+                    else f"must be at least {least:g}"
+                )
+                raise self._error(name, limit)
+        for name in _ABOVE_ZERO:
+            if getattr(self, name) <= 0:
+                raise self._error(name, "must be above zero")
         if not self.write_to_legacy and not self.write_to_new:
             raise self._error("write_to_legacy", "both sides are switched off, so there is no side to write")
 
@@ -160,11 +234,7 @@ class DualWriteSettings:
         for name, value in changes.items():
             if name not in RUN_TIME:
                 raise ValidationError(f"{name!r} is no setting that can be changed at run time")
-            kind = types[_FIELD_OF[name]]
-            fits = isinstance(value, {"bool": bool, "int": int, "float": int | float}[kind])
-            if not fits or (isinstance(value, bool) and kind != "bool"):
-                raise ValidationError(f"{name}: must be of type {kind}")
-            values[_FIELD_OF[name]] = value
+            values[_FIELD_OF[name]] = _fitting(name, value, kind=types[_FIELD_OF[name]])
         try:
             return replace(self, **values)
         except ConfigurationError as error:
@@ -180,6 +250,19 @@ class DualWriteSettings:
     def _error(self, name: str, message: str) -> ConfigurationError:
         prefix = f"{self.service.upper()}_" if self.service else ""
         return ConfigurationError(message, variable=prefix + _VARIABLE_OF[name])
+
+
+def _fitting(name: str, value: object, *, kind: str) -> object:
+    """`value` as a setting of the type named `kind`."""
+    if choices := {"ForeignWrites": ForeignWrites, "ReadFallback": ReadFallback}.get(kind):
+        try:
+            return choices(str(value))
+        except ValueError:
+            raise ValidationError(f"{name}: must be one of {', '.join(choices)}") from None
+    fits = isinstance(value, {"bool": bool, "int": int, "float": int | float}[kind])
+    if not fits or (isinstance(value, bool) and kind != "bool"):
+        raise ValidationError(f"{name}: must be of type {kind}")
+    return value
 
 
 def _phase_of_flags(values: Mapping[str, Any]) -> Phase:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from types import EllipsisType
 from typing import Any, ClassVar, TypeVar
 
@@ -23,6 +24,7 @@ from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.journal.install import install
 from backend.shared.observability.metrics import Metrics, default_metrics
 from backend.shared.runtime import ServiceRuntime
+from backend.shared.schema_version import check_schema_version
 from backend.shared.stores.postgres.errors import is_connection_loss, is_database_error, to_side_error
 from backend.shared.unit_of_work import UnitOfWork
 from backend.shared.unit_runner import Unit
@@ -42,6 +44,8 @@ class DualWriteManager(AdminOperations):
 
     capture: ClassVar[Capture] = Capture.TRIGGER
     """Who writes the journal; `Capture.UNIT` where the databases take no triggers."""
+    migrations: ClassVar[Path | None] = None
+    """The folder of the service's Alembic migrations, if it has any."""
 
     def __init__(
         self,
@@ -62,6 +66,7 @@ class DualWriteManager(AdminOperations):
         self._metrics = metrics or default_metrics()
         self._limits = limits
         self._hook = hook
+        self.counted = True
         self._operations: set[str] = set()
 
     @classmethod
@@ -92,7 +97,7 @@ class DualWriteManager(AdminOperations):
 
     @cached_property
     def _runtime(self) -> ServiceRuntime:
-        return ServiceRuntime(
+        runtime = ServiceRuntime(
             service=self.service,
             catalog=self.catalog(),
             settings=self._settings,
@@ -101,6 +106,8 @@ class DualWriteManager(AdminOperations):
             capture=self.capture,
             hook=self._hook,
         )
+        runtime.following.counted = self.counted
+        return runtime
 
     @cached_property
     def _writes(self) -> WritePath:
@@ -130,6 +137,11 @@ class DualWriteManager(AdminOperations):
         if relay and not self.runtime.relay_running:
             self.runtime.start_relay()
             self.runtime.spawn(validate_periodically(self.runtime, self.runtime.stop))
+
+    async def check_schema(self) -> None:
+        """Raise `InstallationError` when the new side lacks a migration that this version needs."""
+        if self.migrations is not None:
+            await check_schema_version(self.new_engine, service=self.service, migrations=self.migrations)
 
     async def close(self) -> None:
         """Finish what is under way and let go of both databases. May be repeated; `start` begins anew."""

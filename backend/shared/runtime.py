@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
 
 import structlog
 from sqlalchemy import QueuePool, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from backend.shared.breaker import CircuitBreaker
-from backend.shared.control import Control, ControlRepository, new_replica_id
+from backend.shared.control import Control, ControlRepository
 from backend.shared.control_listener import listen
 from backend.shared.database import DatabaseLimits, create_side_engine
 from backend.shared.domain.errors import (
     ConfigurationError,
-    FencedError,
     InstallationError,
     TandemError,
     ValidationError,
@@ -35,6 +33,8 @@ from backend.shared.journal.relay import Relay, RelayPass, RelaySettings
 from backend.shared.journal.repository import FailureRepository, JournalDepth, JournalRepository
 from backend.shared.journal.synchronous import SynchronousWriter
 from backend.shared.observability.metrics import Metrics
+from backend.shared.phase_follower import PhaseFollower
+from backend.shared.replicas import Measured, ReplicaRepository
 from backend.shared.stores.postgres.errors import describe, is_database_error, is_unreachable
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.unit_runner import UnitRunner
@@ -42,13 +42,35 @@ from backend.shared.unit_runner import UnitRunner
 REFRESH_SECONDS = 1.0
 CHECK_SECONDS = 30.0
 START_SECONDS = 10.0
-FENCED_SECONDS = 10.0
-FIRST_FENCED_WAIT_SECONDS = 0.005
-LONGEST_FENCED_WAIT_SECONDS = 0.1
+LAG_WINDOW_SECONDS = 60.0
 _URL_VARIABLES = {Side.LEGACY: "LEGACY_DATABASE_URL", Side.NEW: "DATABASE_URL"}
 
-T = TypeVar("T")
 log = structlog.get_logger(__name__)
+
+
+class LagHistory:
+    """What this process has measured within the last minute."""
+
+    def __init__(self) -> None:
+        self._lags: deque[tuple[float, float]] = deque()
+        self._began = time.monotonic()
+
+    def add(self, lag_seconds: float) -> None:
+        """A measurement made now; older ones than a minute are forgotten."""
+        now = time.monotonic()
+        self._lags.append((now, lag_seconds))
+        while self._lags[0][0] < now - LAG_WINDOW_SECONDS:
+            self._lags.popleft()
+
+    @property
+    def highest(self) -> float:
+        """The highest lag measured, in seconds."""
+        return max((lag for _, lag in self._lags), default=0.0)
+
+    @property
+    def seconds(self) -> float:
+        """For how long it has been measured, up to a minute."""
+        return min(LAG_WINDOW_SECONDS, time.monotonic() - self._began)
 
 
 class ServiceRuntime:
@@ -72,9 +94,6 @@ class ServiceRuntime:
         self.hook = hook
         self.base_settings = settings
         self.settings = settings
-        self.control = Control(phase=settings.phase, epoch=0)
-        self.replica_id = new_replica_id()
-        self._changed = asyncio.Event()
         self.limits = limits or DatabaseLimits()
         urls = {Side.LEGACY: settings.legacy_database_url, Side.NEW: settings.database_url}
         self.engines = {side: self._engine(side, url) for side, url in urls.items()}
@@ -83,12 +102,24 @@ class ServiceRuntime:
             for side, engine in self.engines.items()
         }
         self.runners = {
-            side: UnitRunner(engine, side, names=self.names, catalog=catalog, breaker=self.breakers[side])
+            side: UnitRunner(
+                engine, side, names=self.names, catalog=catalog, breaker=self.breakers[side], capture=capture
+            )
             for side, engine in self.engines.items()
         }
         self.journal = JournalRepository(self.names)
         self.failures = FailureRepository(self.names)
         self.controls = ControlRepository(self.engines[Side.NEW], self.names)
+        self.replicas = ReplicaRepository(self.engines[Side.NEW], self.names)
+        self.following = PhaseFollower(
+            service=service,
+            first=settings.phase,
+            controls=self.controls,
+            replicas=self.replicas,
+            on_learnt=self._learnt,
+            measured=self._measured,
+        )
+        self._lags = LagHistory()
         self.relays = {direction: self._relay(direction) for direction in Direction}
         self.depth = JournalDepth(rows=0, lag_seconds=0.0, failures=0)
         self._tasks: list[asyncio.Task[None]] = []
@@ -102,6 +133,11 @@ class ServiceRuntime:
     def service(self) -> str:
         """The service's name."""
         return self.names.service
+
+    @property
+    def control(self) -> Control:
+        """The phase row as this process knows it."""
+        return self.following.control
 
     @property
     def phase(self) -> Phase:
@@ -137,34 +173,39 @@ class ServiceRuntime:
                 return
             self.metrics.declare(self.service, entities=[entity.name for entity in self.catalog.ordered])
             await self.reach_both()
-            await self._refresh_control()
-            await self._check_installation()
-            await self.controls.heartbeat(self.replica_id, self.control, relay=False)
+            await self.following.refresh()
+            await self.check_installation()
+            await self.following.follow()
             url = self.base_settings.database_url
             for work in (
                 self._every(REFRESH_SECONDS, self.refresh),
                 self._every(CHECK_SECONDS, self._watch_capture),
-                self._follow_at_once(),
-                listen(url, self.controls.channel, self._changed.set),
+                self.following.follow_at_once(),
+                listen(url, self.controls.channel, self.following.changed.set),
             ):
                 self._endless.append(asyncio.ensure_future(work))
             self._started = True
 
-    async def _check_installation(self) -> None:
+    async def check_installation(self) -> None:
+        """Raise `InstallationError` unless both sides bear what this version needs in the present phase.
+
+        While the phase is being changed capture may be there or not: then it is the controller's affair.
+        """
+        phase = Phase.OFF if self.control.intent else self.control.phase
         for side in Side:
             await check_installation(
                 self.engines[side],
                 self.names,
                 self.catalog,
                 side=side,
-                phase=self.control.phase,
+                phase=phase,
                 capture=self.capture,
             )
 
     async def _watch_capture(self) -> None:
         """Say aloud that a trigger is gone: from then on other sides miss writes that nobody will carry."""
         try:
-            await self._check_installation()
+            await self.check_installation()
         except InstallationError as error:
             log.critical("capture_found_broken", service=self.service, error=str(error))
 
@@ -205,8 +246,7 @@ class ServiceRuntime:
         self._endless.clear()
         self._tasks.clear()
         if self._started:
-            with suppress(Exception):
-                await self.controls.leave(self.replica_id)
+            await self.following.leave()
         for breaker in self.breakers.values():
             await breaker.close()
         for engine in self.engines.values():
@@ -216,49 +256,8 @@ class ServiceRuntime:
 
     async def refresh(self) -> None:
         """Read the phase row again, say that this process goes by it, and measure the journal."""
-        await self.follow()
+        await self.following.follow()
         await self.measure()
-
-    async def follow(self) -> None:
-        """Read the phase row again, and say that this process goes by it."""
-        await self._refresh_control()
-        await self.controls.heartbeat(self.replica_id, self.control, relay=self.relay_running)
-
-    async def _follow_at_once(self) -> None:
-        """Follow whenever a change is heard of."""
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            try:
-                await self.follow()
-            except Exception as error:
-                if not is_database_error(error) and not isinstance(error, TandemError):
-                    raise
-
-    async def past_fences(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Do `attempt`; when a fence says that its side is closed, learn the phase again and repeat it, for a while.
-
-        Between the closing of one side and the opening of the other there is a moment without any authority. Raises the
-        last `FencedError` if that lasts longer than `FENCED_SECONDS`.
-        """
-        deadline = time.monotonic() + FENCED_SECONDS
-        wait = FIRST_FENCED_WAIT_SECONDS
-        while True:
-            before = self.control
-            try:
-                return await attempt()
-            except FencedError:
-                if time.monotonic() > deadline:
-                    raise
-            try:
-                await self._refresh_control()
-            except Exception as error:
-                if not is_database_error(error) and not isinstance(error, TandemError):
-                    raise
-                log.warning("refresh_failed", service=self.service, error=describe(error))
-            if self.control.epoch == before.epoch:
-                await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-                wait = min(LONGEST_FENCED_WAIT_SECONDS, wait * 2)
 
     async def measure(self) -> JournalDepth:
         """Measure journal and pools, for metrics and status."""
@@ -275,6 +274,7 @@ class ServiceRuntime:
                 )
         async with self.engines[policy.authoritative].connect() as connection:
             self.depth = await self.journal.depth(connection)
+        self._lags.add(self.depth.lag_seconds)
         direction = Direction.towards(policy.authoritative.other)
         self.metrics.journal_measured(
             service=self.service,
@@ -287,17 +287,21 @@ class ServiceRuntime:
         )
         return self.depth
 
-    async def _refresh_control(self) -> None:
-        control = await self.controls.read()
-        if control.phase is not self.control.phase or not self.control.epoch:
-            log.info("phase_learnt", service=self.service, phase=control.phase.value, epoch=control.epoch)
-        self.control = control
+    def _learnt(self, control: Control) -> None:
+        """Go by the settings that came with the phase row."""
         try:
             self.settings = self.base_settings.changed(control.settings)
         except ValidationError as error:
             log.warning("settings_ignored", service=self.service, error=str(error))
         self.metrics.set_enabled(self.service, enabled=self.settings.metrics_enabled)
         self.metrics.phase_changed(service=self.service, phase=control.phase)
+
+    def _measured(self) -> Measured:
+        return Measured(
+            relay=self.relay_running,
+            highest_lag_seconds=self._lags.highest,
+            seconds=self._lags.seconds,
+        )
 
     def _relay(self, direction: Direction) -> Relay:
         return Relay(

@@ -25,7 +25,13 @@ from backend.shared.validation.mismatches import KeptMismatch, MismatchRepositor
 from backend.shared.validation.plans import EntityPlan, Known, Planner, known_before
 from backend.shared.validation.recheck import Recheck
 from backend.shared.validation.report import EntityReport, ValidationReport
-from backend.shared.validation.run_records import Circumstances, Intervals, KeptRun, RunRequest
+from backend.shared.validation.run_records import (
+    Circumstances,
+    EntityStanding,
+    Intervals,
+    KeptRun,
+    RunRequest,
+)
 from backend.shared.validation.runs import SILENT_SECONDS, RunRepository
 from backend.shared.validation.sides import Sides, UnreadableRowError
 from backend.shared.validation.statements import EntityStatements
@@ -141,6 +147,16 @@ class SyncValidator:
         async with self._runs.transaction() as connection:
             return await self._mismatches.page(connection, after_id=after_id, limit=limit, entity=entity)
 
+    async def standing(self) -> list[EntityStanding]:
+        """By entity, the last comparison of all of it, or of what had changed since such a one, that still counts."""
+        circumstances = await self._circumstances()
+        async with self._runs.transaction() as connection:
+            found = await self._runs.last_standing(connection, circumstances)
+        return [
+            found.get(entity.name, EntityStanding(entity=entity.name))
+            for entity in self._runtime.catalog.ordered
+        ]
+
     def _chosen(self, entities: Sequence[str] | None) -> tuple[str, ...]:
         """Names of `entities`, parents first."""
         catalog = self._runtime.catalog
@@ -162,7 +178,7 @@ class SyncValidator:
                 if not is_database_error(error):
                     raise
                 raise to_side_error(error, direction.source) from error
-        return Circumstances(direction=direction, epoch=runtime.control.epoch, capture=token)
+        return Circumstances(direction=direction, epoch=runtime.control.authority_epoch, capture=token)
 
     async def _known(self, connection: AsyncConnection, run: KeptRun) -> Known:
         return await known_before(connection, run, runs=self._runs, mismatches=self._mismatches)
@@ -297,7 +313,7 @@ class SyncValidator:
             sides=Sides(engines=self._runtime.engines, direction=circumstances.direction),
             names=self._runtime.names,
             statements=_statements(entity, circumstances.direction),
-            epoch=circumstances.epoch,
+            epoch=self._runtime.control.epoch,
             show_values=show_values,
         )
 

@@ -26,7 +26,7 @@ from backend.shared.breaker import CircuitBreaker
 from backend.shared.database import XID
 from backend.shared.domain.errors import FencedError, SideError, side_error
 from backend.shared.domain.mapping import EntityCatalog
-from backend.shared.domain.phases import Side
+from backend.shared.domain.phases import Capture, Side
 from backend.shared.journal.fence import FENCED, assert_open
 from backend.shared.journal.repository import JournalRepository
 from backend.shared.stores.postgres.errors import (
@@ -86,7 +86,9 @@ class UnitTransaction:
         self._journals_touched = journals_touched
         # Where triggers are the fence they look at each write; whoever has none, or reads only, looks at once.
         # (Above READ COMMITTED the snapshot would be older than the lock: there only the triggers will do.)
-        self._asserts_first = (only_reads or journals_touched) and isolation is None
+        unfenced = runner.capture is Capture.UNIT
+        self._asserts_first = (only_reads or unfenced) and isolation is None
+        self._assertion = assert_open(runner.names, journals=only_reads or journals_touched or not unfenced)
         self._begin = f"BEGIN ISOLATION LEVEL {isolation}" if isolation else "BEGIN"
         self._journalled_as: int | None = None
         self._wrote = False
@@ -106,7 +108,7 @@ class UnitTransaction:
         try:
             await self._driver.execute(
                 f"{self._begin}; SET LOCAL {UNIT_SETTING} = '{names.unit_mark(_UNSAFE.sub('', self._request_id))}'"
-                + (f"; {assert_open(names)}" if self._asserts_first else "")
+                + (f"; {self._assertion}" if self._asserts_first else "")
             )
         except BaseException:
             await self._leave()
@@ -181,7 +183,7 @@ class UnitTransaction:
         wrote = self.xid is not None or self._wrote
         try:
             tag = await self._driver.execute(
-                "COMMIT" if wrote or self._asserts_first else f"{assert_open(self._runner.names)}; COMMIT"
+                "COMMIT" if wrote or self._asserts_first else f"{self._assertion}; COMMIT"
             )
         except Exception as error:
             if not says_nothing_of_a_commit(error):
@@ -222,8 +224,10 @@ class UnitRunner:
         names: EngineNames,
         catalog: EntityCatalog,
         breaker: CircuitBreaker,
+        capture: Capture = Capture.TRIGGER,
     ) -> None:
         self.side = side
+        self.capture = capture
         self.names = names
         self.journal = JournalRepository(names)
         self.catalog = catalog
@@ -233,8 +237,9 @@ class UnitRunner:
     async def repeat(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Call `attempt` until it goes through, while its failures are of the kind that leaves nothing behind.
 
-        Raises `FencedError` where this side is closed. Deadlock, serialization failure and a connection lost before COMMIT are repeated, `MAX_RUNS` times in all, with
-        jittered back-off. Database errors come out as the error type of this side.
+        Deadlock, serialization failure and a connection lost before COMMIT are repeated, `MAX_RUNS` times in all, with
+        jittered back-off. Raises `FencedError` where this side is closed; other database errors come out as the error type
+        of this side.
         """
         for run in range(1, MAX_RUNS + 1):
             self._breaker.check()

@@ -48,7 +48,7 @@ class WritePath:
             return await self._asynchronously(unit, phase, request_id)
 
         try:
-            outcome = await runtime.past_fences(attempt)
+            outcome = await runtime.following.past_fences(attempt)
         except ValidationError:
             self._count(
                 operation, policy.authoritative, OperationOutcome.REFUSED, time.perf_counter() - started
@@ -190,4 +190,4 @@ async def read_unit(runtime: ServiceRuntime, unit: Unit[T]) -> T:
 
         return await runner.repeat(attempt)
 
-    return await runtime.past_fences(on_authority)
+    return await runtime.following.past_fences(on_authority)

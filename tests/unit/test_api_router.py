@@ -22,10 +22,13 @@ from backend.shared.observability.admin_views import (
     ConfigView,
     FailureView,
     FieldDifferenceView,
+    GateView,
     HealthView,
     MismatchView,
     OperationTestView,
+    OverviewView,
     PhaseChangeView,
+    PhaseHistoryView,
     PoolView,
     SettingValue,
     SideHealthView,
@@ -153,7 +156,33 @@ class _Manager:
         self.asked.append(("config", dict(changes)))
         return ConfigView(service="cart", settings=changes, changed=tuple(changes))
 
-    async def change_phase(self, to: Phase, *, dry_run: bool) -> PhaseChangeView:
+    async def overview(self) -> OverviewView:
+        return OverviewView(
+            service="cart",
+            phase=Phase.DUALWRITE,
+            epoch=1,
+            authoritative=Side.LEGACY,
+            changed_at=NOW,
+            changed_by="ada",
+            reason="a try",
+            unfinished=None,
+            replicas=(),
+            lag_seconds=0.5,
+            journal_rows=2,
+            failures_open=0,
+            conflicts_open=0,
+            validation=(),
+            next_phase=Phase.SHADOW,
+            gates=(GateView(name="backfill", is_open=False, figure="not begun", remedy="run it"),),
+        )
+
+    async def phase_history(self, *, limit: int) -> Sequence[PhaseHistoryView]:
+        return []
+
+    async def change_phase(
+        self, to: Phase, *, dry_run: bool, by: str, reason: str, force: Sequence[str]
+    ) -> PhaseChangeView:
+        self.asked.append(("phase", (by, reason, list(force))))
         if to is Phase.COMPLETE:
             raise ConflictError("only one step at a time")
         return PhaseChangeView(
@@ -211,6 +240,8 @@ ROUTES: list[tuple[str, str, Any]] = [
     ("POST", "/failures/1/retry", None),
     ("PATCH", "/config", {"batch_size": 50}),
     ("POST", "/phase", {"to": "shadow"}),
+    ("GET", "/phase", None),
+    ("GET", "/phase/history", None),
 ]
 
 

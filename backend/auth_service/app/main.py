@@ -25,7 +25,6 @@ from .api import TAGS, routers
 from .core.dual_write_manager import AuthDualWriteManager, utc_now
 from .core.settings import AuthSettings
 from .routes.dependencies import Services
-from .schema_version import check_schema_version
 from .services.accounts import AccountService
 from .services.administration import AdministrationService
 from .services.errors import OverloadedError
@@ -104,7 +103,7 @@ def _lifespan(
         try:
             try:
                 await manager.start(relay=settings.run_relay)
-                await check_schema_version(manager.new_engine)
+                await manager.check_schema()
             except TandemError as error:
                 await manager.close()
                 if on_failed_start:

@@ -28,7 +28,6 @@ from .core.dual_write_manager import CartDualWriteManager
 from .core.settings import CartSettings
 from .product_client import HttpProductCatalog
 from .routes.dependencies import Services
-from .schema_version import check_schema_version
 from .services.cart_service import CartService
 from .services.customer_service import CustomerService
 from .services.wish_list_service import WishListService
@@ -116,7 +115,7 @@ def _lifespan(
             try:
                 # Nothing is carried before everything is known to be in place.
                 await manager.start()
-                await check_schema_version(manager.new_engine)
+                await manager.check_schema()
                 await manager.start(relay=run_relay)
             except TandemError as error:
                 if on_failed_start:

@@ -22,7 +22,6 @@ from backend.shared.observability.metrics import Metrics, default_metrics
 from .api import TAGS, routers
 from .core.dual_write_manager import ProductDualWriteManager
 from .core.settings import ProductSettings
-from .schema_version import check_schema_version
 
 EXIT_CANNOT_START = 2
 DESCRIPTION = "What the shop sells: products, how many there are, and the tree of categories they stand in."
@@ -88,7 +87,7 @@ def _lifespan(
             try:
                 # Nothing is carried before everything is known to be in place.
                 await manager.start()
-                await check_schema_version(manager.new_engine)
+                await manager.check_schema()
                 await manager.start(relay=run_relay)
             except TandemError as error:
                 if on_failed_start:

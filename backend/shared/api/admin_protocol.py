@@ -12,7 +12,9 @@ from backend.shared.observability.admin_views import (
     HealthView,
     MismatchView,
     OperationTestView,
+    OverviewView,
     PhaseChangeView,
+    PhaseHistoryView,
     SettingValue,
     StatusView,
     ValidationView,
@@ -27,7 +29,9 @@ __all__ = [
     "MetricsSnapshot",
     "MismatchView",
     "OperationTestView",
+    "OverviewView",
     "PhaseChangeView",
+    "PhaseHistoryView",
     "SettingValue",
     "StatusView",
     "ValidationView",
@@ -72,5 +76,13 @@ class DualWriteAdmin(Protocol):
     async def change_config(self, changes: Mapping[str, SettingValue]) -> ConfigView:
         """Change settings at run time, for every replica; all of `changes` or none."""
 
-    async def change_phase(self, to: Phase, *, dry_run: bool) -> PhaseChangeView:
-        """Move one phase up or down. Raises ConflictError when a gate is shut or the step is not allowed."""
+    async def change_phase(
+        self, to: Phase, *, dry_run: bool, by: str, reason: str, force: Sequence[str]
+    ) -> PhaseChangeView:
+        """Go to a phase, a step at a time. Raises ConflictError when a gate is shut or the step is not allowed."""
+
+    async def overview(self) -> OverviewView:
+        """The service in one screen."""
+
+    async def phase_history(self, *, limit: int) -> Sequence[PhaseHistoryView]:
+        """The latest changes of the phase, newest first."""

@@ -16,7 +16,9 @@ from backend.shared.api.admin_protocol import (
     MetricsSnapshot,
     MismatchView,
     OperationTestView,
+    OverviewView,
     PhaseChangeView,
+    PhaseHistoryView,
     SettingValue,
     StatusView,
     ValidationView,
@@ -24,9 +26,11 @@ from backend.shared.api.admin_protocol import (
 from backend.shared.api.fields import BigDatabaseId, JsonBool, JsonFloat, JsonInt, PathKey
 from backend.shared.api.pagination import DepPage, Page
 from backend.shared.api.problems import problem_responses
-from backend.shared.api.security import require_role
+from backend.shared.api.security import DepPrincipal, require_role
 from backend.shared.api.tokens import Role
 from backend.shared.domain.phases import Phase
+from backend.shared.dual_write_config import ForeignWrites, ReadFallback
+from backend.shared.migration.gates import GateName
 
 _MAX_SECONDS = 86_400.0
 _FAILURES_LISTING = "dual-write-failures"
@@ -66,6 +70,17 @@ class ConfigPatch(BaseModel):
     log_all: JsonBool = False
     log_errors_only: JsonBool = True
     metrics_enabled: JsonBool = True
+    foreign_writes: ForeignWrites = ForeignWrites.REPORT
+    max_lag: JsonFloat = Field(default=5.0, gt=0, le=_MAX_SECONDS, description="Seconds; for a step up.")
+    lag_window: JsonFloat = Field(default=60.0, ge=0, le=60, description="Seconds; for a step up.")
+    validation_max_age: JsonFloat = Field(
+        default=3600.0, gt=0, le=30 * _MAX_SECONDS, description="Seconds; for a step up."
+    )
+    min_shadow_reads: JsonInt = Field(default=1000, ge=0, le=1_000_000_000, description="For a step up.")
+    max_mismatch_rate: JsonFloat = Field(default=0.001, ge=0, le=1, description="For a step up.")
+    dual_read_fallback: ReadFallback = ReadFallback.OFF
+    shadow_read_sample_rate: JsonFloat = Field(default=0.1, ge=0, le=1)
+    new_read_share: JsonFloat = Field(default=0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _changes_something(self) -> "ConfigPatch":
@@ -79,12 +94,16 @@ class ConfigPatch(BaseModel):
 
 
 class PhaseRequest(BaseModel):
-    """The phase to move to: one step up or down from the present one."""
+    """The phase to end in: a step up or down, or several, one after the other."""
 
     model_config = ConfigDict(extra="forbid")
 
     to: Phase
-    dry_run: JsonBool = Field(default=False, description="Say each step, and do none.")
+    dry_run: JsonBool = Field(default=False, description="Look at the gates, say each step, and do none.")
+    force: list[GateName] = Field(
+        default_factory=list, max_length=len(GateName), description="Gates to pass though shut."
+    )
+    reason: str = Field(default="", max_length=500, description="Why; needed to force a gate.")
 
 
 def dual_write_router(get_manager: Callable[..., Any]) -> APIRouter:
@@ -141,8 +160,26 @@ def _add_acting_routes(router: APIRouter, get_manager: Callable[..., Any]) -> No
         return await manager.change_config(patch.changes())
 
     @router.post("/phase", summary="Move one phase up or down", responses=problem_responses(409))
-    async def change_phase(manager: Manager, change: PhaseRequest) -> PhaseChangeView:
-        return await manager.change_phase(change.to, dry_run=change.dry_run)
+    async def change_phase(
+        manager: Manager, change: PhaseRequest, principal: DepPrincipal
+    ) -> PhaseChangeView:
+        return await manager.change_phase(
+            change.to,
+            dry_run=change.dry_run,
+            force=[gate.value for gate in change.force],
+            reason=change.reason,
+            by=principal.subject,
+        )
+
+    @router.get("/phase", summary="Phase, replicas, backlog, last validation and gates")
+    async def read_overview(manager: Manager) -> OverviewView:
+        return await manager.overview()
+
+    @router.get("/phase/history", summary="Changes of the phase, newest first")
+    async def read_history(
+        manager: Manager, limit: Annotated[int, Query(ge=1, le=1000)] = 50
+    ) -> list[PhaseHistoryView]:
+        return list(await manager.phase_history(limit=limit))
 
 
 def _add_failure_routes(router: APIRouter, get_manager: Callable[..., Any]) -> None:

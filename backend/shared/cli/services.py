@@ -34,9 +34,13 @@ def manager_class(service: str) -> type[DualWriteManager]:
 
 
 @asynccontextmanager
-async def managed(service: str) -> AsyncIterator[DualWriteManager]:
-    """A manager with settings from the environment, closed at the end."""
+async def managed(service: str, *, counted: bool = True) -> AsyncIterator[DualWriteManager]:
+    """A manager with settings from the environment, closed at the end.
+
+    Not `counted`: it writes nothing of the service's, so that no change of the phase need wait for it.
+    """
     manager = manager_class(service)()
+    manager.counted = counted
     try:
         yield manager
     finally:

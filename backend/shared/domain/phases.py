@@ -67,6 +67,38 @@ class Phase(StrEnum):
         """What this phase means for reads and writes."""
         return POLICIES[self]
 
+    @property
+    def up(self) -> Phase | None:
+        """The next phase, on the way to `complete`."""
+        order = list(Phase)
+        return order[order.index(self) + 1] if self is not Phase.COMPLETE else None
+
+    @property
+    def down(self) -> Phase | None:
+        """The phase before. None for `off`, and for `complete`, which is left by no way."""
+        order = list(Phase)
+        return order[order.index(self) - 1] if self not in (Phase.OFF, Phase.COMPLETE) else None
+
+    def is_above(self, other: Phase) -> bool:
+        """Whether this phase is further on the way to `complete` than `other`."""
+        order = list(Phase)
+        return order.index(self) > order.index(other)
+
+    def way_to(self, to: Phase) -> list[Phase]:
+        """The phases to go through, one step each, `to` at the end; empty if it is this one.
+
+        Raises `ValueError` for a way that leaves `complete`.
+        """
+        way: list[Phase] = []
+        at = self
+        while at is not to:
+            following = at.up if to.is_above(at) else at.down
+            if following is None:
+                raise ValueError(f"there is no way from {self.value} to {to.value}")
+            way.append(following)
+            at = following
+        return way
+
 
 @dataclass(frozen=True, kw_only=True)
 class PhasePolicy:
@@ -77,6 +109,23 @@ class PhasePolicy:
     """Whether changes are carried to the other side."""
     compares_reads: bool
     """Whether a read is also asked of the other side and compared."""
+
+    ramps_reads: bool = False
+    """Whether a share of the reads may be answered by the secondary side already."""
+
+    def moves_authority_to(self, phase: Phase) -> bool:
+        """Whether the way from here to `phase` moves the authority."""
+        return phase.policy.authoritative is not self.authoritative
+
+    @property
+    def captures(self) -> bool:
+        """Whether changes are journalled: as long as they are carried."""
+        return self.dual
+
+    @property
+    def validates(self) -> bool:
+        """Whether the two sides are meant to be equal, so that to compare them says something."""
+        return self.dual
 
     @property
     def secondary(self) -> Side | None:
@@ -92,7 +141,7 @@ class PhasePolicy:
 POLICIES: dict[Phase, PhasePolicy] = {
     Phase.OFF: PhasePolicy(authoritative=Side.LEGACY, dual=False, compares_reads=False),
     Phase.DUALWRITE: PhasePolicy(authoritative=Side.LEGACY, dual=True, compares_reads=False),
-    Phase.SHADOW: PhasePolicy(authoritative=Side.LEGACY, dual=True, compares_reads=True),
+    Phase.SHADOW: PhasePolicy(authoritative=Side.LEGACY, dual=True, compares_reads=True, ramps_reads=True),
     Phase.LIVE: PhasePolicy(authoritative=Side.NEW, dual=True, compares_reads=True),
     Phase.RAMPDOWN: PhasePolicy(authoritative=Side.NEW, dual=True, compares_reads=False),
     Phase.COMPLETE: PhasePolicy(authoritative=Side.NEW, dual=False, compares_reads=False),

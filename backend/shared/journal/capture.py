@@ -32,13 +32,10 @@ UNIT_NOTICE = "tandem.xid="
 """Prefix of the notice by which a unit of work learns its transaction id without a round trip."""
 
 
-def capture_triggers(
-    names: EngineNames, catalog: EntityCatalog, side: Side, *, journals: bool = True
-) -> list[InstalledTrigger]:
+def capture_triggers(names: EngineNames, catalog: EntityCatalog, side: Side) -> list[InstalledTrigger]:
     """Every trigger that `side` needs to capture the entities of a service.
 
-    While the side is closed they keep what foreign programs write to it as conflicts. Without `journals` they do nothing
-    else.
+    While the side is closed they keep what foreign programs write to it as conflicts.
     """
     sources: dict[str, list[tuple[EntityMapping, Source]]] = {}
     tables: dict[str, Table] = {}
@@ -48,7 +45,7 @@ def capture_triggers(
             tables[name] = source.table
             sources.setdefault(name, []).append((entity, source))
     return [
-        _trigger(names, tables[name], readers, side, operation, journals=journals)
+        _trigger(names, tables[name], readers, side, operation)
         for name, readers in sources.items()
         for operation in OPERATIONS
     ]
@@ -66,8 +63,6 @@ def _trigger(
     readers: list[tuple[EntityMapping, Source]],
     side: Side,
     operation: str,
-    *,
-    journals: bool,
 ) -> InstalledTrigger:
     target = table_name(source)
     name = f"{names.schema}_{source.name}_{operation}"
@@ -93,7 +88,7 @@ BEGIN
 {conflicts}
         RETURN NULL;
     END IF;
-{inserts + notice if journals else ""}
+{inserts}{notice}
     RETURN NULL;
 END $capture$"""
     when = "BEFORE" if operation == "truncate" else "AFTER"

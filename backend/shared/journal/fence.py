@@ -88,18 +88,21 @@ BEGIN
 END $fence$"""
 
 
-def assert_open(names: EngineNames) -> str:
-    """SQL that fails with `FENCED` unless this side is open; to be sent in a transaction, before anything is read."""
-    return f"SELECT {names.schema}.assert_open()"
+def assert_open(names: EngineNames, *, journals: bool = True) -> str:
+    """SQL that fails with `FENCED` unless this side is open; to be sent in a transaction, before anything is read.
+
+    Not `journals`: it fails too where changes have to be journalled by the unit that makes them, and this one will not.
+    """
+    return f"SELECT {names.schema}.assert_open({str(journals).lower()})"
 
 
 def assert_function(names: EngineNames, side: Side) -> str:
     """The function behind `assert_open`."""
-    return f"""CREATE OR REPLACE FUNCTION {names.schema}.assert_open() RETURNS void
+    return f"""CREATE OR REPLACE FUNCTION {names.schema}.assert_open(journals boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fence$
 BEGIN
     PERFORM pg_advisory_xact_lock_shared({names.fence_lock});
-    IF NOT EXISTS (SELECT 1 FROM {names.mark} WHERE state = 'open') THEN
+    IF NOT EXISTS (SELECT 1 FROM {names.mark} WHERE state = 'open' AND (journals OR NOT captures)) THEN
         RAISE EXCEPTION 'the {side.value} side of {names.service} is closed' USING ERRCODE = '{FENCED}';
     END IF;
 END $fence$"""

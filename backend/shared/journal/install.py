@@ -43,11 +43,14 @@ async def install(
     for side in Side:
         wanted = wanted_triggers(names, catalog, side=side, phase=held, capture=capture)
         async with _transaction(engines, side) as connection:
-            if await _is_as_it_should_be(connection, names, wanted):
+            whole = _fingerprint(names, catalog, side=side, capture=capture)
+            if await installed(connection, names) == whole and not await missing_triggers(
+                connection, names, wanted
+            ):
                 continue
             await _tables(connection, names)
             await _mark(connection, names, side=side, phase=held, epoch=control.epoch)
-            await _put_triggers(connection, names, wanted, side=side)
+            await _put_triggers(connection, names, wanted, side=side, fingerprint=whole)
     return held
 
 
@@ -76,21 +79,14 @@ async def _first_phase(connection: AsyncConnection, names: EngineNames, phase: P
     return (await connection.execute(text(f"SELECT phase, epoch FROM {names.control}"))).one()
 
 
-async def _is_as_it_should_be(
-    connection: AsyncConnection, names: EngineNames, wanted: list[InstalledTrigger]
-) -> bool:
-    return await installed(connection, names) == _fingerprint(wanted) and not await missing_triggers(
-        connection, names, wanted
-    )
-
-
 def _script() -> str:
     return files("backend.shared.journal").joinpath("tables.sql").read_text(encoding="utf-8")
 
 
-def _fingerprint(wanted: list[InstalledTrigger]) -> str:
-    """What a side bears that was installed by this version: tables and triggers."""
-    return hashlib.sha256((_script() + fingerprint(wanted)).encode()).hexdigest()
+def _fingerprint(names: EngineNames, catalog: EntityCatalog, *, side: Side, capture: Capture) -> str:
+    """What this version installs on a side, whatever the phase: tables, fence and capture."""
+    most = wanted_triggers(names, catalog, side=side, phase=Phase.SHADOW, capture=capture)
+    return hashlib.sha256((_script() + fingerprint(most)).encode()).hexdigest()
 
 
 async def _tables(connection: AsyncConnection, names: EngineNames) -> None:
@@ -106,16 +102,36 @@ async def _mark(
 ) -> None:
     state = "open" if side is phase.policy.authoritative else "closed"
     await connection.execute(
-        text(f"INSERT INTO {names.mark} (state, epoch) VALUES (:state, :epoch) ON CONFLICT DO NOTHING"),
-        {"state": state, "epoch": epoch},
+        text(
+            f"INSERT INTO {names.mark} (state, epoch, captures) VALUES (:state, :epoch, :captures) "
+            "ON CONFLICT DO NOTHING"
+        ),
+        {"state": state, "epoch": epoch, "captures": phase.policy.captures},
     )
 
 
 async def _put_triggers(
-    connection: AsyncConnection, names: EngineNames, wanted: list[InstalledTrigger], *, side: Side
+    connection: AsyncConnection,
+    names: EngineNames,
+    wanted: list[InstalledTrigger],
+    *,
+    side: Side,
+    fingerprint: str,
 ) -> None:
-    await _drop_unwanted(connection, names, wanted)
+    await drop_unwanted(connection, names, wanted)
     await connection.exec_driver_sql(assert_function(names, side))
+    await create_triggers(connection, wanted)
+    await connection.execute(
+        text(
+            f"INSERT INTO {names.installation} (fingerprint) VALUES (:print) "
+            "ON CONFLICT (only_row) DO UPDATE SET fingerprint = excluded.fingerprint, installed_at = clock_timestamp()"
+        ),
+        {"print": fingerprint},
+    )
+
+
+async def create_triggers(connection: AsyncConnection, wanted: list[InstalledTrigger]) -> None:
+    """Create triggers that are not there, and give those that are their present function, in the caller's transaction."""
     for function_sql in dict.fromkeys(trigger.function_sql for trigger in wanted):
         await connection.exec_driver_sql(function_sql)
     for trigger in wanted:
@@ -123,19 +139,12 @@ async def _put_triggers(
         await connection.exec_driver_sql(
             f'ALTER TABLE {trigger.table} ENABLE ALWAYS TRIGGER "{trigger.name}"'
         )
-    await connection.execute(
-        text(
-            f"INSERT INTO {names.installation} (fingerprint) VALUES (:print) "
-            "ON CONFLICT (only_row) DO UPDATE SET fingerprint = excluded.fingerprint, installed_at = clock_timestamp()"
-        ),
-        {"print": _fingerprint(wanted)},
-    )
 
 
-async def _drop_unwanted(
+async def drop_unwanted(
     connection: AsyncConnection, names: EngineNames, wanted: list[InstalledTrigger]
 ) -> None:
-    """Drop triggers that an earlier version of the mapping had asked for."""
+    """Drop triggers that the phase, or an earlier version of the mapping, had asked for."""
     keep = {trigger.name for trigger in wanted}
     rows = await connection.execute(
         text(
@@ -156,17 +165,13 @@ def wanted_triggers(
 ) -> list[InstalledTrigger]:
     """The triggers that `side` should bear in `phase`.
 
-    The fence always; capture on both sides as long as changes are carried, so that a cutover finds it there; in `off` and
-    `complete` only what keeps foreign writes to the closed side.
+    The fence always, since it keeps writers from the closed side in every phase; capture on both sides as long as changes are
+    carried, so that a cutover finds it there.
     """
     if capture is Capture.UNIT:
         return []
     fence = fence_triggers(names, catalog, side)
-    if phase.policy.dual:
-        return fence + capture_triggers(names, catalog, side)
-    if phase.policy.authoritative is side:
-        return fence
-    return fence + capture_triggers(names, catalog, side, journals=False)
+    return fence + capture_triggers(names, catalog, side) if phase.policy.dual else fence
 
 
 async def installed(connection: AsyncConnection, names: EngineNames) -> str | None:
@@ -200,14 +205,14 @@ async def check_installation(
     phase: Phase,
     capture: Capture = Capture.TRIGGER,
 ) -> None:
-    """Raise `InstallationError` unless `side` bears exactly what this version of the service needs."""
+    """Raise `InstallationError` unless `side` bears what this version of the service needs in `phase`."""
     wanted = wanted_triggers(names, catalog, side=side, phase=phase, capture=capture)
     remedy = f"run `tandem install {names.service}`"
     async with engine.connect() as connection:
         print_ = await installed(connection, names)
         if print_ is None:
             raise InstallationError(f"the journal is not installed on the {side.value} side: {remedy}")
-        if print_ != _fingerprint(wanted):
+        if print_ != _fingerprint(names, catalog, side=side, capture=capture):
             raise InstallationError(
                 f"capture on the {side.value} side is of another version of the mapping: {remedy}"
             )

@@ -90,6 +90,13 @@ CREATE TABLE IF NOT EXISTS {schema}.mark (
 );
 ALTER TABLE {schema}.mark ADD COLUMN IF NOT EXISTS foreign_writes text NOT NULL DEFAULT 'report'
     CHECK (foreign_writes IN ('report', 'reject'));
+-- The number of the last change of the phase that switched capture on or off here: an older one comes too late.
+ALTER TABLE {schema}.mark ADD COLUMN IF NOT EXISTS capture_change bigint NOT NULL DEFAULT 0;
+-- Whether changes here have to be journalled: where no trigger does, a unit that does not is refused.
+ALTER TABLE {schema}.mark ADD COLUMN IF NOT EXISTS captures boolean NOT NULL DEFAULT false;
+-- Capture as it was when this side was opened, and the database and timeline that it was opened in.
+ALTER TABLE {schema}.mark ADD COLUMN IF NOT EXISTS capture_token text NOT NULL DEFAULT '';
+ALTER TABLE {schema}.mark ADD COLUMN IF NOT EXISTS identity text NOT NULL DEFAULT '';
 
 -- What foreign programs wrote to this side while it was closed, in the transaction of their write, until it is settled.
 CREATE TABLE IF NOT EXISTS {schema}.conflict (
@@ -146,6 +153,8 @@ CREATE TABLE IF NOT EXISTS {schema}.control (
 );
 
 ALTER TABLE {schema}.control ADD COLUMN IF NOT EXISTS version bigint NOT NULL DEFAULT 1;
+ALTER TABLE {schema}.control ADD COLUMN IF NOT EXISTS authority_epoch bigint NOT NULL DEFAULT 1;
+ALTER TABLE {schema}.control ADD COLUMN IF NOT EXISTS phase_version bigint NOT NULL DEFAULT 1;
 ALTER TABLE {schema}.control ADD COLUMN IF NOT EXISTS intent jsonb;
 
 -- Every change of the phase row, for whoever asks why.
@@ -158,6 +167,7 @@ CREATE TABLE IF NOT EXISTS {schema}.phase_change (
     changed_by text NOT NULL,
     reason     text NOT NULL,
     forced     text[] NOT NULL DEFAULT '{}',
+    outcome    text NOT NULL DEFAULT 'done' CHECK (outcome IN ('done', 'given_up')),
     stall_ms   double precision
 );
 
@@ -170,8 +180,20 @@ CREATE TABLE IF NOT EXISTS {schema}.replica (
     epoch      bigint NOT NULL,
     phase      text NOT NULL,
     relay      boolean NOT NULL,
+    highest_lag_seconds double precision NOT NULL DEFAULT 0,
+    measured_seconds double precision NOT NULL DEFAULT 0,
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     seen_at    timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- Reads that were also asked of the other side, by minute and by the version of the phase row that they went by.
+CREATE TABLE IF NOT EXISTS {schema}.shadow_read (
+    phase_version bigint NOT NULL,
+    minute        timestamptz NOT NULL,
+    compared      bigint NOT NULL,
+    mismatches    bigint NOT NULL,
+    failed        bigint NOT NULL,
+    PRIMARY KEY (phase_version, minute)
 );
 
 -- What was installed on this side, so that a service can tell that it is the one it was built for.

@@ -54,7 +54,7 @@ class EntityStatus:
     progress: EntityProgress
     failures_open: int
     void: str | None = None
-    """Why what was copied does not count: capture had a gap, or the authority has moved since."""
+    """Why what was copied does not count: capture had a gap since."""
 
     @property
     def summary(self) -> str:
@@ -287,8 +287,8 @@ class Backfill:
                 )
 
     def _void(self, progress: EntityProgress, capture: str) -> str | None:
-        if progress.direction is not self.direction or progress.epoch != self._runtime.control.epoch:
-            return "the authority has moved since"
+        # That the authority has moved and come back makes nothing void: what was written meanwhile was carried, or the way
+        # back was refused.
         if progress.capture != capture:
             return "capture has had a gap since, or it or the mapping was changed"
         return None

@@ -1,9 +1,13 @@
 """Moves the authority from one side to the other under traffic (R7).
 
-The order is what makes it safe. What is about to be done is written down first. The side that is to open gets its sequences
-moved. Then, in one transaction on the side that is to close: the fence lock alone, so that no writer is under way; nothing
-left in the journal, seen by a statement later than the lock; the mark set to closed. Only then does the other side open. A
-crash leaves the old authority, or none for a moment and the written intent, which any controller completes; never two.
+What is about to be done is written down first. Then one transaction on the side that is to close, holding its fence lock
+alone, so that no writer is under way: nothing left in its journal, seen by a statement later than the lock; the fence lock of
+the other side had, so that no carry is under way and nothing is left to wait for; the mark set to closed. Only then is the
+other side opened.
+
+The mark of the closing side is where it is decided, in one row: closed in the new epoch, and there is no way but forward, for
+this controller or any other that finds the intent; or still open but in the new epoch, and it is given up for good, since
+that epoch can be closed no more. A crash leaves the old authority, or none for a moment; never two.
 """
 
 from __future__ import annotations
@@ -11,256 +15,289 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from contextlib import AsyncExitStack
+from enum import StrEnum
 
 import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from backend.shared.control import Control
-from backend.shared.domain.errors import ConflictError
-from backend.shared.domain.phases import Direction, Phase, Side
+from backend.shared.control import Intent
+from backend.shared.domain.errors import ConflictError, FencedError, TandemError
+from backend.shared.domain.phases import Direction, Side
 from backend.shared.journal.carrier import Hook, TargetUnavailableError, no_hook
+from backend.shared.journal.install import capture_token, wanted_triggers
+from backend.shared.journal.marks import MarkRepository
 from backend.shared.migration.sequences import move_sequences
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import sqlstate_of
+from backend.shared.stores.postgres.errors import describe, is_database_error, sqlstate_of
 
-LOCK_MS = 250
-"""How long traffic may queue up behind a try for the fence lock."""
-DRAIN_MS = 200
-"""How long the lock may be held until the last rows are carried."""
+LOCK_MS = 100
+"""How long traffic may queue up behind one try for a fence lock."""
+DRAIN_MS = 150
+"""How long a lock may be held until the last rows are carried."""
 GIVE_UP_SECONDS = 30.0
+_PAUSE_SECONDS = 0.5
 _LOCK_NOT_AVAILABLE = "55P03"
 
 log = structlog.get_logger(__name__)
 
 
-class CutoverGivenUpError(ConflictError):
-    """It could not be done in time, and nothing has changed: somebody held a lock, or the journal would not drain."""
+class ChangeGivenUpError(ConflictError):
+    """It could not be done in time, and the phase is as it was: somebody held a lock, or the journal would not drain."""
 
 
-class CutoverOvertakenError(ConflictError):
+class ChangeOvertakenError(ConflictError):
     """Somebody else has changed the phase meanwhile."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Intent:
-    """What is about to be done, as it is written down."""
+class Decision(StrEnum):
+    """What the mark of the closing side says of an intent."""
 
-    to: Phase
-    epoch: int
-    by: str
-    reason: str
-    forced: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, object]:
-        """As it stands in the phase row."""
-        return {
-            "to": self.to.value,
-            "epoch": self.epoch,
-            "by": self.by,
-            "reason": self.reason,
-            "forced": list(self.forced),
-        }
-
-    @classmethod
-    def of(cls, kept: object) -> Intent:
-        """The intent that the phase row holds."""
-        if not isinstance(kept, dict):
-            raise ConflictError("the phase row holds an intent that cannot be read")
-        return cls(
-            to=Phase(kept["to"]),
-            epoch=int(kept["epoch"]),
-            by=str(kept["by"]),
-            reason=str(kept["reason"]),
-            forced=tuple(kept["forced"]),
-        )
+    OPEN = "open"
+    """Nothing is decided."""
+    FORWARD = "forward"
+    GIVEN_UP = "given_up"
 
 
 class Cutover:
-    """One step that moves the authority. `run` may be repeated by anybody until it is done; `hook` is for tests."""
+    """One step that moves the authority. Everything may be repeated, by anybody, until it is done; `hook` is for tests."""
 
     def __init__(
         self,
         runtime: ServiceRuntime,
+        intent: Intent,
         *,
         hook: Hook = no_hook,
         give_up_seconds: float = GIVE_UP_SECONDS,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._runtime = runtime
+        self._intent = intent
         self._names = runtime.names
+        self._marks = MarkRepository(runtime.names)
+        self._opening = intent.to.policy.authoritative
+        self._closing = self._opening.other
+        self._relay = runtime.relays[Direction.towards(self._opening)]
         self._hook = hook
         self._give_up_seconds = give_up_seconds
         self._say = say
+        self._closed_at = time.monotonic()
 
-    async def run(self, control: Control) -> float:
-        """Do what `control.intent` says; answers the milliseconds in which no side took writes.
+    async def run(self) -> float:
+        """Do what the intent says; answers the milliseconds from the last write on one side to the first on the other.
 
-        Raises `CutoverGivenUpError` with the old authority as it was, and `CutoverOvertakenError` if somebody else has
-        gone on in between.
+        Raises `ChangeGivenUpError` with the old authority as it was, and `ChangeOvertakenError` if somebody else has gone on
+        in between. Whatever else it raises, the intent is still there.
         """
-        intent = Intent.of(control.intent)
-        opening = intent.to.policy.authoritative
-        closing = opening.other
-        if not await self._is_closed(closing, intent):
-            moved = await move_sequences(self._runtime.engines, self._runtime.catalog, opening)
-            for state in moved:
-                self._say(f"{state.sequence} of the {opening.value} side goes on at {state.target}")
-            await self._hook("cutover_sequences_moved")
-            began = await self._close(closing, intent)
-        else:
-            began = time.monotonic()
-        await self._hook("cutover_closed")
-        await self._open(control, opening, intent, began)
+        decision = await self.decision()
+        if decision is Decision.OPEN:
+            decision = await self._try_to_close()
+        if decision is Decision.GIVEN_UP:
+            await self.give_up()
+            raise ChangeGivenUpError(f"the change to {self._intent.to.value} was given up")
+        await self._retried(self._open)
         await self._hook("cutover_opened")
-        return (time.monotonic() - began) * 1000
+        stall_ms = (time.monotonic() - self._closed_at) * 1000
+        await self._retried(lambda: self._enter(stall_ms))
+        await self._hook("cutover_entered")
+        return stall_ms
 
-    async def _is_closed(self, side: Side, intent: Intent) -> bool:
-        async with self._runtime.engines[side].connect() as connection:
-            row = (await connection.execute(text(f"SELECT state, epoch FROM {self._names.mark}"))).one()
-        if row.epoch > intent.epoch or (row.epoch == intent.epoch and row.state != "closed"):
-            raise CutoverOvertakenError(f"the {side.value} side is in epoch {row.epoch} already")
-        return bool(row.epoch == intent.epoch)
+    async def decision(self) -> Decision:
+        """What is decided of the intent; raises `ChangeOvertakenError` where the epoch has gone past it."""
+        async with self._runtime.engines[self._closing].connect() as connection:
+            mark = await self._marks.read(connection)
+        if mark.epoch < self._intent.epoch:
+            return Decision.OPEN
+        if mark.epoch > self._intent.epoch:
+            raise ChangeOvertakenError(f"the {self._closing.value} side is in epoch {mark.epoch} already")
+        return Decision.GIVEN_UP if mark.is_open else Decision.FORWARD
 
-    async def _close(self, side: Side, intent: Intent) -> float:
-        """Close `side` when nobody writes and nothing is left to carry; answers when the lock was had (monotonic)."""
+    async def give_up(self) -> Decision:
+        """Take the intent back, if it is not too late: then answers `FORWARD`, and it has to be gone through with."""
+        async with self._runtime.engines[self._closing].begin() as connection:
+            await self._marks.raise_epoch(connection, epoch=self._intent.epoch, is_open=True)
+        decision = await self.decision()
+        if decision is Decision.FORWARD:
+            return decision
+        await self._hook("cutover_given_up")
+        async with self._runtime.engines[self._opening].begin() as connection:
+            await self._marks.raise_epoch(connection, epoch=self._intent.epoch, is_open=False)
+        await self._runtime.controls.withdraw(self._intent)
+        return decision
+
+    async def _try_to_close(self) -> Decision:
+        """Close the old side, or decide for good that it stays open."""
+        try:
+            await self._prepare()
+            await self._close()
+        except (ChangeOvertakenError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            if not isinstance(error, TandemError) and not is_database_error(error):
+                raise
+            # COMMIT may have come through all the same: the mark knows.
+            if await self.give_up() is Decision.GIVEN_UP:
+                if isinstance(error, ChangeGivenUpError):
+                    raise
+                raise ChangeGivenUpError(f"the authority stays where it was: {describe(error)}") from error
+        return Decision.FORWARD
+
+    async def _prepare(self) -> None:
+        """Move the sequences of the side that is to open while nobody waits for it."""
+        engines = self._runtime.engines
+        async with engines[self._opening].connect() as opening, engines[self._closing].connect() as closing:
+            await self._marks.share(opening)
+            mark = await self._marks.read(opening)
+            if mark.is_open or mark.epoch >= self._intent.epoch:
+                raise ChangeOvertakenError(f"the {self._opening.value} side is in epoch {mark.epoch} already")
+            moved = await move_sequences(opening, closing, self._runtime.catalog, self._opening)
+            await opening.commit()
+        for state in moved:
+            self._say(f"{state.sequence} of the {self._opening.value} side goes on at {state.target}")
+        await self._hook("cutover_sequences_moved")
+
+    async def _close(self) -> None:
         deadline = time.monotonic() + self._give_up_seconds
-        blocked_by = ""
+        reason = ""
         while time.monotonic() < deadline:
-            await self._almost_drained(side, deadline)
-            began = await self._try_to_close(side, intent)
-            if began is not None:
-                return began
-            blocked_by = await self._blockers(side) or blocked_by
-            await asyncio.sleep(LOCK_MS / 1000)
-        raise CutoverGivenUpError(
-            f"the {side.value} side could not be closed within {self._give_up_seconds:g} s"
-            + (f": {blocked_by}" if blocked_by else ": its journal would not drain")
+            await self._almost_drained(deadline)
+            in_the_way = await self._try_once()
+            if in_the_way is None:
+                return
+            reason = in_the_way or reason
+            self._say(f"not yet: {reason}")
+            await asyncio.sleep(_PAUSE_SECONDS)
+        raise ChangeGivenUpError(
+            f"the {self._closing.value} side could not be closed within {self._give_up_seconds:g} s: {reason}"
         )
 
-    async def _almost_drained(self, side: Side, deadline: float) -> None:
+    async def _almost_drained(self, deadline: float) -> None:
         """Help the relays along until little is left: the rest is carried while the lock is held."""
-        relay = self._runtime.relays[Direction.towards(side.other)]
         while time.monotonic() < deadline:
-            try:
-                done = await relay.run_once()
-            except TargetUnavailableError as error:
-                raise CutoverGivenUpError(f"nothing can be carried: {error}") from error
-            if done.rows < self._runtime.settings.batch_size:
+            done = await self._carry()
+            if done < self._runtime.settings.batch_size:
                 return
 
-    async def _try_to_close(self, side: Side, intent: Intent) -> float | None:
-        engine = self._runtime.engines[side].execution_options(isolation_level="READ COMMITTED")
+    async def _carry(self) -> int:
         try:
-            async with engine.connect() as connection, connection.begin() as transaction:
-                await connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_MS}")
-                await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({self._names.fence_lock})")
-                began = time.monotonic()
-                await self._hook("cutover_locked")
-                if not await self._drained(connection, side):
-                    await transaction.rollback()
-                    return None
-                closed = await connection.execute(
-                    text(
-                        f"UPDATE {self._names.mark} SET state = 'closed', epoch = :epoch WHERE epoch < :epoch "
-                        "RETURNING epoch"
-                    ),
-                    {"epoch": intent.epoch},
-                )
-                if closed.first() is None:
-                    raise CutoverOvertakenError(
-                        f"the {side.value} side is in epoch {intent.epoch} or later already"
-                    )
-                await self._hook("cutover_closing")
-        except Exception as error:
-            if sqlstate_of(error) == _LOCK_NOT_AVAILABLE:
-                return None
-            raise
-        return began
+            return (await self._relay.run_once()).rows
+        except (TargetUnavailableError, FencedError) as error:
+            raise ChangeGivenUpError(f"nothing can be carried: {error}") from error
 
-    async def _drained(self, connection: AsyncConnection, side: Side) -> bool:
-        """Whether nothing is open but FAILED keys, seen by statements later than the lock."""
-        relay = self._runtime.relays[Direction.towards(side.other)]
+    async def _try_once(self) -> str | None:
+        """One try to close the old side and open the new; answers what stood in the way, and None if it is done."""
+        engines, side = self._runtime.engines, self._closing
+        async with AsyncExitStack() as stack:
+            closing = await stack.enter_async_context(engines[self._closing].connect())
+            opening = await stack.enter_async_context(engines[self._opening].connect())
+            try:
+                await self._marks.lock_alone(closing, timeout_ms=LOCK_MS)
+                await self._hook("cutover_locked")
+                if left := await self._drained(closing):
+                    return left
+                side = self._opening
+                await self._marks.lock_alone(opening, timeout_ms=LOCK_MS)
+            except Exception as error:
+                if sqlstate_of(error) != _LOCK_NOT_AVAILABLE:
+                    raise
+            else:
+                await self._commit_closed(closing)
+                await self._open_on(opening, closing)
+                return None
+        return await self._blockers(side)
+
+    async def _commit_closed(self, connection: AsyncConnection) -> None:
+        if not await self._marks.close(connection, epoch=self._intent.epoch):
+            raise ChangeOvertakenError(f"the {self._closing.value} side is in a later epoch already")
+        await self._hook("cutover_closing")
+        self._closed_at = time.monotonic()
+        await connection.commit()
+        await self._hook("cutover_closed")
+
+    async def _drained(self, connection: AsyncConnection) -> str:
+        """What is left but FAILED keys, seen by statements later than the lock; empty if nothing is."""
         deadline = time.monotonic() + DRAIN_MS / 1000
+        left = text(
+            "SELECT count(*) AS rows, count(*) FILTER (WHERE wait_until IS NOT NULL) AS waiting, "
+            f"max(last_error) AS reason FROM {self._names.journal}"
+        )
         while True:
-            found = await connection.execute(text(f"SELECT EXISTS (SELECT 1 FROM {self._names.journal})"))
-            if not found.scalar_one():
-                return True
+            found = (await connection.execute(left)).one()
+            if not found.rows:
+                return ""
             if time.monotonic() > deadline:
-                return False
-            await relay.run_once()
+                return f"{found.rows} changes are not carried yet" + (
+                    f", {found.waiting} of them wait ({found.reason})" if found.waiting else ""
+                )
+            await self._carry()
 
     async def _blockers(self, side: Side) -> str:
-        """Who holds the fence lock, by what the server tells this login."""
+        """Who holds the fence lock of `side`, by what the server tells this login."""
         async with self._runtime.engines[side].connect() as connection:
             rows = await connection.execute(
                 text(
-                    "SELECT a.pid, a.application_name, a.usename, "
+                    "SELECT a.pid, coalesce(nullif(a.application_name, ''), a.usename) AS who, "
                     "extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS age "
-                    "FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid "
-                    "WHERE l.locktype = 'advisory' AND l.granted AND l.database = (SELECT oid FROM pg_database "
-                    "WHERE datname = current_database()) AND l.objsubid = 2 "
-                    f"AND (l.classid, l.objid::int8) = (SELECT c, o & 4294967295 FROM (SELECT {self._names.fence_lock}::int8) "
-                    "AS k(c, o)) ORDER BY a.xact_start LIMIT 3"
+                    "FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid, "
+                    f"(SELECT ARRAY[{self._names.fence_lock}]::bigint[] AS number) AS fence "
+                    "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.database = "
+                    "(SELECT oid FROM pg_database WHERE datname = current_database()) "
+                    "AND l.classid::bigint = fence.number[1] AND l.objid::bigint = fence.number[2] & 4294967295 "
+                    "ORDER BY a.xact_start LIMIT 3"
                 )
             )
-            return "; ".join(
-                f"process {row.pid} ({row.application_name or row.usename}) has a transaction open for {row.age:.1f} s"
+            held = [
+                f"process {row.pid} ({row.who or 'another login'}) has held a transaction on the {side.value} side open"
+                + (f" for {row.age:.1f} s" if row.age is not None else "")
                 for row in rows
-            )
+            ]
+        return "; ".join(held) or f"a transaction on the {side.value} side held on"
 
-    async def _open(self, control: Control, side: Side, intent: Intent, began: float) -> None:
-        """Open `side` and set the phase row. Where they are in one database that is one transaction."""
-        await self._retried(lambda: self._open_mark(side, intent))
-        await self._hook("cutover_mark_opened")
-        await self._retried(lambda: self._set_phase(control, intent, began))
+    async def _open(self) -> None:
+        """Open the other side, if it is not open yet."""
+        engines = self._runtime.engines
+        async with engines[self._opening].connect() as opening, engines[self._closing].connect() as closing:
+            mark = await self._marks.read(opening)
+            if mark.is_open and mark.epoch == self._intent.epoch:
+                return
+            if mark.epoch >= self._intent.epoch:
+                raise ChangeOvertakenError(f"the {self._opening.value} side is in epoch {mark.epoch} already")
+            await self._marks.lock_alone(opening, timeout_ms=LOCK_MS * 10)
+            await self._open_on(opening, closing)
+
+    async def _open_on(self, opening: AsyncConnection, closing: AsyncConnection) -> None:
+        """Open the side whose fence lock the transaction of `opening` holds alone.
+
+        After a last look at its sequences: numbers went on being taken until the old side was closed.
+        """
+        runtime, side = self._runtime, self._opening
+        await move_sequences(opening, closing, runtime.catalog, side)
+        wanted = wanted_triggers(
+            self._names, runtime.catalog, side=side, phase=self._intent.to, capture=runtime.capture
+        )
+        token = await capture_token(opening, self._names, wanted)
+        await self._marks.open(opening, epoch=self._intent.epoch, capture_token=token)
+        await opening.commit()
+
+    async def _enter(self, stall_ms: float) -> None:
+        if not await self._runtime.controls.enter(self._intent, stall_ms=stall_ms, done=True):
+            now = await self._runtime.controls.read()
+            if now.epoch < self._intent.epoch:
+                raise ChangeOvertakenError(f"the phase is {now.phase.value} in epoch {now.epoch}")
 
     async def _retried(self, work: Callable[[], Awaitable[None]]) -> None:
-        """There is no way back from here but forward, and no authority until it is done: so try again for a while."""
+        """There is no way from here but forward, and no authority until it is done: so try again for a while."""
         deadline = time.monotonic() + self._give_up_seconds
         while True:
             try:
                 await work()
-            except ConflictError:
+            except TandemError:
                 raise
             except Exception as error:
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or not is_database_error(error):
                     raise
-                log.warning("cutover_held", service=self._runtime.service, error=type(error).__name__)
-                await asyncio.sleep(0.1)
+                log.warning("cutover_held", service=self._runtime.service, error=describe(error))
+                await asyncio.sleep(0.05)
             else:
                 return
-
-    async def _open_mark(self, side: Side, intent: Intent) -> None:
-        async with self._runtime.engines[side].begin() as connection:
-            await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({self._names.fence_lock})")
-            opened = await connection.execute(
-                text(
-                    f"UPDATE {self._names.mark} SET state = 'open', epoch = :epoch WHERE epoch < :epoch RETURNING epoch"
-                ),
-                {"epoch": intent.epoch},
-            )
-            if opened.first() is not None:
-                return
-            row = (await connection.execute(text(f"SELECT state, epoch FROM {self._names.mark}"))).one()
-        if (row.state, row.epoch) != ("open", intent.epoch):
-            raise CutoverOvertakenError(f"the {side.value} side is in epoch {row.epoch} already")
-
-    async def _set_phase(self, control: Control, intent: Intent, began: float) -> None:
-        controls = self._runtime.controls
-        async with self._runtime.engines[Side.NEW].begin() as connection:
-            changed = await controls.change_phase(
-                connection,
-                intent.to,
-                before=control,
-                epoch=intent.epoch,
-                by=intent.by,
-                reason=intent.reason,
-                forced=intent.forced,
-                stall_ms=(time.monotonic() - began) * 1000,
-            )
-        if not changed:
-            now = await controls.read()
-            if (now.phase, now.epoch) != (intent.to, intent.epoch):
-                raise CutoverOvertakenError(f"the phase is {now.phase.value} in epoch {now.epoch} already")

@@ -10,14 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Direction, Side
 from backend.shared.stores.postgres.projection_sql import quoted, table_name
 
-SEQUENCE_GAP = 10_000
-"""Numbers that foreign programs may still take from the sequence of a closed side before they meet those of the open one."""
+SEQUENCE_GAP = 1_000_000
+"""Numbers that foreign programs may still take from the sequence of a closed side before they meet those of the open one;
+at most a quarter of those that the type has left."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,28 +40,26 @@ class SequenceState:
 
     @property
     def target(self) -> int:
-        """Where it is to stand: past the highest value and the gap, as far as the type allows."""
-        return max(self.next_value, min(self.highest + 1 + SEQUENCE_GAP, self.most))
+        """Where it is to stand: past the highest value and the gap; where it stands, if half the gap is left still."""
+        gap = min(SEQUENCE_GAP, (self.most - self.highest) // 4)
+        if self.next_value > self.highest + gap // 2:
+            return self.next_value
+        return self.highest + 1 + gap
 
 
 async def sequences_of(
-    engines: dict[Side, AsyncEngine], catalog: EntityCatalog, side: Side
+    own: AsyncConnection, other: AsyncConnection, catalog: EntityCatalog, side: Side
 ) -> list[SequenceState]:
-    """The sequences that `side` makes keys with, compared with what both sides hold."""
+    """The sequences that `side` makes keys with, compared with what both sides hold. `own` is a connection to it."""
     found: list[SequenceState] = []
-    direction = Direction.towards(side)
     for entity in catalog.ordered:
-        root = entity.projections(direction)[0]
+        root = entity.projections(Direction.towards(side))[0]
         back = entity.projections(Direction.towards(side.other))[0]
-        for column, other in zip(root.key_columns, back.key_columns, strict=True):
-            async with engines[side].connect() as connection:
-                own = await _own_sequence(connection, table_name(root.table), column.name)
-                if own is None:
-                    continue
-                name, next_value, most = own
-                highest = await _highest(connection, table_name(root.table), column.name)
-            async with engines[side.other].connect() as connection:
-                highest = max(highest, await _highest(connection, table_name(back.table), other.name))
+        for column, behind in zip(root.key_columns, back.key_columns, strict=True):
+            sequence = await _own_sequence(own, table_name(root.table), column.name)
+            if sequence is None:
+                continue
+            name, next_value, most = sequence
             found.append(
                 SequenceState(
                     side=side,
@@ -68,7 +67,10 @@ async def sequences_of(
                     column=column.name,
                     sequence=name,
                     next_value=next_value,
-                    highest=highest,
+                    highest=max(
+                        await _highest(own, table_name(root.table), column.name),
+                        await _highest(other, table_name(back.table), behind.name),
+                    ),
                     most=most,
                 )
             )
@@ -76,16 +78,23 @@ async def sequences_of(
 
 
 async def move_sequences(
-    engines: dict[Side, AsyncEngine], catalog: EntityCatalog, side: Side
+    own: AsyncConnection, other: AsyncConnection, catalog: EntityCatalog, side: Side
 ) -> list[SequenceState]:
-    """Move the sequences of `side` ahead; answers those that were moved. Never back, so it may be repeated."""
-    moved = [state for state in await sequences_of(engines, catalog, side) if state.target > state.next_value]
-    async with engines[side].begin() as connection:
-        for state in moved:
-            await connection.execute(
-                text("SELECT setval(CAST(:sequence AS regclass), :value, false)"),
-                {"sequence": state.sequence, "value": state.target},
-            )
+    """Move the sequences of `side` ahead, never back; answers those that were moved. May be repeated.
+
+    The caller holds the fence lock in `own`'s transaction and has seen that the side is closed. What `setval` does is no
+    part of a transaction.
+    """
+    states = await sequences_of(own, other, catalog, side)
+    moved = [state for state in states if state.target > state.next_value]
+    for state in moved:
+        await own.execute(
+            text(
+                "SELECT setval(CAST(:sequence AS regclass), greatest(:value, "
+                f"(SELECT last_value + is_called::integer FROM {state.sequence})), false)"
+            ),
+            {"sequence": state.sequence, "value": state.target},
+        )
     return moved
 
 
@@ -102,12 +111,11 @@ async def _own_sequence(connection: AsyncConnection, table: str, column: str) ->
             f"FROM {name} AS s, pg_sequence AS p WHERE p.seqrelid = '{name}'::regclass"
         )
     ).one()
+    if row.seqincrement < 0:
+        return None  # counts down: nothing here would fit
     return str(name), row.last_value + (row.seqincrement if row.is_called else 0), row.seqmax
 
 
 async def _highest(connection: AsyncConnection, table: str, column: str) -> int:
     found = await connection.exec_driver_sql(f"SELECT coalesce(max({quoted(column)}), 0) FROM {table}")
     return int(found.scalar_one())
-
-
-__all__ = ["SequenceState", "move_sequences", "sequences_of"]

@@ -144,8 +144,22 @@ class ConfigView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GateView:
+    """What must hold before a step: what was measured, and how to open a gate that is shut."""
+
+    name: str
+    is_open: bool
+    figure: str
+    remedy: str = ""
+    forced: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class PhaseChangeView:
-    """What a phase change did, or with `dry_run` would do, step by step."""
+    """What a phase change did, or with `dry_run` would do, step by step.
+
+    `gates` are those of the first step. `stall_ms`: how long no side took writes, the longest of all steps.
+    """
 
     service: str
     from_phase: Phase
@@ -154,3 +168,67 @@ class PhaseChangeView:
     changed: bool
     epoch: int
     steps: tuple[str, ...]
+    gates: tuple[GateView, ...] = ()
+    stall_ms: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplicaView:
+    """A process of the service, and what it goes by."""
+
+    host: str
+    pid: int
+    phase: Phase
+    epoch: int
+    follows: bool
+    relay: bool
+    seconds_since_seen: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntityStandingView:
+    """What comparisons say of an entity; without a verdict where none counts."""
+
+    entity: str
+    verdict: str | None
+    seconds_ago: float
+    open_mismatches: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverviewView:
+    """A service in one screen. `next_phase` is None in `complete`; `unfinished` says of a change that was begun."""
+
+    service: str
+    phase: Phase
+    epoch: int
+    authoritative: Side
+    changed_at: datetime | None
+    changed_by: str
+    reason: str
+    unfinished: str | None
+    replicas: tuple[ReplicaView, ...]
+    lag_seconds: float
+    journal_rows: int
+    failures_open: int
+    conflicts_open: int
+    validation: tuple[EntityStandingView, ...]
+    next_phase: Phase | None
+    gates: tuple[GateView, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseHistoryView:
+    """A change of the phase, as it was written down."""
+
+    service: str
+    changed_at: datetime
+    from_phase: Phase
+    to_phase: Phase
+    epoch: int
+    changed_by: str
+    reason: str
+    forced: tuple[str, ...]
+    outcome: str
+    stall_ms: float | None

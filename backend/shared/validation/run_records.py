@@ -22,7 +22,10 @@ class RunTakenOverError(TandemError):
 
 @dataclass(frozen=True, kw_only=True)
 class Circumstances:
-    """What must be the same for a run to build on an earlier one. `capture` is empty while it has a gap."""
+    """What must be the same for a run to build on an earlier one. `capture` is empty while it has a gap.
+
+    `epoch` is the one in which the present authority began.
+    """
 
     direction: Direction
     epoch: int
@@ -92,6 +95,16 @@ class FullRun:
     run_id: int
     circumstances: Circumstances
     progress: EntityProgress
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntityStanding:
+    """What comparisons say of an entity now; without a verdict where none counts."""
+
+    entity: str
+    verdict: Verdict | None = None
+    seconds_ago: float = 0.0
+    open_mismatches: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from backend.shared.validation.run_records import (
     RUN_COLUMNS,
     Circumstances,
     EntityProgress,
+    EntityStanding,
     FullRun,
     Intervals,
     KeptRun,
@@ -185,6 +186,32 @@ class RunRepository:
         )
         return {
             row.entity: FullRun(run_id=row.id, circumstances=circumstances_of(row), progress=progress_of(row))
+            for row in rows
+        }
+
+    async def last_standing(
+        self, connection: AsyncConnection, circumstances: Circumstances
+    ) -> dict[str, EntityStanding]:
+        """By entity, the last comparison in these circumstances of all of it, or of changes since such a one."""
+        rows = await connection.exec_driver_sql(
+            "WITH counted AS (SELECT e.entity, e.run_id, e.scope, e.verdict, e.finished_at "
+            f"FROM {self._names.validation_entity} AS e JOIN {self._names.validation_run} AS r ON r.id = e.run_id "
+            "WHERE e.scope IN ('full', 'changed') AND e.finished_at IS NOT NULL AND e.verdict IS NOT NULL "
+            "AND r.direction = $1 AND r.epoch = $2 AND r.capture = $3 AND r.capture <> '') "
+            "SELECT DISTINCT ON (c.entity) c.entity, c.verdict, "
+            "extract(epoch FROM clock_timestamp() - c.finished_at)::float8 AS age, "
+            f"(SELECT count(*) FROM {self._names.mismatch} AS m WHERE m.entity = c.entity AND m.state = 'open') AS open "
+            "FROM counted AS c WHERE EXISTS (SELECT FROM counted AS f WHERE f.entity = c.entity AND f.scope = 'full') "
+            "ORDER BY c.entity, c.run_id DESC",
+            (circumstances.direction.value, circumstances.epoch, circumstances.capture),
+        )
+        return {
+            row.entity: EntityStanding(
+                entity=row.entity,
+                verdict=Verdict(row.verdict),
+                seconds_ago=row.age,
+                open_mismatches=row.open,
+            )
             for row in rows
         }
 

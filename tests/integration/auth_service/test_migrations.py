@@ -15,10 +15,11 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
+from backend.auth_service.app.core.dual_write_manager import AuthDualWriteManager
 from backend.auth_service.app.models import METADATA
-from backend.auth_service.app.schema_version import check_schema_version
 from backend.shared import InstallationError
 from backend.shared.database import create_side_engine
+from backend.shared.schema_version import check_schema_version
 from backend.shared.testing.clusters import Cluster
 from tests.conftest import MakeDatabase
 from tests.integration.auth_service.support import ALEMBIC_INI, NO_STACK, alembic_config, migrate, run_sql
@@ -69,11 +70,11 @@ async def test_the_migrated_schema_is_the_declared_one(url: str) -> None:
 async def test_a_missing_migration_is_told_and_a_newer_one_will_do(url: str) -> None:
     engine = create_side_engine(url, application_name="test")
     with pytest.raises(InstallationError, match=r"AUTH_DATABASE_URL.*at migration none.*alembic"):
-        await check_schema_version(engine)
+        await check_schema_version(engine, service="auth", migrations=AuthDualWriteManager.migrations)
     await migrate(url)
-    await check_schema_version(engine)
+    await check_schema_version(engine, service="auth", migrations=AuthDualWriteManager.migrations)
     await run_sql(url, "UPDATE alembic_version SET version_num = '9999_of_next_year'")
-    await check_schema_version(engine)
+    await check_schema_version(engine, service="auth", migrations=AuthDualWriteManager.migrations)
     await engine.dispose()
 
 

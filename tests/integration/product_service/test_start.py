@@ -21,7 +21,6 @@ from sqlalchemy import Connection
 from backend.product_service.app.core.settings import ProductSettings
 from backend.product_service.app.main import make_app
 from backend.product_service.app.models import METADATA
-from backend.product_service.app.schema_version import check_schema_version
 from backend.shared import ConfigurationError, InstallationError, Phase
 from backend.shared.database import create_side_engine
 from backend.shared.observability.metrics import Metrics
@@ -109,12 +108,12 @@ async def test_without_a_key_what_needs_a_token_is_refused(make_shop: MakeShop) 
 
 async def test_a_missing_migration_keeps_the_service_from_starting(make_shop: MakeShop) -> None:
     shop = await make_shop(Phase.DUALWRITE)
-    await check_schema_version(shop.manager.new_engine)
+    await shop.manager.check_schema()
     await shop.new("UPDATE alembic_version SET version_num = '9999_from_the_future'")
-    await check_schema_version(shop.manager.new_engine)
+    await shop.manager.check_schema()
     await shop.new("DELETE FROM alembic_version")
     with pytest.raises(InstallationError, match=r"PRODUCT_DATABASE_URL: .*needs 0\d{3}_"):
-        await check_schema_version(shop.manager.new_engine)
+        await shop.manager.check_schema()
 
 
 async def test_migrations_go_up_and_down_and_up(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from backend.shared import (
     ConflictError,
@@ -36,6 +37,7 @@ class AuthDualWriteManager(DualWriteManager):
     """
 
     service = "auth"
+    migrations = Path(__file__).parents[2] / "migrations"
     clock: Callable[[], datetime] = staticmethod(utc_now)
 
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import TypeVar
 
 from backend.shared import (
@@ -38,6 +39,7 @@ class CartDualWriteManager(DualWriteManager):
     """
 
     service = "cart"
+    migrations = Path(__file__).parents[2] / "migrations"
 
     @classmethod
     def entities(cls) -> Sequence[EntityMapping]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from decimal import Decimal
+from pathlib import Path
 
 from backend.shared import DualWriteManager, DualWriteResult, EntityMapping, Exercised, Key, UnitOfWork
 
@@ -24,6 +25,7 @@ class ProductDualWriteManager(DualWriteManager):
     """
 
     service = "product"
+    migrations = Path(__file__).parents[2] / "migrations"
 
     @classmethod
     def entities(cls) -> Sequence[EntityMapping]:

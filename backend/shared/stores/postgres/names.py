@@ -135,6 +135,11 @@ class EngineNames:
         return f"{self.schema}.replica"
 
     @property
+    def shadow_read(self) -> str:
+        """Reads that were also asked of the other side; on the new side only."""
+        return f"{self.schema}.shadow_read"
+
+    @property
     def foreign_setting(self) -> str:
         """Transaction-local setting by which the fence tells capture that a foreign program writes to a closed side."""
         return f"tandem.foreign_{self.service}"

@@ -246,6 +246,40 @@ class ControlRepository:
             await self._announce(connection)
         return True
 
+    async def raise_epoch(self, before: Control, *, epoch: int, by: str, reason: str) -> None:
+        """Go on in a new epoch, in the same phase; raises `ConflictError` if the phase has been changed meanwhile."""
+        async with self._engine.begin() as connection:
+            changed = await connection.execute(
+                text(
+                    f"UPDATE {self._names.control} SET epoch = :epoch, authority_epoch = :epoch, version = version + 1, "
+                    "phase_version = version + 1, changed_at = clock_timestamp(), changed_by = :by, reason = :reason "
+                    "WHERE phase = :phase AND epoch = :was AND intent IS NULL RETURNING version"
+                ),
+                {
+                    "epoch": epoch,
+                    "by": by,
+                    "reason": reason,
+                    "phase": before.phase.value,
+                    "was": before.epoch,
+                },
+            )
+            row = changed.first()
+            if row is None:
+                raise ConflictError(
+                    "the phase was changed meanwhile: look at `tandem status`, and call it again"
+                )
+            same = Intent(
+                id="",
+                number=row.version,
+                origin=before.phase,
+                to=before.phase,
+                epoch=epoch,
+                by=by,
+                reason=reason,
+            )
+            await self._write_history(connection, same, outcome="done", stall_ms=None)
+            await self._announce(connection)
+
     async def changes(self, *, limit: int) -> list[PhaseChange]:
         """The latest changes of the phase, newest first."""
         async with self._engine.connect() as connection:

@@ -12,6 +12,7 @@ from backend.shared.domain.phases import Phase, Side
 from backend.shared.migration.cutover import GIVE_UP_SECONDS
 from backend.shared.migration.gates import Gate, Gates
 from backend.shared.migration.phase_controller import PhaseController, Step
+from backend.shared.migration.restored import Restored, take_up_restored
 from backend.shared.observability.admin_views import (
     EntityStandingView,
     GateView,
@@ -93,6 +94,11 @@ class PhaseOperations(ABC):
             stall_ms=max(stalls) if stalls else None,
             notes=tuple(notes),
         )
+
+    async def take_up_restored(self, side: Side, *, by: str = "api", reason: str = "") -> Restored:
+        """Go on with a side that was restored from a backup, or whose place a standby has taken. May be repeated."""
+        await self.runtime.reach_both()  # it may lack what a start asks for
+        return await take_up_restored(self.runtime, side, by=by, reason=reason)
 
     async def overview(self) -> OverviewView:
         """The service in one screen, measured now."""

@@ -35,12 +35,14 @@ from backend.shared.journal.synchronous import SynchronousWriter
 from backend.shared.observability.metrics import Metrics
 from backend.shared.phase_follower import PhaseFollower
 from backend.shared.replicas import Measured, ReplicaRepository
+from backend.shared.side_watch import SideWatch
 from backend.shared.stores.postgres.errors import describe, is_database_error, is_unreachable
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.unit_runner import UnitRunner
 
 REFRESH_SECONDS = 1.0
 CHECK_SECONDS = 30.0
+SIDES_SECONDS = 5.0
 START_SECONDS = 10.0
 LAG_WINDOW_SECONDS = 60.0
 _URL_VARIABLES = {Side.LEGACY: "LEGACY_DATABASE_URL", Side.NEW: "DATABASE_URL"}
@@ -119,6 +121,7 @@ class ServiceRuntime:
             on_learnt=self._learnt,
             measured=self._measured,
         )
+        self.sides = SideWatch(self.names, self.engines, self.controls)
         self._lags = LagHistory()
         self.relays = {direction: self._relay(direction) for direction in Direction}
         self.depth = JournalDepth(rows=0, lag_seconds=0.0, failures=0)
@@ -180,6 +183,7 @@ class ServiceRuntime:
             for work in (
                 self._every(REFRESH_SECONDS, self.refresh),
                 self._every(CHECK_SECONDS, self._watch_capture),
+                self._every(SIDES_SECONDS, self.sides.look),
                 self.following.follow_at_once(),
                 listen(url, self.controls.channel, self.following.changed.set),
             ):
@@ -232,7 +236,7 @@ class ServiceRuntime:
             self.spawn(relay.run(self.stop, paused=partial(self._relay_paused, direction)))
 
     def _relay_paused(self, direction: Direction) -> bool:
-        held = any(breaker.is_open for breaker in self.breakers.values())
+        held = any(breaker.is_open for breaker in self.breakers.values()) or self.sides.any_wrong
         return held or self.phase.policy.direction is not direction or not self.settings.carries(self.phase)
 
     async def close(self) -> None:

@@ -21,6 +21,10 @@ ANN = {people.c.email: "ann@example.org", people.c.name: "one"}
 UP = list(Phase)
 
 
+def added(email: str) -> Unit[Key]:
+    return lambda work: work.insert("person", {people.c.email: email})
+
+
 def named(key: Key, name: str) -> Unit[bool]:
     return lambda work: work.update("person", key, {people.c.name: name})
 
@@ -60,10 +64,8 @@ async def test_all_the_way_up_and_back_to_off_and_up_again(
         await change(manager, to)
         assert manager.phase is to
         assert (await manager.write("change", named(key, f"in {number}"))).success
-        added = await manager.write(
-            "add", lambda work, n=number: work.insert("person", {people.c.email: f"{n}@example.org"})
-        )
-        assert added.success, added.error
+        done = await manager.write("add", added(f"{number}@example.org"))
+        assert done.success, done.error
     history = await manager.phase_history()
     assert [item.to_phase for item in reversed(history)] == [*UP[1:5], *reversed(UP[:4]), *UP[1:]]
     assert {item.outcome for item in history} == {"done"}
@@ -165,11 +167,8 @@ async def test_a_cutover_gives_up_before_a_long_transaction_and_says_who(
         working = asyncio.ensure_future(change(manager, Phase.LIVE, give_up_seconds=1.0))
         written = 0
         while not working.done():
-            added = await manager.write(
-                "add",
-                lambda work: work.insert("person", {people.c.email: f"{written}@example.org"}),  # noqa: B023
-            )
-            assert added.success, added.error
+            done = await manager.write("add", added(f"{written}@example.org"))
+            assert done.success, done.error
             written += 1
         with pytest.raises(
             ChangeGivenUpError, match=r"process \d+ \(month-end\) has held a transaction .* s"
@@ -194,18 +193,12 @@ async def test_sequences_of_the_opened_side_are_ahead_in_both_directions(
 ) -> None:
     manager = await make_manager(Phase.OFF)
     for number in range(5):
-        await manager.write(
-            "add",
-            lambda work, n=number: work.insert("person", {people.c.email: f"a{n}@example.org"}),
-        )
+        await manager.write("add", added(f"a{number}@example.org"))
     await legacy_sql("INSERT INTO folk (folk_no, mail) VALUES (900, 'by-hand@example.org')")
-    for to in (Phase.LIVE, Phase.SHADOW, Phase.LIVE):
+    for number, to in enumerate((Phase.LIVE, Phase.SHADOW, Phase.LIVE)):
         await change(manager, to)
-        added = await manager.write(
-            "add",
-            lambda work, at=to: work.insert("person", {people.c.email: f"{at}{id(at)}{work.request_id}"}),
-        )
-        assert added.success, added.error
+        done = await manager.write("add", added(f"b{number}@example.org"))
+        assert done.success, done.error
         assert await manager.relay().drain(timeout_seconds=10)
     rows = await assert_equal_sides(people_databases)
     assert len({row[0] for row in rows}) == 9

@@ -17,10 +17,11 @@ from rich.table import Table
 from backend.shared.cli.install import ServiceArgument
 from backend.shared.cli.services import managed
 from backend.shared.domain.errors import ConflictError, ValidationError
-from backend.shared.domain.phases import Phase
+from backend.shared.domain.phases import Phase, Side
 from backend.shared.dual_write_manager import DualWriteManager
 from backend.shared.migration.gates import Gate
 from backend.shared.migration.phase_controller import GateShutError
+from backend.shared.migration.restored import Restored
 from backend.shared.observability.admin_views import GateView, PhaseChangeView, PhaseHistoryView
 
 EXIT_GATE_SHUT = 1
@@ -173,6 +174,30 @@ def _show(done: PhaseChangeView) -> None:
     typer.echo(f"{done.service}: {done.from_phase.value} -> {done.to_phase.value}, epoch {done.epoch}{stall}")
     for note in done.notes:
         typer.echo(f"  {note}")
+
+
+def restored(
+    service: ServiceArgument,
+    side: Annotated[Side, typer.Argument(help="The side that was restored.", show_default=False)],
+    *,
+    reason: ReasonOption = "",
+) -> None:
+    """Go on with a side that was restored from a backup, or whose place a standby has taken.
+
+    The epoch is raised, the side without authority is closed, and has to be copied to again.
+    """
+
+    async def run() -> Restored:
+        async with managed(service, counted=False) as manager:
+            return await manager.take_up_restored(side, by=who(), reason=reason)
+
+    done = asyncio.run(run())
+    typer.echo(f"{service}: goes on in epoch {done.epoch}")
+    if done.copy_again:
+        typer.echo(
+            f"  the {done.copy_again.value} side has to be copied to again: `tandem backfill {service}`, "
+            f"then `tandem validate {service}`"
+        )
 
 
 def history(

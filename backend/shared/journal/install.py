@@ -16,6 +16,7 @@ from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Capture, Phase, Side
 from backend.shared.journal.capture import capture_triggers, fingerprint
 from backend.shared.journal.fence import assert_function, fence_triggers
+from backend.shared.journal.marks import MarkRepository, identity_of
 from backend.shared.journal.triggers import InstalledTrigger
 from backend.shared.stores.postgres.errors import is_database_error, to_side_error
 from backend.shared.stores.postgres.names import EngineNames
@@ -50,7 +51,12 @@ async def install(
                 continue
             await _tables(connection, names)
             await _mark(connection, names, side=side, phase=held, epoch=control.epoch)
+            known = (await MarkRepository(names).read(connection)).capture_token
+            without_gap = known in ("", await capture_token(connection, names, wanted))
             await _put_triggers(connection, names, wanted, side=side, fingerprint=whole)
+            if held.policy.captures and without_gap:
+                token = await capture_token(connection, names, wanted)
+                await MarkRepository(names).note_capture(connection, token=token)
     return held
 
 
@@ -108,6 +114,8 @@ async def _mark(
         ),
         {"state": state, "epoch": epoch, "captures": phase.policy.captures},
     )
+    if not (await MarkRepository(names).read(connection)).identity:
+        await MarkRepository(names).note_identity(connection, await identity_of(connection))
 
 
 async def _put_triggers(

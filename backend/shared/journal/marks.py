@@ -28,6 +28,25 @@ class Mark:
     identity: str
 
 
+async def identity_of(connection: AsyncConnection) -> str:
+    """Which database this is, by what changes when it is restored or another server takes its place.
+
+    The server's system identifier and the database's number change with a restore from a dump, the timeline with recovery
+    to a point in time and with the promotion of a standby. A server that only crashed keeps all three.
+    """
+    allowed = await connection.execute(
+        text("SELECT has_function_privilege('pg_control_system()', 'EXECUTE')")
+    )
+    system = "(SELECT system_identifier::text FROM pg_control_system())" if allowed.scalar() else "''"
+    found = await connection.execute(
+        text(
+            f"SELECT {system} || ':' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || ':' || "
+            "(SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+    )
+    return str(found.scalar_one())
+
+
 class MarkRepository:
     """Reads and changes the mark in the caller's transaction."""
 
@@ -112,6 +131,23 @@ class MarkRepository:
         await connection.execute(
             text(f"UPDATE {self._names.mark} SET capture_token = :token WHERE state = 'open'"),
             {"token": token},
+        )
+
+    async def note_identity(self, connection: AsyncConnection, identity: str) -> None:
+        """Keep which database this is."""
+        await connection.execute(
+            text(f"UPDATE {self._names.mark} SET identity = :identity"), {"identity": identity}
+        )
+
+    async def overrule(
+        self, connection: AsyncConnection, *, is_open: bool, epoch: int, identity: str
+    ) -> None:
+        """Make the mark what it has to be after a restore, whatever it says now. The caller holds the fence lock alone."""
+        await connection.execute(
+            text(
+                f"UPDATE {self._names.mark} SET state = :state, epoch = :epoch, capture_token = '', identity = :identity"
+            ),
+            {"state": "open" if is_open else "closed", "epoch": epoch, "identity": identity},
         )
 
     async def set_foreign_writes(self, connection: AsyncConnection, value: str) -> None:

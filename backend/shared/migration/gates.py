@@ -13,7 +13,7 @@ from enum import StrEnum
 from sqlalchemy import text
 
 from backend.shared.domain.errors import ConfigurationError, InstallationError, TandemError
-from backend.shared.domain.phases import Phase, Side
+from backend.shared.domain.phases import Direction, Phase, Side
 from backend.shared.journal.install import capture_token, wanted_triggers
 from backend.shared.journal.marks import MarkRepository
 from backend.shared.migration.backfill import Backfill
@@ -95,6 +95,7 @@ _DOWN: dict[Phase, tuple[GateName, ...]] = {
         GateName.SIDES,
         GateName.SCHEMA,
         GateName.CAPTURE,
+        GateName.BACKFILL,
         GateName.FAILURES,
         GateName.SEQUENCES,
     ),
@@ -172,26 +173,11 @@ class Gates:
         )
 
     async def _sides(self) -> tuple[bool, str, str]:
-        runtime, took = self._runtime, []
-        marks = {}
+        runtime = self._runtime
         for side in Side:
-            async with runtime.engines[side].connect() as connection:
-                marks[side] = await MarkRepository(runtime.names).read(connection)
-            took.append(side.value)
+            if wrong := await runtime.sides.found_wrong(side):
+                return False, wrong, f"run `tandem restored {runtime.service} {side.value}`"
         authoritative = runtime.phase.policy.authoritative
-        epoch = runtime.control.epoch
-        for side, mark in marks.items():
-            wanted = side is authoritative
-            if (mark.is_open, mark.epoch) != (wanted, epoch):
-                state = "open" if mark.is_open else "closed"
-                return (
-                    False,
-                    (
-                        f"the {side.value} side is {state} in epoch {mark.epoch}, not "
-                        f"{'open' if wanted else 'closed'} in epoch {epoch}: it was restored, or changed by hand"
-                    ),
-                    f"run `tandem restored {runtime.service} {side.value}`",
-                )
         return True, f"both answer; {authoritative.value} open, {authoritative.other.value} closed", ""
 
     async def _schema(self) -> tuple[bool, str, str]:
@@ -221,8 +207,11 @@ class Gates:
         )
 
     async def _backfill(self) -> tuple[bool, str, str]:
-        status = await Backfill(self._runtime).status()
+        backfill = Backfill(self._runtime)
+        status = await backfill.status()
         remedy = f"run `tandem backfill {self._runtime.service}`"
+        if backfill.direction is Direction.TO_LEGACY and not status.entities:
+            return True, "legacy has had everything from the start", ""
         if status.is_complete:
             rows = sum(item.progress.rows_copied for item in status.entities)
             return True, f"complete, {rows} rows", ""

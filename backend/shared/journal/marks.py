@@ -12,6 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.stores.postgres.names import EngineNames
 
+MOST_SILENT_MS = 1000
+"""So long may whoever holds a fence lock alone say nothing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
@@ -73,7 +76,11 @@ class MarkRepository:
         )
 
     async def lock_alone(self, connection: AsyncConnection, *, timeout_ms: int) -> None:
-        """Take the fence lock alone: from then on until the transaction ends nobody writes here. SQLSTATE 55P03 in vain."""
+        """Take the fence lock alone: from then on until the transaction ends nobody writes here. SQLSTATE 55P03 in vain.
+
+        A holder that falls silent is cut off by the server, so that a process that was stopped holds up nobody for long.
+        """
+        await connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {MOST_SILENT_MS}")
         await connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(timeout_ms)}")
         await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({self._names.fence_lock})")
 

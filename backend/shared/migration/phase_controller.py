@@ -132,7 +132,12 @@ class PhaseController:
         self._say(
             f"the change from {intent.origin.value} to {intent.to.value}, begun by {intent.by}, is not finished yet"
         )
-        if (towards is not None and intent.to in intent.origin.way_to(towards)) or towards is intent.to:
+        if intent.moves_authority and await self._cutover(intent).decision() is Decision.GIVEN_UP:
+            await self._cutover(intent).give_up()
+            self._say("it was given up")
+            await self._runtime.following.refresh()
+            return None
+        if towards is None or intent.to in intent.origin.way_to(towards):
             return await self._drive(intent, gates=())
         if await self._take_back(intent):
             self._say("taken back: nothing was moved yet")

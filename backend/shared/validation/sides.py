@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from backend.shared.domain.phases import Direction, Side
 from backend.shared.stores.postgres.errors import classify, is_database_error, to_side_error
 from backend.shared.stores.protocol import Trouble
-from backend.shared.validation.lane import PRINTED_ALIKE, Lane
+from backend.shared.validation.lane import READING_ALIKE, Lane
 
 First = TypeVar("First")
 Second = TypeVar("Second")
@@ -50,7 +50,7 @@ class Sides:
         """
         try:
             async with self.engines[side].connect() as connection:
-                await connection.exec_driver_sql(PRINTED_ALIKE)
+                await connection.exec_driver_sql(READING_ALIKE)
                 return list(await connection.exec_driver_sql(statement, tuple(parameters)))
         except Exception as error:
             raise self._told(error, side) from error

@@ -17,6 +17,7 @@ from sqlalchemy.types import String
 
 from backend.shared.domain.mapping import EntityMapping
 from backend.shared.domain.phases import Direction
+from backend.shared.stores.postgres import collations
 from backend.shared.stores.postgres.projection_sql import (
     ProjectionSql,
     key_in,
@@ -26,19 +27,6 @@ from backend.shared.stores.postgres.projection_sql import (
     table_name,
 )
 from backend.shared.stores.postgres.store import entity_sql
-
-# A column sorts by bytes if its collation is "C", or the database's own is and it has that. The provider "b" (built in,
-# PostgreSQL 17) sorts by code point, which in UTF-8 is the order of the bytes. A column without collation is no text, and how it would sort as one is not known.
-_SORTS_BY_BYTES = text(
-    """
-SELECT coalesce(bool_and(c.collname IN ('C', 'POSIX', 'ucs_basic') OR c.collprovider = 'b'
-       OR (c.collprovider = 'd' AND (d.provider = 'b' OR (d.provider = 'c' AND d.datcollate IN ('C', 'POSIX'))))), false)
-  FROM pg_attribute AS a LEFT JOIN pg_collation AS c ON c.oid = a.attcollation,
-       (SELECT coalesce(to_jsonb(pd) ->> 'datlocprovider', 'c') AS provider, pd.datcollate
-          FROM pg_database AS pd WHERE pd.datname = current_database()) AS d
- WHERE a.attrelid = CAST(:table AS regclass) AND a.attname = ANY (:columns)"""
-)
-
 
 # Types whose binary form means the same on every server.
 _BINARY = frozenset(
@@ -270,22 +258,17 @@ async def ranges_of(
     exact = True
     texts = [number for number, part in enumerate(entity.key) if isinstance(part.type, String)]
     if texts:
-        root = entity.sources(direction.source)[0]
-        names = list(root.keys) if isinstance(root.keys, tuple) else []
         exact = await _encoding(source) == await _encoding(target)
-        exact = exact and await _sorts_by_bytes(
-            source, table_name(root.table), [names[number] for number in texts]
-        )
         for sql in tables:
-            columns = [sql.projection.key_columns[number].name for number in texts]
-            exact = exact and await _sorts_by_bytes(target, sql.table, columns)
+            names = [sql.key[number] for number in texts]
+            exact = exact and await _sorts_by_bytes(source, sql.query, names)
+            exact = exact and await _sorts_by_bytes(target, f"TABLE {sql.table}", names)
     forms = tuple([await _form(source, target, sql) for sql in tables])
     return EntityRanges(entity=entity, direction=direction, exact=exact, forms=forms)
 
 
-async def _sorts_by_bytes(connection: AsyncConnection, table: str, columns: list[str]) -> bool:
-    found = await connection.execute(_SORTS_BY_BYTES, {"table": table, "columns": columns})
-    return bool(found.scalar_one())
+async def _sorts_by_bytes(connection: AsyncConnection, query: str, columns: list[str]) -> bool:
+    return bool((await connection.exec_driver_sql(collations.sorts_by_bytes(query, columns))).scalar_one())
 
 
 async def _encoding(connection: AsyncConnection) -> str:

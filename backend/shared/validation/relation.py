@@ -132,13 +132,6 @@ class Relation:
         name = f"q.{self.key[0].name}"
         return f"SELECT min({name}) AS low, max({name}) AS high FROM ({self.typed}) AS q {condition}"
 
-    def collations(self) -> str:
-        """The collations of the key's texts, one column each; one row even of an empty table."""
-        found = ", ".join(
-            f"pg_collation_for(q.{part.name}) AS {part.name}" for part in self.key if part.is_text
-        )
-        return f"SELECT {found} FROM (SELECT 1) AS one LEFT JOIN ({self.typed}) AS q ON false"
-
     def between(self, *, lower: str | None, upper: str | None) -> str:
         """A condition on the key: above the canonical key in `lower`, up to that in `upper` (both parameters)."""
         conditions = []

@@ -7,10 +7,10 @@ from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 
+from backend.shared.stores.postgres.key_sql import KeyRange
 from backend.shared.validation.bucket_walk import compare_buckets
 from backend.shared.validation.opening import opened
 from backend.shared.validation.ordering import in_order
-from backend.shared.validation.ranges import KeyRange
 from backend.shared.validation.relation import Among, TablePair, Tables
 from backend.shared.validation.sample import sampled_ranges
 from backend.shared.validation.sides import Sides, UnreadableRowError

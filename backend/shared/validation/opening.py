@@ -13,8 +13,8 @@ from typing import Protocol
 
 from backend.shared.domain.mapping import decode_key, encode_key
 from backend.shared.domain.phases import Side
-from backend.shared.validation.ranges import KeyRange
-from backend.shared.validation.relation import Relation, Selection, TablePair, also
+from backend.shared.stores.postgres.key_sql import KeyRange, also
+from backend.shared.validation.relation import Relation, Selection, TablePair
 from backend.shared.validation.sides import Sides, both
 from backend.shared.validation.walk import Totals
 

@@ -11,8 +11,9 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from backend.shared.stores.postgres.key_sql import KeyRange
 from backend.shared.stores.postgres.store import through_function
-from backend.shared.validation.ranges import KeyRange, key_ranges
+from backend.shared.validation.ranges import key_ranges
 from backend.shared.validation.relation import Relation, Selection, TablePair
 from backend.shared.validation.sides import Sides, UnreadableRowError
 from backend.shared.validation.statements import TableStatements

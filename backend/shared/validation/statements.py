@@ -10,14 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import Column
 from sqlalchemy.types import ARRAY, CHAR, JSON, Integer, NullType, String, TypeEngine
 
 from backend.shared.domain.mapping import EntityMapping, Projection
 from backend.shared.stores.postgres.names import EngineNames
-from backend.shared.stores.postgres.projection_sql import POSITION, ProjectionSql, quoted, sql_type
+from backend.shared.stores.postgres.projection_sql import (
+    POSITION,
+    ProjectionSql,
+    compared_type,
+    quoted,
+    sql_type,
+)
 from backend.shared.validation.relation import KeyColumn, Relation, TablePair, ValueColumn
 
 
@@ -25,19 +30,14 @@ def _relation(sql: ProjectionSql, typed: str) -> Relation:
     return Relation(
         typed=typed,
         key=tuple(
-            KeyColumn(name=name, sql_type=_name_of(part.type))
+            KeyColumn(name=name, sql_type=compared_type(part.type))
             for name, part in zip(sql.key, sql.entity.key, strict=True)
         ),
         columns=tuple(
-            ValueColumn(name=name, sql_type=_name_of(column.type))
+            ValueColumn(name=name, sql_type=compared_type(column.type))
             for name, column in zip(sql.columns, sql.projection.columns, strict=True)
         ),
     )
-
-
-def _name_of(kind: TypeEngine[Any]) -> str:
-    """The type that values of `kind` are compared in: texts keep their length, since a cast to one would cut them."""
-    return "text" if isinstance(kind, String) else sql_type(kind)
 
 
 def _typed(
@@ -61,7 +61,7 @@ def _in_type_of(column: Column[object], given: TypeEngine[object] | None) -> str
         name = f"(to_json({name}) #>> '{{}}')"
     if isinstance(kind, CHAR):
         return f"rtrim({name}::text, ' ')"
-    return f"{name}::{_name_of(kind)}"
+    return f"{name}::{compared_type(kind)}"
 
 
 def _family(kind: TypeEngine[object] | None) -> str:
@@ -117,7 +117,7 @@ class TableStatements(TablePair):
 
     def _key_fields(self) -> list[tuple[str, str]]:
         parts = zip(self.sql.key, self.sql.entity.key, strict=True)
-        return [(name, f"p.{name}::{_name_of(part.type)}") for name, part in parts]
+        return [(name, f"p.{name}::{compared_type(part.type)}") for name, part in parts]
 
     @property
     def name(self) -> str:

@@ -8,10 +8,7 @@ Any number of processes may work on the same service.
 from __future__ import annotations
 
 import asyncio
-import getpass
 import hashlib
-import os
-import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from backend.shared.domain.errors import ConflictError, InstallationError
 from backend.shared.domain.mapping import EntityMapping
 from backend.shared.domain.phases import Capture, Direction, Side
+from backend.shared.identity import system_user, this_process
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.journal.install import capture_token, wanted_triggers
 from backend.shared.migration.backfill_state import (
@@ -352,4 +350,4 @@ async def _rows_expected(connection: AsyncConnection, entity: EntityMapping, sid
 
 
 def _who() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}"
+    return f"{system_user()}@{this_process()}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -28,16 +27,11 @@ from backend.shared.validation.report import EntityReport, ValidationReport
 from backend.shared.validation.run_records import Circumstances, Intervals, KeptRun, RunRequest
 from backend.shared.validation.runs import SILENT_SECONDS, RunRepository
 from backend.shared.validation.sides import Sides, UnreadableRowError
-from backend.shared.validation.statements import EntityStatements
+from backend.shared.validation.statements import statements_of
 
 CHUNK_ROWS = 10_000
 PATIENCE_SECONDS = 10.0
 MISMATCHES_LISTED = 1_000
-
-
-@lru_cache(maxsize=1024)
-def _statements(entity: EntityMapping, direction: Direction) -> EntityStatements:
-    return EntityStatements.of(entity, entity.projections(direction))
 
 
 def _untold(_progress: Progress) -> None:
@@ -180,8 +174,9 @@ class SyncValidator:
         async with RunKeeper(self._runs, self._mismatches, run) as keeper:
             plans = await self._planner(run).plans(run, known)
             for plan in plans:
-                entity_run = await self._entity_run(plan, keeper, show_values=show_values, tell=tell)
-                entity_run.patience_seconds = patience_seconds
+                entity_run = await self._entity_run(
+                    plan, keeper, show_values=show_values, patience_seconds=patience_seconds, tell=tell
+                )
                 last = plan is plans[-1]
                 report = await self._finished(
                     entity_run, (lambda found: _worst([*reports, found])) if last else None
@@ -204,7 +199,7 @@ class SyncValidator:
 
     def _planner(self, run: KeptRun) -> Planner:
         catalog, direction = self._runtime.catalog, run.circumstances.direction
-        statements = {name: _statements(catalog[name], direction) for name in run.chosen}
+        statements = {name: statements_of(catalog[name], direction) for name in run.chosen}
         return Planner(changes=self._changes(run.circumstances), statements=statements)
 
     def _changes(self, circumstances: Circumstances) -> Changes:
@@ -212,7 +207,13 @@ class SyncValidator:
         return Changes(sides=sides, names=self._runtime.names, epoch=circumstances.epoch)
 
     async def _entity_run(
-        self, plan: EntityPlan, keeper: RunKeeper, *, show_values: bool, tell: Tell
+        self,
+        plan: EntityPlan,
+        keeper: RunKeeper,
+        *,
+        show_values: bool,
+        patience_seconds: float,
+        tell: Tell,
     ) -> EntityRun:
         runtime, mapping = self._runtime, self._runtime.catalog[plan.entity]
         circumstances = keeper.run.circumstances
@@ -230,7 +231,7 @@ class SyncValidator:
             plan=plan,
             keeper=keeper,
             listed=self._listed,
-            patience_seconds=PATIENCE_SECONDS,
+            patience_seconds=patience_seconds,
             began_at=began_at,
             expected=expected,
             tell=tell,
@@ -296,7 +297,7 @@ class SyncValidator:
         return Recheck(
             sides=Sides(engines=self._runtime.engines, direction=circumstances.direction),
             names=self._runtime.names,
-            statements=_statements(entity, circumstances.direction),
+            statements=statements_of(entity, circumstances.direction),
             epoch=circumstances.epoch,
             show_values=show_values,
         )

@@ -326,9 +326,13 @@ class Backfill:
             return await ranges_of(source, target, entity, self.direction)
 
     async def _rest(self) -> None:
-        with suppress(Exception):
+        """Say that nobody is at work any more; a target that does not answer learns it by the silence."""
+        try:
             async with self._target.begin() as connection:
                 await self._state.rest(connection)
+        except Exception as error:
+            if not is_database_error(error):
+                raise
 
 
 async def _rows_expected(connection: AsyncConnection, entity: EntityMapping, side: Side) -> int:

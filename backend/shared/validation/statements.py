@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sqlalchemy import Column
 from sqlalchemy.types import ARRAY, CHAR, JSON, Integer, NullType, String, TypeEngine
 
 from backend.shared.domain.mapping import EntityMapping, Projection
+from backend.shared.domain.phases import Direction
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.projection_sql import (
     POSITION,
@@ -167,7 +169,7 @@ class EntityStatements:
         )
 
     def look_at_target(self, names: EngineNames, *, received_rows: bool = True) -> str:
-        """Guards, mark and fields of the keys `$1` of entity `$2`, in one snapshot.
+        """Guards, floor, mark and fields of the keys `$1` of entity `$2`, in one snapshot.
 
         With `received_rows`, `$3` and on are the rows that functions made, one parameter per such table; they come back
         as fields too.
@@ -178,9 +180,17 @@ class EntityStatements:
         return (
             "SELECT (SELECT coalesce(json_object_agg(g.key, json_build_array(g.epoch, g.major, g.minor)), '{}')::text "
             f"FROM {names.guard} AS g WHERE g.entity = $2 AND g.key = ANY ($1::text[])) AS guards, "
+            f"(SELECT json_build_array(f.epoch, f.major, f.minor)::text FROM {names.guard_floor} AS f WHERE f.entity = $2) "
+            "AS floor, "
             f"(SELECT m.epoch FROM {names.mark} AS m WHERE m.state = 'closed') AS closed_in"
             f"{_columns(queries, 'rows')}{_columns(back, 'received')}"
         )
+
+
+@lru_cache(maxsize=1024)
+def statements_of(entity: EntityMapping, direction: Direction) -> EntityStatements:
+    """The statements that compare `entity` in `direction`."""
+    return EntityStatements.of(entity, entity.projections(direction))
 
 
 def _columns(queries: list[str], name: str) -> str:

@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from backend.shared.domain.errors import ValidationError, side_error
 from backend.shared.domain.mapping import EntityMapping, Key, encode_key
 from backend.shared.domain.phases import Direction, Phase, Side
-from backend.shared.journal.install import capture_token, wanted_triggers
 from backend.shared.observability.admin_views import FieldDifferenceView, ValidationView
 from backend.shared.observability.labels import RunKind, Verdict
 from backend.shared.runtime import ServiceRuntime
@@ -144,14 +143,11 @@ class SyncValidator:
     async def _circumstances(self) -> Circumstances:
         """What holds now. In a phase that captures nothing no run can build on another."""
         runtime, direction = self._runtime, self.direction
-        token, phase = "", runtime.phase
-        if phase.policy.dual:
-            wanted = wanted_triggers(
-                runtime.names, runtime.catalog, side=direction.source, phase=phase, capture=runtime.capture
-            )
+        token = ""
+        if runtime.phase.policy.dual:
             try:
                 async with alone(runtime.engines[direction.source]).connect() as connection:
-                    token = await capture_token(connection, runtime.names, wanted)
+                    token = await runtime.capture_token(connection, direction.source)
             except Exception as error:
                 if not is_database_error(error):
                     raise

@@ -8,6 +8,7 @@ an SQL NULL.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Column, Select, Table
@@ -29,6 +30,9 @@ POSITION = (
     "+ (coalesce(pg_current_xact_id_if_assigned() < pg_snapshot_xmax(s.s), false))::int)::bigint AS minor "
     "FROM (SELECT pg_current_snapshot() AS s) AS s"
 )
+
+ESTIMATED_ROWS = "SELECT reltuples::bigint AS n FROM pg_class WHERE oid = to_regclass($1) AND reltuples >= 0"
+"""About how many rows the table `$1` has, as its server estimates it; no row if it has never counted."""
 
 
 def quoted(name: str) -> str:
@@ -164,6 +168,15 @@ class ProjectionSql:
         mine = ", ".join(f"t.{name}" for name in others)
         theirs = ", ".join(f"excluded.{name}" for name in others)
         return insert + f"UPDATE SET {assignments} WHERE ROW({mine})::record *<> ROW({theirs})::record"
+
+
+def mapping_print(projections: Iterable[ProjectionSql]) -> str:
+    """A text that changes when something is mapped otherwise."""
+    parts = [
+        f"{sql.table} {sql.key} {sql.columns} {sql.query} {getattr(sql.projection.function, '__qualname__', '')}"
+        for sql in projections
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 class EntitySql:

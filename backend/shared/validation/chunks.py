@@ -105,11 +105,12 @@ class EntityComparer:
         ranges = sampled_ranges(self._sides, root, after=after, share=share, seed=seed)
         async with aclosing(ranges):
             async for keys in ranges:
-                async for result in way(keys):
-                    if last.resume_at is not None:
-                        yield last
-                    end = keys.upper if result.resume_at is None else result.resume_at
-                    last = replace(result, resume_at=end)
+                async with aclosing(way(keys)) as results:
+                    async for result in results:
+                        if last.resume_at is not None:
+                            yield last
+                        end = keys.upper if result.resume_at is None else result.resume_at
+                        last = replace(result, resume_at=end)
         yield replace(last, resume_at=None)
 
     async def _between(

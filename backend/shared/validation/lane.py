@@ -56,11 +56,15 @@ class Lane:
             return rows
 
     async def close(self) -> None:
-        """End the transaction and give the connection back."""
+        """End the transaction and give the connection back; a close that is cancelled throws it away."""
         self._forget_timer()
-        if self._ending is not None:
-            await self._ending
-        await self._end()
+        try:
+            if self._ending is not None:
+                await self._ending
+            await self._end()
+        except BaseException:
+            await self._drop()
+            raise
         if self._connection is not None:
             await self._connection.close()
             self._connection = None

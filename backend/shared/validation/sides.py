@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
@@ -72,11 +72,10 @@ class Sides:
     async def in_lanes(self) -> AsyncIterator[Self]:
         """The same sides, with one connection each for all scans."""
         lanes = {side: Lane(self.engines[side]) for side in Side}
-        try:
-            yield replace(self, lanes=lanes)
-        finally:
+        async with AsyncExitStack() as stack:
             for lane in lanes.values():
-                await lane.close()
+                stack.push_async_callback(lane.close)
+            yield replace(self, lanes=lanes)
 
     def _told(self, error: Exception, side: Side) -> Exception:
         """What to raise for `error`."""

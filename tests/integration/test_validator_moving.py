@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import asyncpg
@@ -15,6 +15,7 @@ from backend.shared.background_validation import validate_periodically
 from backend.shared.observability.labels import Verdict
 from backend.shared.stores.postgres.projection_sql import POSITION
 from backend.shared.testing.clusters import Databases
+from backend.shared.validation.recheck import Look, Recheck
 from backend.shared.validation.report import EntityReport, MismatchKind, ValidationReport
 from backend.shared.validation.sides import Sides
 from tests.support.fixtures import BOTH_AUTHORITIES, MakeManager, Sql
@@ -107,14 +108,21 @@ async def test_write_between_hash_of_source_and_second_look(
     await legacy_sql("UPDATE folk SET nm = 'changed' WHERE folk_no IN (1, 20, 21, 50)")
 
     late: list[asyncio.Task[object]] = []
+    looked, look = asyncio.Event(), Recheck.look
 
     async def carry_later() -> None:
-        await asyncio.sleep(0.3)  # while the validator waits between two looks
+        await looked.wait()
         await manager.relay().run_once()
 
     async def set_off() -> None:
         late.append(asyncio.ensure_future(carry_later()))
 
+    async def noting(recheck: Recheck, keys: Sequence[str]) -> list[Look]:
+        found = await look(recheck, keys)
+        looked.set()
+        return found
+
+    monkeypatch.setattr(Recheck, "look", noting)
     done = between_the_looks(monkeypatch, set_off)
     began = time.monotonic()
     report = await validate(manager, patience_seconds=10.0)

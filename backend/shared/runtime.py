@@ -11,7 +11,7 @@ from functools import partial
 
 import structlog
 from sqlalchemy import QueuePool, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from backend.shared.breaker import CircuitBreaker
 from backend.shared.control import Control, ControlRepository
@@ -28,7 +28,7 @@ from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Capture, Direction, Phase, Side
 from backend.shared.dual_write_config import DualWriteSettings
 from backend.shared.journal.carrier import Hook, TargetUnavailableError, no_hook
-from backend.shared.journal.install import check_installation
+from backend.shared.journal.install import capture_token, check_installation, wanted_triggers
 from backend.shared.journal.relay import Relay, RelayPass, RelaySettings
 from backend.shared.journal.repository import FailureRepository, JournalDepth, JournalRepository
 from backend.shared.journal.synchronous import SynchronousWriter
@@ -205,6 +205,11 @@ class ServiceRuntime:
                 phase=phase,
                 capture=self.capture,
             )
+
+    async def capture_token(self, connection: AsyncConnection, side: Side) -> str:
+        """A text that stays the same as long as capture on `side` has had no gap in this phase, "" while it has one now."""
+        wanted = wanted_triggers(self.names, self.catalog, side=side, phase=self.phase, capture=self.capture)
+        return await capture_token(connection, self.names, wanted)
 
     async def _watch_capture(self) -> None:
         """Say aloud that a trigger is gone: from then on other sides miss writes that nobody will carry."""

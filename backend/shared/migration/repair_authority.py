@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from backend.shared.domain.errors import FencedError, SideError
 from backend.shared.domain.mapping import EntityMapping, decode_key
 from backend.shared.domain.phases import Direction
-from backend.shared.migration.repair_looks import Looks, statements_of
+from backend.shared.migration.repair_looks import Looks
 from backend.shared.migration.repair_results import Identity, RepairOutcome
 from backend.shared.migration.repair_writers import Written, help_relay
 from backend.shared.runtime import ServiceRuntime
@@ -34,6 +34,7 @@ from backend.shared.stores.postgres.errors import (
 from backend.shared.stores.postgres.store import PostgresStore
 from backend.shared.stores.protocol import StateBatch
 from backend.shared.validation.recheck import Look
+from backend.shared.validation.statements import statements_of
 
 _CHANGED = Written(
     outcome=RepairOutcome.CHANGED_MEANWHILE, detail="written after it was looked at: that write stands"

@@ -16,6 +16,7 @@ from backend.shared.domain.results import DualWriteResult
 from backend.shared.dual_write_config import DualWriteSettings
 from backend.shared.journal.relay import Relay
 from backend.shared.journal.repository import Failure
+from backend.shared.measuring import waiting_for
 from backend.shared.observability.admin_views import (
     ConfigView,
     FailureView,
@@ -31,7 +32,7 @@ from backend.shared.observability.admin_views import (
 from backend.shared.observability.labels import Verdict
 from backend.shared.observability.metrics_snapshot import MetricsSnapshot
 from backend.shared.phase_operations import PhaseOperations
-from backend.shared.runtime import ServiceRuntime, waiting_for
+from backend.shared.runtime import ServiceRuntime
 from backend.shared.stores.postgres.errors import describe, is_database_error
 from backend.shared.sync_validator import SyncValidator, parse_key
 from backend.shared.unit_of_work import UnitOfWork

@@ -155,7 +155,7 @@ class PhaseOperations(ABC):
 
     async def _open_conflicts(self) -> int:
         count = 0
-        for side in Side:
+        for side in self.runtime.sides_in_use:
             async with self.runtime.engines[side].connect() as connection:
                 found = await connection.execute(
                     text(f"SELECT count(*) FROM {self.runtime.names.conflict} WHERE state = 'open'")

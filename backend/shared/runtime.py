@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 
 import structlog
-from sqlalchemy import QueuePool, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from backend.shared.breaker import CircuitBreaker
@@ -20,6 +19,7 @@ from backend.shared.database import DatabaseLimits, create_side_engine
 from backend.shared.domain.errors import (
     ConfigurationError,
     InstallationError,
+    SideError,
     TandemError,
     ValidationError,
     side_error,
@@ -32,6 +32,7 @@ from backend.shared.journal.install import capture_token, check_installation, wa
 from backend.shared.journal.relay import Relay, RelayPass, RelaySettings
 from backend.shared.journal.repository import FailureRepository, JournalDepth, JournalRepository
 from backend.shared.journal.synchronous import SynchronousWriter
+from backend.shared.measuring import Measuring
 from backend.shared.observability.metrics import Metrics
 from backend.shared.phase_follower import PhaseFollower
 from backend.shared.replicas import Measured, ReplicaRepository
@@ -44,35 +45,11 @@ REFRESH_SECONDS = 1.0
 CHECK_SECONDS = 30.0
 SIDES_SECONDS = 5.0
 START_SECONDS = 10.0
-LAG_WINDOW_SECONDS = 60.0
+NO_DATABASE = "postgresql://not-set@not-set.invalid/not-set"
+"""Stands for a legacy database that was let go: nobody connects to it."""
 _URL_VARIABLES = {Side.LEGACY: "LEGACY_DATABASE_URL", Side.NEW: "DATABASE_URL"}
 
 log = structlog.get_logger(__name__)
-
-
-class LagHistory:
-    """What this process has measured within the last minute."""
-
-    def __init__(self) -> None:
-        self._lags: deque[tuple[float, float]] = deque()
-        self._began = time.monotonic()
-
-    def add(self, lag_seconds: float) -> None:
-        """A measurement made now; older ones than a minute are forgotten."""
-        now = time.monotonic()
-        self._lags.append((now, lag_seconds))
-        while self._lags[0][0] < now - LAG_WINDOW_SECONDS:
-            self._lags.popleft()
-
-    @property
-    def highest(self) -> float:
-        """The highest lag measured, in seconds."""
-        return max((lag for _, lag in self._lags), default=0.0)
-
-    @property
-    def seconds(self) -> float:
-        """For how long it has been measured, up to a minute."""
-        return min(LAG_WINDOW_SECONDS, time.monotonic() - self._began)
 
 
 class ServiceRuntime:
@@ -121,8 +98,8 @@ class ServiceRuntime:
             on_learnt=self._learnt,
             measured=self._measured,
         )
-        self.sides = SideWatch(self.names, self.engines, self.controls)
-        self._lags = LagHistory()
+        self.sides = SideWatch(self.names, self.engines, self.controls, in_use=lambda: self.sides_in_use)
+        self._measuring = Measuring(service, self.engines, self.journal, metrics)
         self.relays = {direction: self._relay(direction) for direction in Direction}
         self.depth = JournalDepth(rows=0, lag_seconds=0.0, failures=0)
         self._tasks: list[asyncio.Task[None]] = []
@@ -159,25 +136,37 @@ class ServiceRuntime:
 
     def _engine(self, side: Side, url: str) -> AsyncEngine:
         variable = _URL_VARIABLES[side]
-        if not url:
-            prefixed = f"{self.names.service.upper()}_{variable}"
-            raise ConfigurationError(f"is not set, nor is {prefixed}", variable=variable)
+        if not url and not self._may_lack(side):
+            raise self._not_set(side)
         return create_side_engine(
-            url, application_name=f"tandem-{self.names.service}", variable=variable, limits=self.limits
+            url or NO_DATABASE,
+            application_name=f"tandem-{self.names.service}",
+            variable=variable,
+            limits=self.limits,
         )
+
+    def _may_lack(self, side: Side) -> bool:
+        """Whether it may turn out that `side` is not needed: legacy, when the phase row says that it was let go."""
+        return side is Side.LEGACY and self.base_settings.phase is Phase.COMPLETE
+
+    def _not_set(self, side: Side) -> ConfigurationError:
+        variable = _URL_VARIABLES[side]
+        prefixed = f"{self.names.service.upper()}_{variable}"
+        return ConfigurationError(f"is not set, nor is {prefixed}", variable=variable)
 
     async def start(self) -> None:
         """Read the phase, check that both sides bear what is needed, keep up with changes from then on.
 
-        Raises `SideError` for a database that is down and `ConfigurationError` for one that lacks something.
+        Raises `SideError` for a database that is down and `ConfigurationError` for one that lacks something. Without
+        legacy it starts where that is secondary and cannot be reached, or was let go.
         """
         async with self._start_lock:
             if self._started:
                 return
             self.metrics.declare(self.service, entities=[entity.name for entity in self.catalog.ordered])
-            await self.reach_both()
+            await self._reach(Side.NEW)
             await self.following.refresh()
-            await self.check_installation()
+            await self.check_installation(*await self._sides_at_start())
             await self.following.follow()
             url = self.base_settings.database_url
             for work in (
@@ -190,13 +179,34 @@ class ServiceRuntime:
                 self._endless.append(asyncio.ensure_future(work))
             self._started = True
 
-    async def check_installation(self) -> None:
-        """Raise `InstallationError` unless both sides bear what this version needs in the present phase.
+    @property
+    def sides_in_use(self) -> tuple[Side, ...]:
+        """The sides that the phase has anything to do with. The new one holds the phase row."""
+        return (Side.NEW,) if self.phase is Phase.COMPLETE else tuple(Side)
+
+    async def _sides_at_start(self) -> tuple[Side, ...]:
+        """The sides that are there, of those in use. Only a secondary that cannot be reached may be missing."""
+        if Side.LEGACY not in self.sides_in_use:
+            return (Side.NEW,)
+        if not self.base_settings.legacy_database_url:
+            raise self._not_set(Side.LEGACY)
+        try:
+            await self._reach(Side.LEGACY)
+        except SideError as error:
+            cause = error.__context__
+            if self.phase.policy.authoritative is Side.LEGACY or not (cause and is_unreachable(cause)):
+                raise
+            log.warning("started_without_secondary", service=self.service, error=str(error))
+            return (Side.NEW,)
+        return tuple(Side)
+
+    async def check_installation(self, *sides: Side) -> None:
+        """Raise `InstallationError` unless `sides` (all in use, if none) bear what this version needs in this phase.
 
         While the phase is being changed capture may be there or not: then it is the controller's affair.
         """
         phase = Phase.OFF if self.control.intent else self.control.phase
-        for side in Side:
+        for side in sides or self.sides_in_use:
             await check_installation(
                 self.engines[side],
                 self.names,
@@ -270,30 +280,7 @@ class ServiceRuntime:
 
     async def measure(self) -> JournalDepth:
         """Measure journal and pools, for metrics and status."""
-        policy = self.phase.policy
-        for side, engine in self.engines.items():
-            pool = engine.pool
-            if isinstance(pool, QueuePool):
-                self.metrics.pool_measured(
-                    service=self.service,
-                    side=side,
-                    in_use_count=pool.checkedout(),
-                    waiting_count=waiting_for(pool),
-                    size_count=pool.size(),
-                )
-        async with self.engines[policy.authoritative].connect() as connection:
-            self.depth = await self.journal.depth(connection)
-        self._lags.add(self.depth.lag_seconds)
-        direction = Direction.towards(policy.authoritative.other)
-        self.metrics.journal_measured(
-            service=self.service,
-            direction=direction,
-            rows_count=self.depth.rows,
-            lag_seconds=self.depth.lag_seconds,
-        )
-        self.metrics.failures_counted(
-            service=self.service, direction=direction, open_count=self.depth.failures
-        )
+        self.depth = await self._measuring.measure(self.phase.policy.authoritative)
         return self.depth
 
     def _learnt(self, control: Control) -> None:
@@ -308,8 +295,8 @@ class ServiceRuntime:
     def _measured(self) -> Measured:
         return Measured(
             relay=self.relay_running,
-            highest_lag_seconds=self._lags.highest,
-            seconds=self._lags.seconds,
+            highest_lag_seconds=self._measuring.lags.highest,
+            seconds=self._measuring.lags.seconds,
         )
 
     def _relay(self, direction: Direction) -> Relay:
@@ -382,9 +369,3 @@ class ServiceRuntime:
                 if time.monotonic() > quiet_until:
                     quiet_until = time.monotonic() + 30
                     log.warning("refresh_failed", service=self.service, error=describe(error))
-
-
-def waiting_for(pool: QueuePool) -> int:
-    """How many tasks wait for a connection of `pool`."""
-    waiters = getattr(getattr(pool, "_pool", None), "_queue", None)
-    return len(getattr(waiters, "_getters", ()) or ())

@@ -164,9 +164,7 @@ class ServiceRuntime:
             if self._started:
                 return
             self.metrics.declare(self.service, entities=[entity.name for entity in self.catalog.ordered])
-            await self._reach(Side.NEW)
-            await self.following.refresh()
-            await self.check_installation(*await self._sides_at_start())
+            await self.check_installation(*await self._reach_at_start())
             await self.following.follow()
             url = self.base_settings.database_url
             for work in (
@@ -184,21 +182,41 @@ class ServiceRuntime:
         """The sides that the phase has anything to do with. The new one holds the phase row."""
         return (Side.NEW,) if self.phase is Phase.COMPLETE else tuple(Side)
 
-    async def _sides_at_start(self) -> tuple[Side, ...]:
-        """The sides that are there, of those in use. Only a secondary that cannot be reached may be missing."""
-        if Side.LEGACY not in self.sides_in_use:
-            return (Side.NEW,)
+    async def _reach_at_start(self) -> tuple[Side, ...]:
+        """Read the phase row; answers the sides that are there, of those in use.
+
+        Only a secondary that cannot be reached may be missing.
+        """
+        reaching = asyncio.ensure_future(self._trouble_with_legacy())
+        try:
+            await self._reach(Side.NEW)
+            try:
+                await self.following.refresh()
+            except InstallationError:
+                if trouble := await reaching:
+                    raise trouble from None
+                raise
+            if Side.LEGACY not in self.sides_in_use:
+                return (Side.NEW,)
+            trouble = await reaching
+        finally:
+            reaching.cancel()
+        if trouble is None:
+            return tuple(Side)
+        cause = trouble.__context__
+        if self.phase.policy.authoritative is Side.LEGACY or not (cause and is_unreachable(cause)):
+            raise trouble
+        log.warning("started_without_secondary", service=self.service, error=str(trouble))
+        return (Side.NEW,)
+
+    async def _trouble_with_legacy(self) -> TandemError | None:
         if not self.base_settings.legacy_database_url:
-            raise self._not_set(Side.LEGACY)
+            return self._not_set(Side.LEGACY)
         try:
             await self._reach(Side.LEGACY)
         except SideError as error:
-            cause = error.__context__
-            if self.phase.policy.authoritative is Side.LEGACY or not (cause and is_unreachable(cause)):
-                raise
-            log.warning("started_without_secondary", service=self.service, error=str(error))
-            return (Side.NEW,)
-        return tuple(Side)
+            return error
+        return None
 
     async def check_installation(self, *sides: Side) -> None:
         """Raise `InstallationError` unless `sides` (all in use, if none) bear what this version needs in this phase.

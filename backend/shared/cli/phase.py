@@ -74,10 +74,10 @@ def _up(now: Phase, to: Phase | None) -> Phase:
 def _down(now: Phase, to: Phase | None) -> Phase:
     if now is Phase.COMPLETE:
         raise ConflictError("the service is complete: legacy was let go, and there is no way back from there")
-    if now.down is None:
-        raise ConflictError("the service is off: there is no phase below")
     if to is not None and to.is_above(now):
         raise ValidationError(f"{to.value} is above {now.value}: that way is `tandem advance`")
+    if now.down is None:
+        raise ConflictError("the service is off: there is no phase below")
     return to or now.down
 
 

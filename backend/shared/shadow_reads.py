@@ -163,13 +163,14 @@ class ShadowReader:
     async def _settle(self, comparison: _Comparison) -> ShadowOutcome:
         """Look again until it is known why the answers differ.
 
-        An answer of the other side that is older than the journal's emptiness would have to be old a second time, and one
-        that is newer than the authoritative side's would have made that one another by the second time.
+        What was committed before an empty journal is on the other side; what is committed later shows in the authoritative
+        side's next answer. Only a value that goes there and back within each of two looks would deceive this.
         """
         side, hook = comparison.authoritative, self._runtime.hook
         before_that: tuple[Image, Image] | None = None
         for pause_seconds in PAUSES_SECONDS:
             await asyncio.sleep(pause_seconds)
+            await hook("shadow_read_again")
             before = await self._sides.on_the_way(side, comparison.subject)
             await hook("shadow_read_looked")
             ours = await self._ask(comparison, side)

@@ -146,9 +146,9 @@ class ReadPath:
     ) -> _Found[T]:
         """What the secondary side has of something that the authoritative one has not; else that it is missing.
 
-        A deleted key must not come back. If its deletion was committed before the first look at the journal, then that look
-        names the key, or the deletion is on the other side already. If it came later, the second look names it, or the other
-        side, asked once more, does not have it.
+        A deleted key must not come back. A deletion that was committed before a look at the journal is named by it, or is on
+        the other side already when that is asked afterwards. So the first look and the other side's answer say whether there
+        is anything to be had. What was inserted, carried and deleted since is then found by asking all three again.
         """
         found = _Found(answer=missing, outcome=ReadOutcome.AUTHORITATIVE, control=control)
         hook, sides, side = self._runtime.hook, self._sides, missing.side

@@ -302,11 +302,12 @@ async def test_a_caller_who_goes_away_takes_nothing_along(make_manager: MakeMana
 async def test_delete_before_the_read_carried_after_the_other_side_was_asked(
     make_manager: MakeManager, *, phase: Phase
 ) -> None:
-    """Whoever looked at the journal only afterwards would find it empty, and bring the deleted row back."""
+    """Whoever looked at the journal only then would find it empty, and bring the deleted row back: it is not asked at all."""
     stage = await staged(make_manager, phase, dual_read_fallback=ReadFallback.MISSING)
     await stage.remove()
     stage.at("read_missing_asked", stage.carry)
     assert await name_of(stage.manager, stage.key) is None
+    assert "read_missing_asked" not in stage.passed
 
 
 @BOTH_AUTHORITIES
@@ -389,6 +390,7 @@ async def test_write_while_a_ramped_read_is_under_way(make_manager: MakeManager)
     assert await name_of(stage.manager, stage.key) == "Ann"
     assert str(await name_of(stage.manager, stage.key)).startswith("name ")
     assert reads(stage.manager) == {"new": {"ramped": 1}, "legacy": {"ramp_pending": 1}}
+    assert stage.passed["read_ramp_looked"] == 1  # the new side was not asked in vain
 
 
 async def test_own_write_that_is_carried_while_the_new_side_is_asked(make_manager: MakeManager) -> None:

@@ -35,7 +35,7 @@ from backend.shared.journal.synchronous import SynchronousWriter
 from backend.shared.measuring import Measuring
 from backend.shared.observability.metrics import Metrics
 from backend.shared.phase_follower import PhaseFollower
-from backend.shared.replicas import Measured, ReplicaRepository
+from backend.shared.replicas import Measured, ReplicaRepository, ShadowTally
 from backend.shared.side_watch import SideWatch
 from backend.shared.stores.postgres.errors import describe, is_database_error, is_unreachable
 from backend.shared.stores.postgres.names import EngineNames
@@ -90,6 +90,7 @@ class ServiceRuntime:
         self.failures = FailureRepository(self.names)
         self.controls = ControlRepository(self.engines[Side.NEW], self.names)
         self.replicas = ReplicaRepository(self.engines[Side.NEW], self.names)
+        self.shadow_tally = ShadowTally()
         self.following = PhaseFollower(
             service=service,
             first=settings.phase,
@@ -292,8 +293,9 @@ class ServiceRuntime:
         self.stop = asyncio.Event()
 
     async def refresh(self) -> None:
-        """Read the phase row again, say that this process goes by it, and measure the journal."""
+        """Read the phase row again, say that this process goes by it and what it compared, and measure the journal."""
         await self.following.follow()
+        await self.shadow_tally.write_down(self.replicas)
         await self.measure()
 
     async def measure(self) -> JournalDepth:

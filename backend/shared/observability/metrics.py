@@ -28,8 +28,10 @@ from backend.shared.observability.labels import (
     BreakerState,
     DeclaredLabels,
     OperationOutcome,
+    ReadOutcome,
     RelayOutcome,
     RunKind,
+    ShadowOutcome,
     Verdict,
     closed,
 )
@@ -55,6 +57,7 @@ class Metrics:
         self.registry = registry
         self._labels = DeclaredLabels()
         self._make_operation_collectors(registry)
+        self._make_read_collectors(registry)
         self._make_relay_collectors(registry)
         self._make_state_collectors(registry)
 
@@ -76,6 +79,20 @@ class Metrics:
             "dualwrite_validations_total",
             "Verdicts of the validator, one per entity and run.",
             ("service", "entity", "kind", "verdict"),
+            registry=registry,
+        )
+
+    def _make_read_collectors(self, registry: CollectorRegistry) -> None:
+        self.reads = Counter(
+            "dualwrite_reads_total",
+            "Reads, by the side that answered and why it was that one.",
+            ("service", "side", "outcome"),
+            registry=registry,
+        )
+        self.shadow_reads = Counter(
+            "dualwrite_shadow_reads_total",
+            "Reads that the other side was asked too, after the answer, and what came of it.",
+            ("service", "outcome"),
             registry=registry,
         )
 
@@ -142,6 +159,17 @@ class Metrics:
         self.operations.labels(name, operation, where, closed(OperationOutcome, outcome)).inc()
         if seconds is not None:
             self.operation_duration.labels(name, where).observe(_not_negative(seconds))
+
+    def read_answered(self, *, service: str, side: Side | str, outcome: ReadOutcome | str) -> None:
+        """A read was answered by `side`, or failed there."""
+        if self._labels.is_enabled(service):
+            name = self._labels.service(service)
+            self.reads.labels(name, closed(Side, side), closed(ReadOutcome, outcome)).inc()
+
+    def shadow_read_finished(self, *, service: str, outcome: ShadowOutcome | str) -> None:
+        """An answer was compared with that of the other side, or could not be."""
+        if self._labels.is_enabled(service):
+            self.shadow_reads.labels(self._labels.service(service), closed(ShadowOutcome, outcome)).inc()
 
     def relay_batch_finished(
         self,

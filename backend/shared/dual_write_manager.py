@@ -132,6 +132,7 @@ class DualWriteManager(AdminOperations):
             self.runtime.catalog,
             phase=self._settings.phase,
             capture=self.capture,
+            foreign_writes=self._settings.foreign_writes.value,
         )
 
     async def start(self, *, relay: bool = False) -> None:

@@ -27,6 +27,7 @@ from backend.shared.domain.errors import (
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Capture, Direction, Phase, Side
 from backend.shared.dual_write_config import DualWriteSettings
+from backend.shared.foreign_writes import ForeignWritesWatch
 from backend.shared.journal.carrier import Hook, TargetUnavailableError, no_hook
 from backend.shared.journal.install import capture_token, check_installation, wanted_triggers
 from backend.shared.journal.relay import Relay, RelayPass, RelaySettings
@@ -100,6 +101,13 @@ class ServiceRuntime:
             measured=self._measured,
         )
         self.sides = SideWatch(self.names, self.engines, self.controls, in_use=lambda: self.sides_in_use)
+        self.foreign_writes = ForeignWritesWatch(
+            self.names,
+            self.engines,
+            metrics,
+            in_use=lambda: self.sides_in_use,
+            wanted=lambda: self.settings.foreign_writes.value,
+        )
         self._measuring = Measuring(service, self.engines, self.journal, metrics)
         self.relays = {direction: self._relay(direction) for direction in Direction}
         self.depth = JournalDepth(rows=0, lag_seconds=0.0, failures=0)
@@ -165,13 +173,17 @@ class ServiceRuntime:
             if self._started:
                 return
             self.metrics.declare(self.service, entities=[entity.name for entity in self.catalog.ordered])
-            await self.check_installation(*await self._reach_at_start())
+            there = await self._reach_at_start()
+            await self.check_installation(*there)
             await self.following.follow()
+            if self.following.counted:  # a command that only looks has no say
+                await self.foreign_writes.tell(*there)
             url = self.base_settings.database_url
             for work in (
                 self._every(REFRESH_SECONDS, self.refresh),
                 self._every(CHECK_SECONDS, self._watch_capture),
                 self._every(SIDES_SECONDS, self.sides.look),
+                self._every(SIDES_SECONDS, self.foreign_writes.look),
                 self.following.follow_at_once(),
                 listen(url, self.controls.channel, self.following.changed.set),
             ):

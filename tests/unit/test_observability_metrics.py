@@ -38,6 +38,7 @@ def _everything(metrics: Metrics, *, service: str, value: str) -> None:
     )
     metrics.journal_measured(service=service, direction=value, rows_count=3, lag_seconds=1.5)
     metrics.failures_counted(service=service, direction=value, open_count=1)
+    metrics.conflicts_counted(service=service, side=value, open_count=1)
     metrics.breaker_changed(service=service, side=value, state=value)
     metrics.pool_measured(service=service, side=value, in_use_count=2, waiting_count=0, size_count=10)
     metrics.entity_validated(service=service, entity=value, kind=value, verdict=value)

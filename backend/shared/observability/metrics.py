@@ -126,6 +126,11 @@ class Metrics:
         self.failures = gauge(
             "failures_open", "Keys that could not be carried and wait for a decision.", "direction"
         )
+        self.conflicts = gauge(
+            "conflicts_open",
+            "Foreign writes to this side, while it was closed, that wait for a decision.",
+            "side",
+        )
         self.breaker = gauge(
             "breaker_state", "1 for the state that the circuit breaker is in.", "side", "state"
         )
@@ -212,6 +217,11 @@ class Metrics:
         """The failures were counted that nobody has decided yet."""
         if self._labels.is_enabled(service):
             self.failures.labels(self._labels.service(service), closed(Direction, direction)).set(open_count)
+
+    def conflicts_counted(self, *, service: str, side: Side | str, open_count: int) -> None:
+        """The conflicts were counted that a side keeps and nobody has settled yet."""
+        if self._labels.is_enabled(service):
+            self.conflicts.labels(self._labels.service(service), closed(Side, side)).set(open_count)
 
     def breaker_changed(self, *, service: str, side: Side | str, state: BreakerState | str) -> None:
         """The circuit breaker of `side` is in `state` now."""

@@ -63,6 +63,7 @@ class MetricsSnapshot:
     lag_seconds: Mapping[str, float]
     journal_rows: Mapping[str, int]
     failures_open: Mapping[str, int]
+    conflicts_open: Mapping[str, int]
     relay_keys: Mapping[str, Mapping[str, int]]
     relay_batches: Mapping[str, int]
     relay_batch_latency: Mapping[str, Latency]
@@ -125,6 +126,7 @@ def snapshot_of(families: Iterable[Metric], *, service: str) -> MetricsSnapshot:
         journal_rows=reader.counts("journal_rows", "direction"),
         failures_open=reader.counts("failures_open", "direction"),
         relay_keys=reader.counts_by("relay_keys_total", "outcome", within="direction"),
+        conflicts_open=reader.counts("conflicts_open", "side"),
         relay_batches=reader.counts("relay_batches_total", "direction"),
         relay_batch_latency=reader.latencies("relay_batch_duration_seconds", "direction"),
         breakers={

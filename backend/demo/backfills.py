@@ -26,6 +26,7 @@ SHARE_OF_TRAFFIC = 0.6
 LEAST_ROWS_PER_SECOND = 200.0
 GONE_SECONDS = 1.0
 WITHIN_SECONDS = 180.0
+RESTARTS = 5
 _LOOK_EVERY_SECONDS = 0.25
 
 
@@ -60,12 +61,14 @@ class Backfills:
         self.statuses: dict[str, BackfillStatus] = {}
         self.killed: Killed | None = None
         self.seconds = 0.0
+        self._restarts = 0
 
     async def run(self) -> None:
         """Copy everything. Raises `StepError` if a process ends without having done so, or if it takes too long."""
         self._started = time.monotonic()
-        for service, manager in self._managers.items():
+        for manager in self._managers.values():
             await manager.start()
+        for service in self._managers:
             self._processes[service] = self._process(service, await self._rate(service))
             self._processes[service].spawn()
         while not all(status.is_complete for status in self.statuses.values()):
@@ -141,8 +144,14 @@ class Backfills:
             raise StepError("the backfills did not come to an end")
         for service, process in self._processes.items():
             done = service in self.statuses and self.statuses[service].is_complete
-            if not process.is_running and not done:
+            if process.is_running or done:
+                continue
+            # One that starts while the server is down says so and ends; whoever runs it starts it again.
+            self._restarts += 1
+            if self._restarts > RESTARTS:
                 raise StepError(f"the backfill of {service} ended by itself; its log is {process.log}")
+            self._say(f"the backfill of {service} could not go on, and is started again")
+            process.spawn()
 
     def _half_way(self) -> bool:
         copied, expected = _rows(self.statuses[KILLED]) if KILLED in self.statuses else (0, 0)

@@ -45,16 +45,15 @@ class Display:
     def progress(
         self,
         *,
-        done: float,
-        total: float,
+        seconds: float,
+        act: str,
         figures: Mapping[str, str],
         bars: Mapping[str, tuple[float, float, str]],
     ) -> None:
-        """`done` of `total` seconds are over, and these are the figures now; `bars` are done, total and a remark."""
+        """It runs for so many `seconds`, and these are the figures now; `bars` are done, total and a remark."""
         if self.console.is_terminal:
             table = Table.grid(padding=(0, 2))
-            bar = ProgressBar(total=total, completed=min(done, total), width=40)
-            table.add_row(f"[dim]{done:.0f} of {total:.0f} s[/dim]", bar)
+            table.add_row(f"[dim]{seconds:.0f} s[/dim]", act)
             for name, (part, whole, remark) in bars.items():
                 table.add_row(f"[dim]{name}[/dim]", _bar(part, whole, remark))
             for name, value in figures.items():
@@ -64,7 +63,7 @@ class Display:
             self._line_due = time.monotonic() + LINE_EVERY_SECONDS
             moved = {name: _percent(part, whole) for name, (part, whole, _) in bars.items()}
             told = "; ".join(f"{name}: {value}" for name, value in (moved | dict(figures)).items() if value)
-            self.console.print(f"{done:4.0f} s  {told}", highlight=False)
+            self.console.print(f"{seconds:4.0f} s  {told}", highlight=False)
 
     @contextmanager
     def open(self) -> Iterator[None]:

@@ -11,11 +11,13 @@ from typing import Any
 from rich.table import Table
 
 from backend.legacy_shop.report import LoadReport
+from backend.shared.domain.phases import Phase
 from backend.shared.observability.labels import Verdict
 from backend.shared.validation.report import ValidationReport
 
 from .faults import Fault
 from .ledger import Lost
+from .phase_walk import PhaseChange
 from .shop import HttpTally
 
 LOST_LISTED = 100
@@ -46,6 +48,19 @@ class DemoReport:
     failures_open: int
     validation: ValidationReport
     old_program: Mapping[str, Any]
+    phase_changes: Sequence[PhaseChange]
+    phases: Mapping[str, Phase]
+    """The phase that each service ended in."""
+    stuck: Mapping[str, str]
+    """Why, of those that did not get where they should."""
+    gates_forced: Sequence[str]
+    legacy_written: Sequence[str]
+    """Legacy tables that were written after their service had become `complete`."""
+
+    @property
+    def failed_by_phase_changes(self) -> int:
+        """Requests that failed while a phase was being changed."""
+        return sum(change.requests_failed for change in self.phase_changes)
 
     @property
     def writes_lost(self) -> int:
@@ -69,12 +84,20 @@ class DemoReport:
             "keys could not be carried, and are still FAILED": self.failures_open,
             "answers contradict what was acknowledged": self.wrong_answer_count,
             "answers were server errors that no fault excuses": self.http.unexcused_count,
+            "requests failed while a phase was changed": self.failed_by_phase_changes,
+            "gates were forced": len(self.gates_forced),
+            "legacy tables were written after their service had let go of legacy": len(self.legacy_written),
         }
         lines = [f"{count} {what}" for what, count in found.items() if count]
         if not self.backfill["complete"]:
             lines.append("history was not moved to the end")
         if not self.drained:
             lines.append("the journals were not empty in the end")
+        lines += [
+            f"{service} is {phase.value} in the end, not complete: {self.stuck.get(service, 'nobody took it there')}"
+            for service, phase in self.phases.items()
+            if phase is not Phase.COMPLETE
+        ]
         if not self.writes_acknowledged:
             lines.append("no write was acknowledged, so nothing has been shown")
         return lines
@@ -107,6 +130,10 @@ class DemoReport:
             },
             "drained": self.drained,
             "drain_seconds": round(self.drain_seconds, 3),
+            "phase_changes": [change.to_dict() for change in self.phase_changes],
+            "phases": {service: phase.value for service, phase in self.phases.items()},
+            "gates_forced": list(self.gates_forced),
+            "legacy_written_after_complete": list(self.legacy_written),
             "faults": [fault.to_dict() for fault in self.faults],
             "backfill": dict(self.backfill),
             "rows_loaded": self.load.rows_loaded,
@@ -178,9 +205,37 @@ def closing_table(report: DemoReport) -> Table:
         )
     for fault in report.faults:
         table.add_row(f"fault at {fault.at:.0f} s", f"{fault.lasted_seconds:.1f} s", fault.detail)
+    changes = report.phase_changes
+    if changes:
+        table.add_row("phase changes", f"{len(changes)}", _stalls(changes))
+        table.add_row(
+            "failed by them",
+            _judged(report.failed_by_phase_changes),
+            f"of {sum(change.requests for change in changes):,} requests under way meanwhile",
+        )
     table.add_row(
         "duration", f"{report.duration_seconds:.0f} s", f"of it {report.traffic_seconds:.0f} s of traffic"
     )
+    return table
+
+
+def phase_table(report: DemoReport) -> Table:
+    """Every change of a phase: who, from where to where, and what customers and staff noticed."""
+    table = Table(title="The way through the phases", title_justify="left")
+    for heading in ("at", "service", "step"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("no side wrote", "longest request", "failed"):
+        table.add_column(heading, justify="right")
+    for change in report.phase_changes:
+        step = change.step
+        table.add_row(
+            f"{change.at:.0f} s",
+            step.service,
+            f"{step.origin.value} → {step.to.value}",
+            f"{step.stall_ms:.0f} ms" if step.stall_ms else "-",
+            f"{change.longest_request_ms:.0f} ms",
+            _judged(change.requests_failed),
+        )
     return table
 
 
@@ -200,6 +255,11 @@ def dirt_table(load: LoadReport) -> Table:
 
 def _judged(count: int) -> str:
     return "[green]0[/green]" if count == 0 else f"[bold red]{count:,}[/bold red]"
+
+
+def _stalls(changes: Sequence[PhaseChange]) -> str:
+    stalls = [change.step.stall_ms for change in changes if change.step.stall_ms]
+    return f"{len(stalls)} moved the authority, and no side took writes for {max(stalls, default=0.0):.0f} ms at most"
 
 
 def _latencies(http: HttpTally) -> str:

@@ -18,25 +18,32 @@ from backend.shared.testing.programs import REPOSITORY, remove_left_overs, state
 
 from .commands import Data, Seed, Size, run_until_signalled
 from .display import Display
-from .report import DemoReport, closing_table, dirt_table
+from .report import DemoReport, closing_table, dirt_table, phase_table
 from .scenario import Demo, DemoOptions
 from .steps import ShopSource
 
 DEFAULT_REPORT = REPOSITORY / ".tandem" / "demo-report.json"
 KEPT_LOGS = REPOSITORY / ".tandem" / "demo-logs"
 
-Seconds = Annotated[float, typer.Option(help="How long the traffic lasts, at least.", min=1.0, max=3600.0)]
+Seconds = Annotated[
+    float, typer.Option(help="Over how long the faults before the cutover are spread.", min=1.0, max=3600.0)
+]
 Report = Annotated[
     Path | None, typer.Option("--json", help="Where the report goes; default: .tandem/demo-report.json.")
 ]
 
 
 def demo(
-    *, data: Data = None, seed: Seed = 1, size: Size = None, seconds: Seconds = 40.0, json: Report = None
+    *,
+    data: Data = None,
+    seed: Seed = 1,
+    size: Size = None,
+    seconds: Seconds = DemoOptions.seconds,
+    json: Report = None,
 ) -> None:
-    """Run the shop on both sides under faults, then hold every acknowledged write against both.
+    """Take all services through all phases, under traffic and faults, and hold every acknowledged write against both sides.
 
-    Exit 0: nothing was lost and nothing differs. 1: something was, or does. 2: it could not be run.
+    Exit 0: nothing was lost, nothing differs, no request failed by a change. 1: one of these did not hold. 2: it could not be run.
     """
     console = Console()
     report_path = _report_path(json)
@@ -71,13 +78,17 @@ def _show(console: Console, report: DemoReport, path: Path) -> None:
     if any(report.load.dirt.values()):
         console.print(dirt_table(report.load))
         console.print()
+    console.print(phase_table(report))
+    console.print()
     console.print(closing_table(report))
     for complaint in report.complaints:
         console.print(f"[bold red]{complaint}[/bold red]", highlight=False)
     if report.complaints:
         console.print(f"logs: {_shown(KEPT_LOGS)}", highlight=False)
     else:
-        console.print("[bold green]nothing was lost, and both sides are the same[/bold green]")
+        console.print(
+            "[bold green]nothing was lost, both sides were the same, and no phase change failed a request[/bold green]"
+        )
     console.print(f"report: {_shown(path)}", highlight=False)
 
 

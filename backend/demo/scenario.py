@@ -1,4 +1,4 @@
-"""The demo from end to end: a private stack, traffic under faults, and both sides held against the ledger."""
+"""The demo from end to end: a private stack, traffic under faults through all phases, both sides held against the ledger."""
 
 from __future__ import annotations
 
@@ -13,30 +13,41 @@ from typing import Any
 from backend.legacy_shop.report import LoadReport
 from backend.shared.cli.services import manager_class
 from backend.shared.domain.errors import ConfigurationError
+from backend.shared.domain.phases import Phase
 from backend.shared.dual_write_config import DualWriteSettings
 from backend.shared.dual_write_manager import DualWriteManager
-from backend.shared.sync_validator import SyncValidator
-from backend.shared.validation.report import EntityReport, ValidationReport
 
-from .audit import audit
 from .backfills import Backfills
+from .comparison import Comparison
 from .display import Display
 from .errors import StepError
 from .faults import Faults
-from .ledger import Ledger, Lost
+from .ledger import Ledger
 from .old_writer import OldWriter
+from .operator import Operator
+from .phase_walk import PhaseWalk
 from .registry import RegisteredService
 from .report import DemoReport
 from .shop import Shop
 from .stack import Stack
 from .staff import Credentials
 from .steps import ShopSource
+from .story import Cast, Story
 from .traffic import CUSTOMERS, STAFF, Traffic
 from .waiting import to_the_end
 from .watch import JournalWatch
 
 OLD_PROGRAM_WRITES_PER_SECOND = 20.0
 NEEDED_SERVICES = frozenset({"auth", "product", "cart"})
+REPLICAS = {"cart": 2}
+SHADOW_READS = 0
+"""How many compared reads a step up asks for; the default is more than so short a demo has."""
+GATE_SETTINGS = {
+    "DUAL_WRITE_LAG_WINDOW": "3",
+    "DUAL_WRITE_MIN_SHADOW_READS": str(SHADOW_READS),
+    "SHADOW_READ_SAMPLE_RATE": "1.0",
+}
+"""What of the gates does not fit into two minutes. None is forced."""
 _TICK_SECONDS = 0.25
 Managers = Mapping[str, DualWriteManager]
 
@@ -47,26 +58,12 @@ async def _nothing(_stack: Stack) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions:
-    """What to run. Traffic lasts `seconds`, or until all faults are over, whichever is later."""
+    """What to run. The faults before the cutover are spread over `seconds`; the way through the phases comes on top."""
 
     source: ShopSource = field(default_factory=ShopSource)
-    seconds: float = 40.0
+    seconds: float = 20.0
     customers: int = CUSTOMERS
     before_comparison: Callable[[Stack], Awaitable[None]] = _nothing
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Outcome:
-    """What traffic and comparison left behind."""
-
-    ledger: Ledger
-    shop: Shop
-    traffic: Traffic
-    faults: Faults
-    old: OldWriter
-    watch: JournalWatch
-    backfills: Backfills
-    traffic_seconds: float
 
 
 class Demo:
@@ -75,7 +72,14 @@ class Demo:
     def __init__(self, options: DemoOptions, *, folder: Path, display: Display) -> None:
         self._options = options
         self._display = display
-        self._stack = Stack(folder, data=folder / "data", say=display.step)
+        self._stack = Stack(
+            folder,
+            data=folder / "data",
+            phase=Phase.OFF,
+            replicas=REPLICAS,
+            settings=GATE_SETTINGS,
+            say=display.step,
+        )
         self.logs = self._stack.logs
 
     async def run(self) -> DemoReport:
@@ -97,8 +101,11 @@ class Demo:
                     member.name: await exits.enter_async_context(self._manager(member))
                     for member in self._stack.members
                 }
-                outcome = await self._work(managers)
-                report = await self._compare(managers, outcome, load, started)
+                cast = self._cast(managers)
+                await self._work(cast)
+                self._display.step("holding the ledger against the new side once more")
+                await cast.comparison.conclude()
+                report = _report(cast, load, started=started)
                 self._display.step("stopping everything")
             self._display.steps_done()
         return report
@@ -107,75 +114,74 @@ class Demo:
     async def _manager(self, member: RegisteredService) -> AsyncIterator[DualWriteManager]:
         settings = DualWriteSettings.from_env(member.name, self._stack.child_env(member))
         manager = manager_class(member.name)(settings=settings)
+        manager.counted = False  # it only looks: no change of a phase need wait for it
         try:
             yield manager
         finally:
             await manager.close()
 
-    async def _work(self, managers: Managers) -> _Outcome:
-        """Traffic, the old program, the backfills and the faults, side by side."""
-        seconds, env = self._options.seconds, self._stack.env
-        faults = Faults(self._stack, seconds=seconds, say=self._display.say)
+    def _cast(self, managers: Managers) -> Cast:
+        stack, env, options, say = self._stack, self._stack.env, self._options, self._display.say
+        faults, operator = Faults(stack, say=say), Operator(stack)
         ledger, watch = Ledger(), JournalWatch(managers)
-        backfills = Backfills(self._stack, managers, seconds=seconds, say=self._display.say)
         shop = Shop(
-            {member.name: env[f"{member.variable_prefix}_URL"] for member in self._stack.members},
-            connections=self._options.customers + STAFF,
+            {member.name: stack.urls_of(member) for member in stack.members},
+            connections=options.customers + STAFF,
             fault_is_on=lambda: faults.is_on,
         )
         credentials = Credentials(email=env["TANDEM_ADMIN_EMAIL"], password=env["TANDEM_ADMIN_PASSWORD"])
-        traffic = Traffic(
-            shop,
-            ledger,
-            seed=self._options.source.seed,
-            credentials=credentials,
-            customers=self._options.customers,
+        return Cast(
+            ledger=ledger,
+            shop=shop,
+            traffic=Traffic(
+                shop,
+                ledger,
+                seed=options.source.seed,
+                credentials=credentials,
+                customers=options.customers,
+            ),
+            faults=faults,
+            old=OldWriter(
+                ledger,
+                services=[member.name for member in stack.members],
+                env=env,
+                folder=stack.logs,
+                seed=options.source.seed,
+                writes_per_second=OLD_PROGRAM_WRITES_PER_SECOND,
+            ),
+            watch=watch,
+            backfills=Backfills(stack, managers, seconds=options.seconds, say=say),
+            operator=operator,
+            walk=PhaseWalk(list(managers), first=Phase.OFF, run=operator.run, quiet=faults.quiet, say=say),
+            comparison=Comparison(managers, ledger=ledger, watch=watch),
         )
-        old = self._old_writer(ledger)
-        async with shop, traffic, _background(watch.run()) as watching:
-            await self._start_old_program(old)
-            await traffic.start()
-            began = time.monotonic()
-            outcome = _Outcome(
-                ledger=ledger,
-                shop=shop,
-                traffic=traffic,
-                faults=faults,
-                old=old,
-                watch=watch,
-                backfills=backfills,
-                traffic_seconds=0,
-            )
-            try:
-                async with _background(faults.run()) as breaking, _background(backfills.run()) as moving:
-                    works = (breaking, moving)
-                    while (past := time.monotonic() - began) < seconds or not all(
-                        work.done() for work in works
-                    ):
-                        self._check(outcome, watching, *works)
-                        self._display.progress(
-                            done=past, total=seconds, figures=_figures(outcome), bars=backfills.bars()
-                        )
-                        await asyncio.sleep(_TICK_SECONDS)
-                    for work in works:
-                        work.result()
-            finally:
-                await to_the_end(backfills.close())
-            self._display.step("letting everybody finish")
-            await traffic.stop()
-            await old.stop()
-            del self._stack.processes[old.process.name]
-        return _Outcome(**{**vars(outcome), "traffic_seconds": time.monotonic() - began})
 
-    def _old_writer(self, ledger: Ledger) -> OldWriter:
-        return OldWriter(
-            ledger,
-            services=[member.name for member in self._stack.members],
-            env=self._stack.env,
-            folder=self._stack.logs,
-            seed=self._options.source.seed,
-            writes_per_second=OLD_PROGRAM_WRITES_PER_SECOND,
+    async def _work(self, cast: Cast) -> None:
+        """Traffic and the story, side by side, and an eye on both."""
+        story = Story(
+            self._stack,
+            cast,
+            seconds=self._options.seconds,
+            before_comparison=self._options.before_comparison,
+            say=self._display.say,
         )
+        async with cast.shop, cast.traffic, _background(cast.watch.run()) as watching:
+            await self._start_old_program(cast.old)
+            await cast.traffic.start()
+            cast.traffic_began = time.monotonic()
+            cast.faults.begin()
+            try:
+                async with _background(story.run()) as telling:
+                    while not telling.done():
+                        self._check(cast, watching)
+                        self._show(cast, story)
+                        await asyncio.wait({telling}, timeout=_TICK_SECONDS)
+                    telling.result()
+            finally:
+                await to_the_end(cast.backfills.close())
+            self._display.step("letting everybody finish")
+            await cast.traffic.stop()
+            cast.traffic_seconds = time.monotonic() - cast.traffic_began
 
     async def _start_old_program(self, old: OldWriter) -> None:
         """Before all traffic: it works on rows that are there when it begins, which then are nobody else's."""
@@ -184,87 +190,70 @@ class Demo:
         while not old.has_begun:  # noqa: ASYNC110 - another process rings no bell
             await asyncio.sleep(_TICK_SECONDS)
 
-    def _check(self, outcome: _Outcome, *tasks: asyncio.Task[None]) -> None:
+    def _check(self, cast: Cast, watching: asyncio.Task[None]) -> None:
         """Raise what anything that runs beside failed with."""
-        outcome.old.read()
-        outcome.traffic.check()
-        for task in tasks:
-            if task.done():
-                task.result()
-        if outcome.faults.current is None:
+        cast.old.read()
+        cast.traffic.check()
+        if watching.done():
+            watching.result()
+        if cast.faults.current is None:
             dead = [name for name, process in self._stack.processes.items() if not process.is_running]
             if dead:
                 raise StepError(f"{dead[0]} ended by itself; its log is {self.logs / dead[0]}.log")
 
-    async def _compare(
-        self, managers: Managers, outcome: _Outcome, load: LoadReport, started: float
-    ) -> DemoReport:
-        self._display.step("draining the journals")
-        began = time.monotonic()
-        drained = await outcome.watch.drained()
-        drain_seconds = time.monotonic() - began
-        await self._options.before_comparison(self._stack)
-        self._display.step("comparing all rows of both sides")
-        validation = await _validate(managers)
-        self._display.step("holding the ledger against both sides")
-        lost = await audit(outcome.ledger, managers)
-        return _report(outcome, load, lost, validation, drained=(drained, drain_seconds), started=started)
+    def _show(self, cast: Cast, story: Story) -> None:
+        self._display.progress(
+            seconds=time.monotonic() - cast.traffic_began,
+            act=story.act,
+            figures=_figures(cast),
+            bars=cast.backfills.bars() if story.moves_history else {},
+        )
 
 
-async def _validate(managers: Managers) -> ValidationReport:
-    entities: list[EntityReport] = []
-    for manager in managers.values():
-        await manager.start()
-        entities += (await SyncValidator(manager.runtime).run()).entities
-    return ValidationReport(entities=tuple(entities))
-
-
-def _report(
-    outcome: _Outcome,
-    load: LoadReport,
-    lost: list[Lost],
-    validation: ValidationReport,
-    *,
-    drained: tuple[bool, float],
-    started: float,
-) -> DemoReport:
-    market, ledger, watch = outcome.traffic.market, outcome.ledger, outcome.watch
+def _report(cast: Cast, load: LoadReport, *, started: float) -> DemoReport:
+    market, ledger, watch, comparison = cast.traffic.market, cast.ledger, cast.watch, cast.comparison
     return DemoReport(
         load=load,
         seed=load.seed,
-        traffic_seconds=outcome.traffic_seconds,
+        traffic_seconds=cast.traffic_seconds,
         duration_seconds=time.monotonic() - started,
         writes_by_source=ledger.by_source,
         writes_acknowledged=ledger.acknowledged_count,
         writes_in_doubt=ledger.in_doubt_count,
-        lost=lost,
+        lost=comparison.lost,
         checked_reads=market.checked_reads,
         wrong_answer_count=market.wrong_answer_count,
         wrong_answers=market.wrong_answers,
-        http=outcome.shop.tally,
-        faults=outcome.faults.done,
-        backfill=outcome.backfills.to_dict(),
+        http=cast.shop.tally,
+        faults=cast.faults.done,
+        backfill=cast.backfills.to_dict(),
         relay_max_lag_seconds=watch.max_lag_seconds,
         relay_lag_by_service={service: peak.lag_seconds for service, peak in watch.peaks.items()},
-        drained=drained[0],
-        drain_seconds=drained[1],
+        drained=comparison.drained,
+        drain_seconds=comparison.drain_seconds,
         failures_open=watch.failures_open,
-        validation=validation,
-        old_program=outcome.old.summary,
+        validation=comparison.validation,
+        old_program=cast.old.summary,
+        phase_changes=cast.walk.seen(cast.shop.log, traffic_began=cast.traffic_began),
+        phases=comparison.phases,
+        stuck=cast.walk.stuck,
+        gates_forced=comparison.forced,
+        legacy_written=comparison.legacy_written,
     )
 
 
-def _figures(outcome: _Outcome) -> dict[str, str]:
-    tally, watch = outcome.shop.tally, outcome.watch
-    sources = ", ".join(f"{name} {count:,}" for name, count in outcome.ledger.by_source.items())
+def _figures(cast: Cast) -> dict[str, str]:
+    tally, watch = cast.shop.tally, cast.watch
+    sources = ", ".join(f"{name} {count:,}" for name, count in cast.ledger.by_source.items())
     lags = ", ".join(
         f"{service} {depth.lag_seconds:.1f} s ({depth.rows})" for service, depth in watch.depths.items()
     )
     return {
+        "phases": ", ".join(f"{service} {phase.value}" for service, phase in cast.walk.phases.items()),
         "acknowledged": sources,
-        "requests": f"{tally.requests:,}, server errors {tally.server_error_count}, in doubt {outcome.ledger.in_doubt_count}",
+        "requests": f"{tally.requests:,}, server errors {tally.server_error_count}, in doubt {cast.ledger.in_doubt_count}",
         "lag (journal rows)": lags,
-        "fault": outcome.faults.current or "",
+        "fault": cast.faults.current or "",
     }
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import cycle
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
+from .request_log import Request, RequestLog
+
 REQUEST_SECONDS = 15.0
 CONNECT_SECONDS = 2.0
+KEEP_ALIVE_SECONDS = 2.0
+"""Less than the services' own 5 s: no request goes out over a connection that is being closed as idle."""
 
 
 class Outcome(StrEnum):
@@ -95,22 +100,30 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 class Shop:
-    """One HTTP client for all workers. `fault_is_on` says whether a fault excuses a 503 just now."""
+    """One HTTP client for all workers. `fault_is_on` says whether a fault excuses a 503 just now.
+
+    `urls` are those of a service's replicas; requests go to one after the other. `log` holds when each began and ended.
+    """
 
     def __init__(
         self,
-        urls: Mapping[str, str],
+        urls: Mapping[str, Sequence[str]],
         *,
         connections: int,
         fault_is_on: Callable[[], bool] = lambda: False,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.tally = HttpTally()
-        self._urls = dict(urls)
+        self.log = RequestLog()
+        self._urls = {service: cycle(replicas) for service, replicas in urls.items()}
         self._fault_is_on = fault_is_on
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS),
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            limits=httpx.Limits(
+                max_connections=connections,
+                max_keepalive_connections=connections,
+                keepalive_expiry=KEEP_ALIVE_SECONDS,
+            ),
             trust_env=False,
             transport=transport,
         )
@@ -134,13 +147,29 @@ class Shop:
         query: Mapping[str, str | int] | None = None,
     ) -> Answer:
         """Send one request, once. Never raises for what the network or the server does."""
+        began = time.monotonic()
+        answer = await self._send(method, service, path, token=token, body=body, query=query)
+        failed = answer.outcome in (Outcome.NOT_SENT, Outcome.IN_DOUBT)
+        self.log.note(Request(service=service, began=began, ended=time.monotonic(), failed=failed))
+        return answer
+
+    async def _send(
+        self,
+        method: str,
+        service: str,
+        path: str,
+        *,
+        token: str | None,
+        body: Mapping[str, Any] | None,
+        query: Mapping[str, str | int] | None,
+    ) -> Answer:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.tally.requests += 1
         started_at = time.time()
         clock = time.perf_counter()
         try:
             response = await self._client.request(
-                method, f"{self._urls[service]}{path}", headers=headers, json=body, params=query
+                method, f"{next(self._urls[service])}{path}", headers=headers, json=body, params=query
             )
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
             self.tally.refused_connections += 1

@@ -37,10 +37,11 @@ class Stack:
     `folder` takes the logs, the key and what tells others about the stack; `data` the clusters, and it must be a place that
     the servers' account can reach. Without `ports`, free ones are taken; without `members`, all services that are installed.
     `setup()` brings everything up step by step, each of which can also be called alone; `stop()` ends what this object has
-    started, and so does the end of this process, unless `detach()` was called.
+    started, and so does the end of this process, unless `detach()` was called. `replicas` says of which service more than
+    one process is to run, `settings` are further variables for all of them.
 
-    `legacy` and `services` are the clusters; `processes` holds the services by name and the relays as `NAME-relay`; `env` is
-    what `stack.env` says.
+    `legacy` and `services` are the clusters; `processes` holds the services by name, their second replicas as `NAME-2`, and
+    the relays as `NAME-relay`; `env` is what `stack.env` says.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class Stack:
         ports: Mapping[str, int] | None = None,
         phase: str = FIRST_PHASE,
         members: Sequence[RegisteredService] | None = None,
+        replicas: Mapping[str, int] | None = None,
+        settings: Mapping[str, str] | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.folder = folder
@@ -60,6 +63,9 @@ class Stack:
         self.processes: dict[str, ServiceProcess] = {}
         self.env: dict[str, str] = {}
         self._ports = dict(ports) if ports is not None else {}
+        self._replicas = dict(replicas or {})
+        self._replica_ports: dict[str, int] = {}
+        self._settings = dict(settings or {})
         self._phase = phase
         self._say = say
         self.legacy = Cluster(data / "legacy", fsync=True)
@@ -126,7 +132,7 @@ class Stack:
         """Raises ConfigurationError for dual-write settings of the shell that cannot be."""
         for member in self.members:
             phase = {f"{member.variable_prefix}_DUAL_WRITE_PHASE": self._phase}
-            DualWriteSettings.from_env(member.name, {**os.environ, **phase})
+            DualWriteSettings.from_env(member.name, {**os.environ, **self._settings, **phase})
 
     async def start_clusters(self) -> None:
         """Start both servers, and write down how to reach everything."""
@@ -175,9 +181,13 @@ class Stack:
 
     async def start_services(self) -> None:
         """Start the services and wait until each is ready."""
-        for member in self.members:
-            self.processes[member.name] = self._service_process(member)
-        await asyncio.gather(*(self.processes[member.name].start() for member in self.members))
+        services = [
+            self._service_process(member, name)
+            for member in self.members
+            for name in self.replicas_of(member)
+        ]
+        self.processes |= {service.name: service for service in services}
+        await asyncio.gather(*(service.start() for service in services))
 
     async def start_relays(self) -> None:
         """Start one relay process per service, and wait until each is ready."""
@@ -187,7 +197,7 @@ class Stack:
 
     async def stop(self) -> None:
         """End the processes, the services last, then the servers. What does not run is passed over. Data stays."""
-        services = {member.name for member in self.members}
+        services = {name for member in self.members for name in self.replicas_of(member)}
         for last in (False, True):
             ending = [process for name, process in self.processes.items() if (name in services) is last]
             await asyncio.gather(*(process.terminate() for process in ending))
@@ -233,6 +243,15 @@ class Stack:
         for name in ("signing_key.pem", "admin_password"):
             (self.folder / name).unlink(missing_ok=True)
 
+    def replicas_of(self, member: RegisteredService) -> tuple[str, ...]:
+        """The names of a service's processes: that of the service, then `NAME-2` and so on."""
+        more = range(2, self._replicas.get(member.name, 1) + 1)
+        return (member.name, *(f"{member.name}-{number}" for number in more))
+
+    def urls_of(self, member: RegisteredService) -> tuple[str, ...]:
+        """Where the processes of a service listen."""
+        return tuple(f"http://{LOOPBACK}:{self._port(member, name)}" for name in self.replicas_of(member))
+
     def child_env(self, member: RegisteredService) -> dict[str, str]:
         """The environment of a process that works for one service. The stack's own values win over the shell's."""
         own = {"DATABASE_URL": self.env[f"{member.variable_prefix}_DATABASE_URL"], "PYTHONUNBUFFERED": "1"}
@@ -254,8 +273,11 @@ class Stack:
     def _seeded_mark(self) -> Path:
         return self.data / "seeded"
 
-    def _service_process(self, member: RegisteredService) -> ServiceProcess:
-        port = self._ports[member.name]
+    def _port(self, member: RegisteredService, name: str) -> int:
+        return self._ports[name] if name == member.name else self._replica_ports[name]
+
+    def _service_process(self, member: RegisteredService, name: str) -> ServiceProcess:
+        port = self._port(member, name)
         server = (
             "uvicorn",
             "--factory",
@@ -268,9 +290,9 @@ class Stack:
         )
         return ServiceProcess(
             [sys.executable, "-m", *server],
-            name=member.name,
+            name=name,
             env=self.child_env(member),
-            log=self.logs / f"{member.name}.log",
+            log=self.logs / f"{name}.log",
             ready_url=f"http://{LOOPBACK}:{port}/readyz",
         )
 
@@ -287,8 +309,11 @@ class Stack:
 
     def _fill_env(self) -> None:
         self.env["LEGACY_DATABASE_URL"] = self.legacy.url(LEGACY_DATABASE)
+        self.env |= self._settings
         for member in self.members:
             port = self._ports.setdefault(member.name, free_port())
+            for name in self.replicas_of(member)[1:]:
+                self._replica_ports[name] = free_port()
             self.env[f"{member.variable_prefix}_DATABASE_URL"] = self.services.url(member.name)
             self.env[f"{member.variable_prefix}_URL"] = f"http://{LOOPBACK}:{port}"
             self.env[f"{member.variable_prefix}_DUAL_WRITE_PHASE"] = self._phase

@@ -44,9 +44,18 @@ class Traffic:
             if task.done() and not task.cancelled():
                 task.result()
 
+    async def hold(self) -> None:
+        """Let everybody finish what she is about, and wait until `go_on`."""
+        await self.market.turnstile.close()
+
+    def go_on(self) -> None:
+        """Let everybody act again."""
+        self.market.turnstile.open()
+
     async def stop(self) -> None:
         """Let everybody finish what she is about; raises what a worker failed with."""
         self.market.stop.set()
+        self.go_on()
         await asyncio.gather(*self._tasks)
 
     async def __aenter__(self) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -12,8 +13,9 @@ from typing import Any
 
 from .ledger import Effect, Ledger, Write
 from .shop import Answer, Outcome, Shop
+from .turnstile import Turnstile
 
-LONGEST_PAUSE_SECONDS = 0.06
+LONGEST_PAUSE_SECONDS = 0.25
 NOBODY_LISTENS_SECONDS = 0.2
 WRONG_ANSWERS_KEPT = 100
 UNAUTHENTICATED = 401
@@ -27,6 +29,7 @@ class Market:
     ledger: Ledger
     stop: asyncio.Event
     products: Sequence[int]
+    turnstile: Turnstile = field(default_factory=Turnstile)
     wrong_answers: list[str] = field(default_factory=list)
     wrong_answer_count: int = 0
     checked_reads: int = 0
@@ -34,6 +37,7 @@ class Market:
     def complain(self, text: str) -> None:
         """Note an answer that cannot be right."""
         self.wrong_answer_count += 1
+        self.shop.log.note_wrong_answer(time.monotonic())
         if len(self.wrong_answers) < WRONG_ANSWERS_KEPT:
             self.wrong_answers.append(text)
 
@@ -58,7 +62,8 @@ class Worker(ABC):
     async def run(self) -> None:
         """Act, with short pauses, until the stop."""
         while not self.market.stop.is_set():
-            await self.act()
+            async with self.market.turnstile:
+                await self.act()
             await self.pause(self.rng.uniform(0, LONGEST_PAUSE_SECONDS))
 
     async def pause(self, seconds: float) -> None:

@@ -30,10 +30,10 @@ class LagHistory:
         while self._lags[0][0] < now - LAG_WINDOW_SECONDS:
             self._lags.popleft()
 
-    @property
-    def highest(self) -> float:
-        """The highest lag measured, in seconds."""
-        return max((lag for _, lag in self._lags), default=0.0)
+    def highest_within(self, seconds: float) -> float:
+        """The highest lag measured in so many seconds until now, in seconds."""
+        since = time.monotonic() - seconds
+        return max((lag for at, lag in self._lags if at >= since), default=0.0)
 
     @property
     def seconds(self) -> float:

@@ -22,7 +22,8 @@ LEASE_SECONDS = 5.0
 class Replica:
     """A process of the service, and what it goes by.
 
-    `highest_lag_seconds` is what it has measured in the `measured_seconds` until now, a minute at most.
+    `highest_lag_seconds` is what it has measured within the lag window; it measures since `measured_seconds`, a minute at
+    most.
     """
 
     id: str

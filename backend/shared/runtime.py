@@ -327,7 +327,7 @@ class ServiceRuntime:
     def _measured(self) -> Measured:
         return Measured(
             relay=self.relay_running,
-            highest_lag_seconds=self._measuring.lags.highest,
+            highest_lag_seconds=self._measuring.lags.highest_within(self.settings.lag_window_seconds),
             seconds=self._measuring.lags.seconds,
         )
 

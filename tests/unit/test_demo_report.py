@@ -10,10 +10,11 @@ from rich.console import Console
 
 from backend.demo.faults import Fault, FaultKind
 from backend.demo.ledger import Lost, Row, Write
-from backend.demo.report import DemoReport, closing_table, dirt_table
+from backend.demo.phase_walk import PhaseChange, Step
+from backend.demo.report import DemoReport, closing_table, dirt_table, phase_table
 from backend.demo.shop import HttpTally
 from backend.legacy_shop.report import LoadReport
-from backend.shared.domain.phases import Side
+from backend.shared.domain.phases import Phase, Side
 from backend.shared.validation.report import EntityReport, ValidationReport
 
 LOAD = LoadReport(
@@ -45,6 +46,23 @@ def entity(**changes: Any) -> EntityReport:
     )
 
 
+def change(*, requests_failed: int = 0) -> PhaseChange:
+    step = Step(
+        service="cart",
+        origin=Phase.SHADOW,
+        to=Phase.LIVE,
+        epoch=2,
+        began=10.0,
+        ended=12.0,
+        stall_ms=84.26,
+        forced=(),
+        refused=1,
+    )
+    return PhaseChange(
+        step=step, at=7.0, requests=30, requests_failed=requests_failed, longest_request_ms=131.0
+    )
+
+
 def report(**changes: Any) -> DemoReport:
     return replace(
         DemoReport(
@@ -69,6 +87,11 @@ def report(**changes: Any) -> DemoReport:
             failures_open=0,
             validation=ValidationReport(entities=(entity(),)),
             old_program={},
+            phase_changes=(change(),),
+            phases={"cart": Phase.COMPLETE},
+            stuck={},
+            gates_forced=(),
+            legacy_written=(),
         ),
         **changes,
     )
@@ -110,6 +133,10 @@ def test_a_run_that_held() -> None:
         {"wrong_answer_count": 1},
         {"http": unexcused()},
         {"writes_acknowledged": 0},
+        {"phase_changes": (change(requests_failed=1),)},
+        {"phases": {"cart": Phase.RAMPDOWN}},
+        {"gates_forced": ("cart: lag",)},
+        {"legacy_written": ("carts",)},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -132,6 +159,23 @@ def test_the_file_holds_what_others_rely_on(tmp_path: Path) -> None:
     assert found["faults"] == [
         {"kind": "relay_killed", "at": 1.0, "lasted_seconds": 2.0, "detail": "kill -9"}
     ]
+    assert found["phase_changes"] == [
+        {
+            "service": "cart",
+            "from": "shadow",
+            "to": "live",
+            "stall_ms": 84.3,
+            "requests_failed": 0,
+            "requests": 30,
+            "longest_request_ms": 131.0,
+            "epoch": 2,
+            "at": 7.0,
+            "took_seconds": 2.0,
+            "refused_before": 1,
+            "forced": [],
+        }
+    ]
+    assert found["phases"] == {"cart": "complete"}
     assert (found["rows_loaded"], found["duration_seconds"]) == (5, 20.0)
     assert found["load"]["dirt"]["lines_zero_price"] == 1
     assert list(tmp_path.iterdir()) == [path]
@@ -141,9 +185,19 @@ def test_the_tables_show_figures_and_losses() -> None:
     console = Console(width=120, record=True, quiet=False, force_terminal=False)
     with console.capture() as shown:
         console.print(closing_table(report(lost=(a_loss(),))))
+        console.print(phase_table(report(phase_changes=(change(requests_failed=3),))))
         console.print(dirt_table(LOAD))
     text = shown.get()
     assert "writes lost" in text
     assert "3 of 3 cart lines" in text
+    assert "shadow → live" in text
+    assert "131 ms" in text
     assert "lines zero price" in text
     assert "lines blank" not in text
+
+
+def test_why_a_service_is_not_complete_is_said() -> None:
+    found = report(phases={"cart": Phase.RAMPDOWN}, stuck={"cart": "validation: cart_item is different"})
+    assert found.complaints == [
+        "cart is rampdown in the end, not complete: validation: cart_item is different"
+    ]

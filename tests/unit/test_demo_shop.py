@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import httpx
 import pytest
 
@@ -13,7 +15,7 @@ async def outcome_of(answer: httpx.Response | Exception, *, fault: bool = False)
         return answer
 
     shop = Shop(
-        {"cart": "http://shop"},
+        {"cart": ["http://shop"]},
         connections=1,
         fault_is_on=lambda: fault,
         transport=httpx.MockTransport(handle),
@@ -47,3 +49,21 @@ async def test_only_a_503_during_a_fault_is_excused(status: int, unexcused: int,
     _, shop = await outcome_of(httpx.Response(status), fault=fault)
     assert shop.tally.server_error_count == 1
     assert shop.tally.unexcused_count == unexcused
+
+
+async def test_requests_go_to_one_replica_after_the_other_and_are_logged() -> None:
+    asked: list[str] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.host)
+        return httpx.Response(503 if request.url.host == "two" else 200)
+
+    shop = Shop({"cart": ["http://one", "http://two"]}, connections=1, transport=httpx.MockTransport(handle))
+    began = time.monotonic()
+    async with shop:
+        for _ in range(4):
+            await shop.call("GET", "cart", "/carts")
+
+    assert asked == ["one", "two", "one", "two"]
+    seen = shop.log.within(began, time.monotonic(), service="cart")
+    assert (seen.requests, seen.failed) == (4, 2)

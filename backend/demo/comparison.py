@@ -1,0 +1,78 @@
+"""What is compared in the end: both sides with each other while both are written, the ledger with both, legacy with itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from backend.shared.domain.phases import Phase, Side
+from backend.shared.dual_write_manager import DualWriteManager
+from backend.shared.sync_validator import SyncValidator
+from backend.shared.validation.report import EntityReport, ValidationReport
+
+from .audit import audit
+from .ledger import Ledger, Lost
+from .legacy_prints import Prints, legacy_prints
+from .watch import JournalWatch
+
+
+class Comparison:
+    """Compares, and keeps what was found.
+
+    `legacy_written` names the legacy tables that were written after their service had become `complete`; `forced` the gates
+    that the history of the phase says were forced, and `phases` the phase that each service ended in.
+    """
+
+    def __init__(
+        self, managers: Mapping[str, DualWriteManager], *, ledger: Ledger, watch: JournalWatch
+    ) -> None:
+        self.drained = False
+        self.drain_seconds = 0.0
+        self.validation = ValidationReport(entities=())
+        self.lost: list[Lost] = []
+        self.legacy_written: list[str] = []
+        self.forced: list[str] = []
+        self.phases: dict[str, Phase] = {}
+        self._managers = managers
+        self._ledger = ledger
+        self._watch = watch
+        self._prints: dict[str, Prints] = {}
+
+    async def drain(self) -> None:
+        """Wait until the journals are empty."""
+        began = time.monotonic()
+        self.drained = await self._watch.drained()
+        self.drain_seconds = time.monotonic() - began
+
+    async def compare_sides(self) -> None:
+        """Compare all rows of both sides."""
+        entities: list[EntityReport] = []
+        for manager in self._managers.values():
+            await manager.start()
+            entities += (await SyncValidator(manager.runtime).run()).entities
+        self.validation = ValidationReport(entities=tuple(entities))
+
+    async def hold_ledger(self) -> None:
+        """Hold the ledger against both sides."""
+        self.lost += await audit(self._ledger, self._managers)
+
+    async def service_complete(self, service: str) -> None:
+        """From now on nobody may write the legacy tables of a service."""
+        self._prints[service] = await legacy_prints(self._managers[service])
+
+    async def conclude(self) -> None:
+        """When everything is over: hold the ledger against the new side once more, look at legacy and at the phases."""
+        known = {(id(loss.write), loss.side, loss.row, loss.column) for loss in self.lost}
+        again = await audit(self._ledger, self._managers, sides=(Side.NEW,))
+        self.lost += [
+            loss for loss in again if (id(loss.write), loss.side, loss.row, loss.column) not in known
+        ]
+        for service, manager in self._managers.items():
+            await manager.runtime.following.refresh()
+            self.phases[service] = manager.phase
+            for change in await manager.phase_history():
+                self.forced += [f"{service}: {gate}" for gate in change.forced]
+            before = self._prints.get(service)
+            if before is not None:
+                now = await legacy_prints(manager)
+                self.legacy_written += [name for name, found in now.items() if found != before[name]]

@@ -20,6 +20,7 @@ from benchmarks.backfilling import measure_backfill
 from benchmarks.comparing import measure_comparing
 from benchmarks.cutting_over import measure_cutover
 from benchmarks.fencing import measure_fence
+from benchmarks.reading import measure_shadow_reads
 from benchmarks.relaying import measure_lag, measure_relay
 from benchmarks.report import Result, show, write_latest
 from benchmarks.stack import Stack, running_stack
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "backfill": measure_backfill,
     "fence": measure_fence,
     "cutover": measure_cutover,
+    "shadow_reads": measure_shadow_reads,
 }
 LIMIT_SECONDS = {
     "statements": 30.0,
@@ -50,6 +52,7 @@ LIMIT_SECONDS = {
     "backfill": 300.0,
     "fence": 120.0,
     "cutover": 120.0,
+    "shadow_reads": 120.0,
 }
 
 

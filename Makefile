@@ -9,7 +9,7 @@ STAMP := $(VENV)/.stamp
 # One worker per core. Set to 0 for one process.
 WORKERS ?= logical
 
-.PHONY: help venv demo test test-long check fmt bench up down clean lock
+.PHONY: help venv demo test test-long model check fmt bench up down clean lock
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[36m%-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test: $(STAMP) ## run all tests against real servers, in parallel (ARGS="-k name
 EXAMPLES ?= 2000
 test-long: $(STAMP) ## run the state machine over many generated schedules, others each time (EXAMPLES=n)
 	@STATE_MACHINE_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -n $(WORKERS) tests/races/test_state_machine.py $(ARGS)
+
+model: ## search the protocol's model through, and each of its mechanisms' absence (ARGS="--jobs 1")
+	@$(PYTHON) docs/model/check $(ARGS)
 
 check: $(STAMP) ## lint, format, types, import contracts; changes nothing
 	@$(BIN)/ruff check --quiet .

@@ -27,6 +27,7 @@ from backend.shared.domain.errors import ConflictError, FencedError, TandemError
 from backend.shared.domain.phases import Direction, Side
 from backend.shared.journal.carrier import Hook, TargetUnavailableError, no_hook
 from backend.shared.journal.marks import MarkRepository
+from backend.shared.migration.capture_proof import whole_since
 from backend.shared.migration.sequences import move_sequences
 from backend.shared.runtime import ServiceRuntime
 from backend.shared.stores.postgres.errors import describe, is_database_error, sqlstate_of
@@ -36,6 +37,8 @@ LOCK_MS = 100
 DRAIN_MS = 150
 """How long a lock may be held until the last rows are carried."""
 GIVE_UP_SECONDS = 30.0
+CAPTURE_GATE = "capture"
+"""The gate by whose name an operator says that a gap in capture is known."""
 _PAUSE_SECONDS = 0.5
 _LOCK_NOT_AVAILABLE = "55P03"
 
@@ -82,6 +85,7 @@ class Cutover:
         self._give_up_seconds = give_up_seconds
         self._say = say
         self._closed_at = time.monotonic()
+        self._whole: frozenset[str] = frozenset()
 
     async def run(self) -> float:
         """Do what the intent says; answers the milliseconds from the last write on one side to the first on the other.
@@ -120,10 +124,19 @@ class Cutover:
         if decision is Decision.FORWARD:
             return decision
         await self._hook("cutover_given_up")
-        async with self._runtime.engines[self._opening].begin() as connection:
-            await self._marks.raise_epoch(connection, epoch=self._intent.epoch, is_open=False)
+        await self._retried(self._raise_closed)
         await self._runtime.controls.withdraw(self._intent)
         return decision
+
+    async def _raise_closed(self) -> None:
+        """Bring the side that stays closed to the new epoch, with the fence lock alone.
+
+        A copy of history that has looked at the mark must not go on in the old epoch beside carries of the new one, which
+        its floor does not hold back (`RAISED_WITHOUT_LOCK` in docs/model).
+        """
+        async with self._runtime.engines[self._opening].begin() as connection:
+            await self._marks.lock_alone(connection, timeout_ms=LOCK_MS * 10)
+            await self._marks.raise_epoch(connection, epoch=self._intent.epoch, is_open=False)
 
     async def _try_to_close(self) -> Decision:
         """Close the old side, or decide for good that it stays open."""
@@ -152,6 +165,7 @@ class Cutover:
                 raise ChangeOvertakenError(f"the {self._opening.value} side is in epoch {mark.epoch} already")
             moved = await move_sequences(opening, closing, self._runtime.catalog, self._opening)
             await opening.commit()
+            self._whole = await whole_since(self._runtime, source=closing, target=opening)
         for state in moved:
             self._say(f"{state.sequence} of the {self._opening.value} side goes on at {state.target}")
         await self._hook("cutover_sequences_moved")
@@ -193,6 +207,7 @@ class Cutover:
             try:
                 await self._marks.lock_alone(closing, timeout_ms=LOCK_MS)
                 await self._hook("cutover_locked")
+                await self._check_capture(closing)
                 if left := await self._drained(closing):
                     return left
                 side = self._opening
@@ -205,6 +220,21 @@ class Cutover:
                 await self._open_on(opening, closing)
                 return None
         return await self._blockers(side)
+
+    async def _check_capture(self, connection: AsyncConnection) -> None:
+        """Raise `ChangeGivenUpError` unless every change was captured, seen under the lock.
+
+        The gates were looked at before, perhaps hours ago by a controller that died: a journal that is empty because
+        nobody wrote it proves nothing (`GATE_BEFORE_LOCK` in docs/model).
+        """
+        if CAPTURE_GATE in self._intent.forced:
+            return
+        token = await self._runtime.capture_token(connection, self._closing)
+        if not token or token not in self._whole:
+            raise ChangeGivenUpError(
+                f"capture on the {self._closing.value} side has had a gap: changes may be missing on the "
+                f"{self._opening.value} side; run `tandem backfill {self._runtime.service}`, then try again"
+            )
 
     async def _commit_closed(self, connection: AsyncConnection) -> None:
         if not await self._marks.close(connection, epoch=self._intent.epoch):

@@ -12,8 +12,8 @@ from enum import StrEnum
 
 from backend.shared.domain.errors import ConfigurationError, InstallationError, TandemError
 from backend.shared.domain.phases import Direction, Phase, Side
-from backend.shared.journal.marks import MarkRepository
 from backend.shared.migration.backfill import Backfill
+from backend.shared.migration.capture_proof import whole_since
 from backend.shared.migration.conflicts import Conflicts
 from backend.shared.migration.sequences import sequences_of
 from backend.shared.observability.labels import Verdict
@@ -62,6 +62,7 @@ _UP: dict[Phase, tuple[GateName, ...]] = {
     Phase.LIVE: (
         GateName.SIDES,
         GateName.SCHEMA,
+        GateName.CAPTURE,
         GateName.BACKFILL,
         GateName.FAILURES,
         GateName.CONFLICTS,
@@ -190,15 +191,16 @@ class Gates:
         """Whether every change on the authoritative side was captured since it was opened."""
         runtime = self._runtime
         side = runtime.phase.policy.authoritative
-        async with runtime.engines[side].connect() as connection:
-            token = await runtime.capture_token(connection, side)
-            then = (await MarkRepository(runtime.names).read(connection)).capture_token
-        if token and token == then:
-            return True, f"without a gap since the {side.value} side was opened", ""
+        engines = runtime.engines
+        async with engines[side].connect() as source, engines[side.other].connect() as target:
+            token = await runtime.capture_token(source, side)
+            whole = await whole_since(runtime, source=source, target=target)
+        if token and token in whole:
+            return True, f"without a gap since the {side.value} side was opened, or was copied from", ""
         return (
             False,
             f"capture on the {side.value} side has had a gap: changes may be missing on the other side",
-            f"run `tandem backfill {runtime.service}`, then `tandem validate {runtime.service}`, and force this gate",
+            f"run `tandem backfill {runtime.service}`, then `tandem validate {runtime.service}`",
         )
 
     async def _backfill(self) -> tuple[bool, str, str]:

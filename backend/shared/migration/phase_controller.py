@@ -254,6 +254,10 @@ class PhaseController:
         except ChangeGivenUpError:
             await self._withdraw_capture(intent)
             raise
+        except ChangeOvertakenError as error:
+            # Somebody has begun to take it back, and died; if it was a later change, this says so.
+            await self._withdraw_capture(intent)
+            raise ChangeGivenUpError(f"the change to {intent.to.value} was taken back") from error
         await self._enter(intent, done=True)
 
     async def _withdraw_capture(self, intent: Intent) -> None:

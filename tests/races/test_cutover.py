@@ -12,13 +12,14 @@ from backend.shared import FencedError, Key, Phase, Side, SideError, Unit
 from backend.shared.journal.carrier import TargetUnavailableError
 from backend.shared.journal.fence import FENCED
 from backend.shared.migration import cutover
+from backend.shared.migration.backfill import Backfill
 from backend.shared.migration.cutover import ChangeGivenUpError, ChangeOvertakenError
 from backend.shared.testing.clusters import Databases
 from tests.support.fixtures import MakeManager, Sql
 from tests.support.people import PeopleManager, people
 from tests.support.phases import SLOW_GATES, change, controller
 from tests.support.state import assert_equal_sides, both_sides
-from tests.support.steps import PauseAt
+from tests.support.steps import Crash, CrashAt, PauseAt
 
 TIMES_UP_AND_BACK = 10
 
@@ -281,6 +282,50 @@ async def test_i4_late_controller_wakes_after_another_has_given_up(
     assert (await other.write("add", added("x@example.org"))).authoritative is Side.LEGACY
     assert await other.relay().drain(timeout_seconds=10)
     await assert_equal_sides(people_databases)
+
+
+@pytest.mark.invariant("I6")
+async def test_i6_a_gap_in_capture_between_the_gates_and_the_lock(
+    make_manager: MakeManager, people_databases: Databases, legacy_sql: Sql
+) -> None:
+    """A controller dies behind the gates; capture has a gap; another finds the intent, and an empty journal."""
+    first, other = [await make_manager(Phase.SHADOW) for _ in range(2)]
+    key = (await other.write("add", added("x@example.org", "old"))).unwrap()
+    assert await other.relay().drain(timeout_seconds=10)
+    with pytest.raises(Crash):
+        await change(first, Phase.LIVE, hook=CrashAt("intent_written"), force=[*SLOW_GATES, "backfill"])
+    await legacy_sql("ALTER TABLE folk DISABLE TRIGGER tandem_people_folk_update")
+    await other.write("change", named(key, "seen by nobody"))
+    await legacy_sql("ALTER TABLE folk ENABLE ALWAYS TRIGGER tandem_people_folk_update")
+    with pytest.raises(ChangeGivenUpError, match="capture on the legacy side has had a gap"):
+        await change(other, Phase.LIVE, force=[*SLOW_GATES, "backfill"])
+    assert other.phase is Phase.SHADOW
+    await Backfill(other.runtime).run()
+    await change(other, Phase.LIVE)
+    (row,) = await assert_equal_sides(people_databases)
+    assert row[2] == "seen by nobody"
+
+
+@pytest.mark.invariant("I3")
+async def test_i3_giving_up_waits_for_a_chunk_that_is_being_copied(make_manager: MakeManager) -> None:
+    """Else the chunk would go on in the old epoch, and its floor hold back no carry of the new one."""
+    operator, copying = [await make_manager(Phase.SHADOW) for _ in range(2)]
+    await operator.write("add", added("x@example.org"))
+    with pytest.raises(Crash):
+        await change(operator, Phase.LIVE, hook=CrashAt("intent_written"), force=[*SLOW_GATES, "backfill"])
+    pause = PauseAt("backfill_after_snapshot")
+    backfill = asyncio.ensure_future(Backfill(copying.runtime, hook=pause).run())
+    await pause.reached.wait()
+    await operator.runtime.following.refresh()
+    taking_back = asyncio.ensure_future(controller(operator).finish(towards=Phase.SHADOW))
+    done, _ = await asyncio.wait([taking_back], timeout=0.5)
+    assert not done
+    pause.resume.set()
+    await taking_back
+    with suppress(FencedError):  # its epoch is over: whoever calls it again goes on
+        await backfill
+    assert operator.runtime.control.epoch == 2
+    assert operator.runtime.control.intent is None
 
 
 @pytest.mark.invariant("I3")

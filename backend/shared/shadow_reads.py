@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy import QueuePool, Table
 
 from backend.shared.control import Control
-from backend.shared.domain.errors import FencedError, SideError
+from backend.shared.domain.errors import FencedError, TandemError
 from backend.shared.domain.phases import Side
 from backend.shared.observability.labels import ShadowOutcome
 from backend.shared.observability.seldom import Seldom
@@ -203,7 +203,7 @@ class ShadowReader:
         try:
             answer = await self._sides.ask(comparison.unit, side, even_if_closed=closed)
         except Exception as error:
-            if isinstance(error, SideError) or is_database_error(error):
+            if isinstance(error, TandemError) or is_database_error(error):
                 raise
             return image_of_error(error)
         comparison.shaped |= answer.shaped
@@ -243,7 +243,7 @@ class ShadowReader:
                 "shadow_read_failed",
                 service=self._runtime.service,
                 operation=operation,
-                error=str(error) if isinstance(error, SideError) else type(error).__name__,
+                error=str(error) if isinstance(error, TandemError) else type(error).__name__,
                 left_out=left_out,
             )
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from backend.shared import Key, NotFoundError, Side, Unit, UnitOfWork
+from backend.shared import DualWriteManager, Key, NotFoundError, Side, Unit, UnitOfWork
 from backend.shared.testing.clusters import Databases
 from tests.support.fixtures import Sql
 from tests.support.people import PeopleManager, people
@@ -92,17 +92,17 @@ class Plant:
         await self._sql[side](statement)
 
 
-def reads(manager: PeopleManager) -> dict[str, dict[str, int]]:
+def reads(manager: DualWriteManager) -> dict[str, dict[str, int]]:
     """Reads counted, by side and outcome."""
     return {side: dict(counts) for side, counts in manager.metrics_snapshot().reads.items()}
 
 
-def shadow_reads(manager: PeopleManager) -> dict[str, int]:
+def shadow_reads(manager: DualWriteManager) -> dict[str, int]:
     """Comparisons counted, by outcome."""
     return dict(manager.metrics_snapshot().shadow_reads)
 
 
-async def compared(manager: PeopleManager) -> dict[str, int]:
+async def compared(manager: DualWriteManager) -> dict[str, int]:
     """The same, once none is under way."""
     async with asyncio.timeout(20):
         while tasks := set(manager._reads._shadow._tasks):

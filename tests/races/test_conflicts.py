@@ -77,16 +77,19 @@ async def test_delete_between_trial_and_write(
 
 
 @pytest.mark.invariant("I4")
+@pytest.mark.parametrize("and_back", [False, True], ids=["there", "there_and_back"])
 @pytest.mark.parametrize("keep", list(Side))
 async def test_i4_cutover_between_trial_and_write(
-    make_manager: MakeManager, on: Foreign, people_databases: Databases, *, keep: Side
+    make_manager: MakeManager, on: Foreign, people_databases: Databases, *, keep: Side, and_back: bool
 ) -> None:
-    """The write is asserted against the epoch in which it was decided: it is not made on a side that is closed since."""
+    """The write is asserted against the epoch in which it was decided: not made on a side that is, or was, closed since."""
     other: list[PeopleManager] = []
 
     async def cut_over() -> None:
         other.append(await make_manager(Phase.RAMPDOWN))
         await opened(other[0], Phase.SHADOW)
+        if and_back:
+            await opened(other[0], Phase.LIVE)
 
     step = "conflict_tried" if keep is Side.LEGACY else "conflict_settling"
     with pytest.raises(FencedError):

@@ -151,7 +151,7 @@ async def test_what_the_authority_refuses_stays_open_with_its_reason(
     await on[Side.NEW]("DELETE FROM people WHERE id = 5")
     await on[Side.NEW]("UPDATE people SET email = 'taken@x' WHERE id = 7")
     await legacy("UPDATE folk SET mail = 'taken@x' WHERE folk_no = 6")
-    assert (await manager.relay().run_once()).rows == 2
+    assert (await manager.relay().run_once()).carried
     done = {item.key: item for item in await settled_all(manager, Side.LEGACY)}
     assert {item.outcome for item in done.values()} == {"refused"}
     assert "check refused by people_credit_check" in done["[3]"].detail

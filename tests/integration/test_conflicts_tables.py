@@ -26,6 +26,7 @@ from backend.shared.journal.fence import FOREIGN_REFUSED
 from backend.shared.observability.metrics import Metrics
 from backend.shared.testing.clusters import Databases
 from tests.support.fixtures import Sql
+from tests.support.one_way import DDL, OneWayManager
 
 LINES_DDL = {
     Side.LEGACY: (
@@ -130,5 +131,43 @@ async def test_tables_with_several_rows_a_key_and_tables_that_are_only_looked_up
         with pytest.raises(asyncpg.PostgresError) as refused:
             await legacy("UPDATE lines_old SET what = 'x'")
         assert refused.value.sqlstate == FOREIGN_REFUSED
+    finally:
+        await manager.close()
+
+
+@pytest.mark.parametrize("fields", ["b = 'TRUTH'", "a = 'truth', b = 'TRUTH'"])
+async def test_field_without_a_way_back_is_refused_rather_than_undone(
+    databases: Databases, fields: str
+) -> None:
+    """Written back without `b`, the row would be carried on with the authoritative side's `b`."""
+    legacy, new = Sql(databases.legacy_url), Sql(databases.new_url)
+    for sql in (legacy, new):
+        await sql(DDL)
+    manager = OneWayManager(
+        settings=DualWriteSettings(
+            service="oneway",
+            legacy_database_url=databases.legacy_url,
+            database_url=databases.new_url,
+            phase=Phase.DUALWRITE,
+        ),
+        metrics=Metrics(CollectorRegistry()),
+    )
+    try:
+        await manager.install()
+        await manager.start()
+        await legacy("INSERT INTO ow VALUES (1, 'a', 'b')")
+        assert await manager.relay().drain(timeout_seconds=5)
+        await new(f"UPDATE ow SET {fields}")
+        (conflict,) = await manager.list_conflicts(limit=5)
+        done = await manager.settle_conflict(conflict.id, keep=Side.NEW)
+        assert (done.outcome, done.detail) == (
+            "refused",
+            "the mapping to the legacy side cannot say it: ow.b",
+        )
+        assert [tuple(row) for row in await legacy("SELECT a, b FROM ow")] == [("a", "b")]
+        assert [tuple(row) for row in await new("SELECT b FROM ow")] == [("TRUTH",)]
+        assert (await manager.list_conflicts(limit=5))[0].detail == done.detail
+        assert (await manager.settle_conflict(conflict.id, keep=Side.LEGACY)).settled
+        assert [tuple(row) for row in await new("SELECT a, b FROM ow")] == [("a", "B")]
     finally:
         await manager.close()

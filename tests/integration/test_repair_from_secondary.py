@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 from prometheus_client import CollectorRegistry
-from sqlalchemy import Column, Integer, MetaData, Table, Text, func, select
 
 from backend.shared import (
-    DualWriteManager,
     DualWriteSettings,
-    EntityMapping,
-    Key,
-    KeyPart,
     Phase,
-    Projection,
     Side,
-    Source,
-    UnitOfWork,
 )
 from backend.shared.domain.phases import Capture
 from backend.shared.migration.repair import Repairer
@@ -28,6 +20,7 @@ from backend.shared.observability.labels import Verdict
 from backend.shared.observability.metrics import Metrics
 from backend.shared.testing.clusters import Databases
 from tests.support.fixtures import BOTH_AUTHORITIES, MakeManager, Sql
+from tests.support.one_way import OneWayManager
 from tests.support.people import PeopleManager
 from tests.support.repairs import keep_mismatches, repaired, stocked, verdict
 from tests.support.state import assert_equal_sides
@@ -167,38 +160,6 @@ async def test_row_locked_by_somebody_is_refused_and_others_go_on(
         await holder.close()
     assert told.outcomes == {"[3]": "refused", "[4]": "repaired"}
     assert "lock not available" in told.of("[3]").detail
-
-
-_old, _new = MetaData(), MetaData()
-one_way_old = Table("ow", _old, Column("no", Integer, primary_key=True), Column("a", Text), Column("b", Text))
-one_way_new = Table("ow", _new, Column("no", Integer, primary_key=True), Column("a", Text), Column("b", Text))
-ONE_WAY = EntityMapping(
-    name="ow",
-    key=(KeyPart(name="no", type=Integer()),),
-    to_new=(
-        Projection(
-            table=one_way_new,
-            key=("no",),
-            query=select(one_way_old.c.no, one_way_old.c.a, func.upper(one_way_old.c.b).label("b")),
-        ),
-    ),
-    to_legacy=(Projection(table=one_way_old, key=("no",), query=select(one_way_new.c.no, one_way_new.c.a)),),
-    legacy_sources=(Source(table=one_way_old, keys=("no",)),),
-    new_sources=(Source(table=one_way_new, keys=("no",)),),
-)
-
-
-class OneWayManager(DualWriteManager):
-    """Field `b` goes to the new side and never back."""
-
-    service = "oneway"
-
-    @classmethod
-    def entities(cls) -> Sequence[EntityMapping]:
-        return (ONE_WAY,)
-
-    async def write_probe(self, work: UnitOfWork) -> tuple[str, Key]:
-        raise NotImplementedError
 
 
 @pytest.fixture

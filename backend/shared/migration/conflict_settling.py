@@ -123,6 +123,7 @@ class Settler:
     async def _write(self, conflict: Conflict, keep: Side) -> Settlement:
         """What has to be done on the authoritative side, key by key."""
         settled = Settlement(conflict=conflict, keep=keep, outcome=SettleOutcome.SETTLED)
+        await self._runtime.hook("conflict_settling")
         try:
             if conflict.side is self._side:
                 return await self._since_authoritative(settled)

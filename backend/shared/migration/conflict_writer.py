@@ -37,7 +37,7 @@ Row = dict[str, Any]
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """What a foreign write comes to: what the secondary side holds without it and with it, in its own shape; and what the
-    authoritative side holds now, and is to hold.
+    authoritative side holds now, and is to hold. Where no row of the secondary side was changed, the first two are the same.
     """
 
     without: StateBatch
@@ -152,15 +152,16 @@ class ConflictWriter:
         await self._store.write(connection, [state], everything)
         without = await self._store.read_stored(connection, entity, self._out, keys=keys)
         made = await self._store.read_state(connection, entity, self._back, keys=keys)
-        images = images_of(self._runtime.catalog, conflict)
+        images, with_it = images_of(self._runtime.catalog, conflict), without
         if images is not None:
             await ImageWriter(connection, conflict, images).put()
+            with_it = await self._store.read_stored(connection, entity, self._out, keys=keys)
         elif conflict.operation is ConflictOperation.FAILED:
+            # What this side had changed is where the mapping made another state of it than the other side held then.
             await self._store.write(connection, [_kept(entity, self._out, conflict)], everything)
             made = _kept(entity, self._back, conflict, other=True)
         else:
-            made = now  # a table that is looked up: whatever the mapping makes of it now is its doing
-        with_it = await self._store.read_stored(connection, entity, self._out, keys=keys)
+            made = now  # of a table that is looked up: whatever the mapping makes of the key now is its doing
         made_with_it = await self._store.read_state(connection, entity, self._back, keys=keys)
         return without, with_it, made, made_with_it
 

@@ -28,6 +28,7 @@ from backend.shared.domain.phases import Direction, Side
 from backend.shared.journal.carrier import Hook, TargetUnavailableError, no_hook
 from backend.shared.journal.marks import MarkRepository
 from backend.shared.migration.capture_proof import whole_since
+from backend.shared.migration.failed_keys import keep_failed_keys
 from backend.shared.migration.sequences import move_sequences
 from backend.shared.runtime import ServiceRuntime
 from backend.shared.stores.postgres.errors import describe, is_database_error, sqlstate_of
@@ -152,7 +153,8 @@ class Cutover:
             if await self.give_up() is Decision.GIVEN_UP:
                 if isinstance(error, ChangeGivenUpError):
                     raise
-                raise ChangeGivenUpError(f"the authority stays where it was: {describe(error)}") from error
+                reason = str(error) if isinstance(error, TandemError) else describe(error)
+                raise ChangeGivenUpError(f"the authority stays where it was: {reason}") from error
         return Decision.FORWARD
 
     async def _prepare(self) -> None:
@@ -212,12 +214,15 @@ class Cutover:
                     return left
                 side = self._opening
                 await self._marks.lock_alone(opening, timeout_ms=LOCK_MS)
+                kept = await keep_failed_keys(self._runtime, closing, opening, side=self._closing)
             except Exception as error:
                 if sqlstate_of(error) != _LOCK_NOT_AVAILABLE:
                     raise
             else:
                 await self._commit_closed(closing)
                 await self._open_on(opening, closing)
+                if kept:
+                    self._say(f"{kept} keys that could not be carried are conflicts now: `tandem conflicts`")
                 return None
         return await self._blockers(side)
 

@@ -92,6 +92,7 @@ def report(**changes: Any) -> DemoReport:
             stuck={},
             gates_forced=(),
             legacy_written=(),
+            conflicts_open=0,
         ),
         **changes,
     )
@@ -137,6 +138,7 @@ def test_a_run_that_held() -> None:
         {"phases": {"cart": Phase.RAMPDOWN}},
         {"gates_forced": ("cart: lag",)},
         {"legacy_written": ("carts",)},
+        {"conflicts_open": 1},
     ],
     ids=lambda changes: next(iter(changes)),
 )

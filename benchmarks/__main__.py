@@ -18,6 +18,8 @@ from rich.console import Console
 from backend.shared.domain.errors import TandemError
 from benchmarks.backfilling import measure_backfill
 from benchmarks.comparing import measure_comparing
+from benchmarks.cutting_over import measure_cutover
+from benchmarks.fencing import measure_fence
 from benchmarks.relaying import measure_lag, measure_relay
 from benchmarks.report import Result, show, write_latest
 from benchmarks.stack import Stack, running_stack
@@ -35,6 +37,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "compare": measure_comparing,
     "validate": measure_validate,
     "backfill": measure_backfill,
+    "fence": measure_fence,
+    "cutover": measure_cutover,
 }
 LIMIT_SECONDS = {
     "statements": 30.0,
@@ -44,6 +48,8 @@ LIMIT_SECONDS = {
     "compare": 300.0,
     "validate": 120.0,
     "backfill": 300.0,
+    "fence": 120.0,
+    "cutover": 120.0,
 }
 
 

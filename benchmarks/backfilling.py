@@ -12,54 +12,21 @@ from statistics import median
 
 import asyncpg
 from rich.console import Console
-from sqlalchemy import Boolean, Column, DateTime, Integer, MetaData, Numeric, Table, Text, select
 
-from backend.shared import DualWriteManager, EntityMapping, Key, KeyPart, Projection, Source, UnitOfWork
+from backend.shared import DualWriteManager, EntityMapping, Key, UnitOfWork
 from backend.shared.migration.backfill import Backfill
 from backend.shared.testing.processes import ServiceProcess
 from benchmarks.load import Load, drive
 from benchmarks.report import Result
+from benchmarks.seven_columns import ROWS, create, entity, fill
 from benchmarks.stack import Stack, run_sql, until_false
 
-ROWS = 1_000_000
 ROUNDS = 3
 WRITERS = 4
 WRITE_SECONDS = 8.0
 THROTTLED_ROWS_PER_SECOND = 20_000
-COLUMNS = (
-    "id integer PRIMARY KEY, customer integer NOT NULL, label text NOT NULL, price numeric(12,2) NOT NULL, "
-    "made_at timestamptz NOT NULL, is_open boolean NOT NULL, note text"
-)
-FILL = f"""
-INSERT INTO history_old SELECT n, n % 5000, 'label of row ' || n, (n % 100000) / 100.0,
-       '2024-05-01 12:30:00+00'::timestamptz + n * interval '1 second', n % 3 = 0,
-       CASE WHEN n % 4 <> 0 THEN md5(n::text) END
-  FROM generate_series(1, {ROWS}) AS n"""
-
-
-def _table(name: str) -> Table:
-    return Table(
-        name,
-        MetaData(),
-        Column("id", Integer, primary_key=True),
-        Column("customer", Integer),
-        Column("label", Text),
-        Column("price", Numeric(12, 2)),
-        Column("made_at", DateTime(timezone=True)),
-        Column("is_open", Boolean),
-        Column("note", Text),
-    )
-
-
-_OLD, _NEW = _table("history_old"), _table("history_new")
-_ROW = EntityMapping(
-    name="row",
-    key=(KeyPart(name="id", type=Integer()),),
-    to_new=(Projection(table=_NEW, key=("id",), query=select(*_OLD.c)),),
-    to_legacy=(Projection(table=_OLD, key=("id",), query=select(*_NEW.c)),),
-    legacy_sources=(Source(table=_OLD, keys=("id",)),),
-    new_sources=(Source(table=_NEW, keys=("id",)),),
-)
+_ROW = entity("history_old", "history_new")
+_NEW = _ROW.to_new[0].table
 
 
 class HistoryManager(DualWriteManager):
@@ -78,12 +45,8 @@ class HistoryManager(DualWriteManager):
 async def measure_backfill(stack: Stack, console: Console) -> list[Result]:
     """Rows per second against a raw pipe, round by round, and the latency of writes beside it."""
     console.print(f"  filling a table of {ROWS:,} rows", style="dim")
-    await run_sql(
-        stack.legacy_url, f"CREATE TABLE history_old ({COLUMNS})", FILL, "VACUUM ANALYZE history_old"
-    )
-    await run_sql(
-        stack.new_url, f"CREATE TABLE history_new ({COLUMNS})", f"CREATE TABLE history_raw ({COLUMNS})"
-    )
+    await run_sql(stack.legacy_url, create("history_old"), fill("history_old"), "VACUUM ANALYZE history_old")
+    await run_sql(stack.new_url, create("history_new"), create("history_raw"))
     raw, ours = [], []
     async with _manager(stack) as manager:
         for number in range(ROUNDS):

@@ -144,7 +144,24 @@ SYNC = item_service("sync")
 BACKLOG = item_service("backlog")
 ROW_BY_ROW = item_service("row_by_row")
 COUNTED = item_service("counted")
-MANAGED = (ASYNC, DRAINED, UNIT, RAMPDOWN, SYNC, BACKLOG, ROW_BY_ROW, COUNTED)
+FENCED = item_service("fenced")
+UNFENCED = item_service("unfenced")
+CUTOVER = item_service("cutover")
+READ = item_service("read")
+MANAGED = (
+    FENCED,
+    UNFENCED,
+    CUTOVER,
+    READ,
+    ASYNC,
+    DRAINED,
+    UNIT,
+    RAMPDOWN,
+    SYNC,
+    BACKLOG,
+    ROW_BY_ROW,
+    COUNTED,
+)
 
 # What `tandem relay` loads.
 DrainedManager = DRAINED.manager

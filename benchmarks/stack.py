@@ -23,7 +23,7 @@ from backend.shared.observability.metrics import Metrics
 from backend.shared.testing.clusters import Cluster
 from backend.shared.testing.processes import ServiceProcess
 from backend.shared.testing.programs import REPOSITORY, remove_left_overs, state_directory
-from benchmarks.service import MANAGED, PLAIN, RAMPDOWN, ItemService
+from benchmarks.service import CUTOVER, MANAGED, PLAIN, RAMPDOWN, READ, ItemService
 
 POOL_SIZE = 20
 _ENTRY_POINTS = """[tandem.services]
@@ -206,6 +206,7 @@ async def _fill(stack: Stack) -> None:
         await run_sql(stack.legacy_url, legacy_ddl)
         await run_sql(stack.new_url, new_ddl)
     for service in MANAGED:
-        manager = stack.manager(service, phase=Phase.RAMPDOWN if service is RAMPDOWN else Phase.DUALWRITE)
+        first = {RAMPDOWN.name: Phase.RAMPDOWN, CUTOVER.name: Phase.SHADOW, READ.name: Phase.SHADOW}
+        manager = stack.manager(service, phase=first.get(service.name, Phase.DUALWRITE))
         await manager.install()
         await manager.close()

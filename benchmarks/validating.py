@@ -8,50 +8,19 @@ from collections.abc import Sequence
 from statistics import median
 
 from rich.console import Console
-from sqlalchemy import Boolean, Column, DateTime, Integer, MetaData, Numeric, Table, Text, select
 
-from backend.shared import DualWriteManager, EntityMapping, Key, KeyPart, Projection, Source, UnitOfWork
+from backend.shared import DualWriteManager, EntityMapping, Key, UnitOfWork
 from backend.shared.observability.labels import Verdict
 from backend.shared.sync_validator import SyncValidator
 from backend.shared.validation.report import ValidationReport
-from benchmarks.backfilling import COLUMNS
 from benchmarks.report import Result
+from benchmarks.seven_columns import ROWS, create, entity, fill
 from benchmarks.stack import Stack, run_sql
 
-ROWS = 1_000_000
 CHANGED = 1_000
 FULL_ROUNDS = 5
 CHANGED_ROUNDS = 20
-FILL = f"""
-INSERT INTO {{0}} SELECT n, n % 5000, 'label of row ' || n, (n % 100000) / 100.0,
-       '2024-05-01 12:30:00+00'::timestamptz + n * interval '1 second', n % 3 = 0,
-       CASE WHEN n % 4 <> 0 THEN md5(n::text) END
-  FROM generate_series(1, {ROWS}) AS n"""
-
-
-def _table(name: str) -> Table:
-    return Table(
-        name,
-        MetaData(),
-        Column("id", Integer, primary_key=True),
-        Column("customer", Integer),
-        Column("label", Text),
-        Column("price", Numeric(12, 2)),
-        Column("made_at", DateTime(timezone=True)),
-        Column("is_open", Boolean),
-        Column("note", Text),
-    )
-
-
-_OLD, _NEW = _table("checked_old"), _table("checked_new")
-_ROW = EntityMapping(
-    name="row",
-    key=(KeyPart(name="id", type=Integer()),),
-    to_new=(Projection(table=_NEW, key=("id",), query=select(*_OLD.c)),),
-    to_legacy=(Projection(table=_OLD, key=("id",), query=select(*_NEW.c)),),
-    legacy_sources=(Source(table=_OLD, keys=("id",)),),
-    new_sources=(Source(table=_NEW, keys=("id",)),),
-)
+_ROW = entity("checked_old", "checked_new")
 
 
 class CheckedManager(DualWriteManager):
@@ -70,16 +39,9 @@ class CheckedManager(DualWriteManager):
 async def measure_validate(stack: Stack, console: Console) -> list[Result]:
     """Seconds of a full run, and of an incremental one after 1,000 rows all over the table were changed and carried."""
     console.print(f"  filling both sides with {ROWS:,} rows", style="dim")
+    sides = ((stack.legacy_url, "checked_old"), (stack.new_url, "checked_new"))
     await asyncio.gather(
-        *(
-            run_sql(
-                url,
-                f"CREATE TABLE {table.name} ({COLUMNS})",
-                FILL.format(table.name),
-                "VACUUM (FREEZE, ANALYZE)",
-            )
-            for url, table in ((stack.legacy_url, _OLD), (stack.new_url, _NEW))
-        )
+        *(run_sql(url, create(table), fill(table), "VACUUM (FREEZE, ANALYZE)") for url, table in sides)
     )
     manager = stack.manager_of(CheckedManager, batch_size=CHANGED)
     try:

@@ -16,6 +16,7 @@ from backend.shared.cli.validate import ChangedOption, EntityOption, JsonOption,
 from backend.shared.cli.validation_output import COULD_NOT_RUN
 from backend.shared.cli.validation_run import Wanted, compare_and_exit
 from backend.shared.domain.errors import ConfigurationError, TandemError
+from backend.shared.observability.logging import configure_logging
 
 PROGRAM = "validate_data_sync"
 
@@ -30,6 +31,7 @@ def main(
     show_values: ValuesOption = False,
 ) -> None:
     """Hold both sides of all services, or of one, against each other."""
+    configure_logging(PROGRAM, level="ERROR")  # what is logged must not stand between the lines of the answer
     try:
         services = _chosen(service, entity)
     except TandemError as error:

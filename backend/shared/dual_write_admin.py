@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from sqlalchemy import QueuePool, text
 
+from backend.shared.conflict_operations import ConflictOperations
 from backend.shared.domain.errors import ConflictError, NotFoundError, ValidationError
 from backend.shared.domain.mapping import EntityMapping, Key
 from backend.shared.domain.phases import Direction, Phase, Side
@@ -16,6 +17,7 @@ from backend.shared.domain.results import DualWriteResult
 from backend.shared.dual_write_config import DualWriteSettings
 from backend.shared.journal.relay import Relay
 from backend.shared.journal.repository import Failure
+from backend.shared.measuring import waiting_for
 from backend.shared.observability.admin_views import (
     ConfigView,
     FailureView,
@@ -30,8 +32,7 @@ from backend.shared.observability.admin_views import (
 )
 from backend.shared.observability.labels import Verdict
 from backend.shared.observability.metrics_snapshot import MetricsSnapshot
-from backend.shared.phase_operations import PhaseOperations
-from backend.shared.runtime import ServiceRuntime, waiting_for
+from backend.shared.runtime import ServiceRuntime
 from backend.shared.stores.postgres.errors import describe, is_database_error
 from backend.shared.sync_validator import SyncValidator, parse_key
 from backend.shared.unit_of_work import UnitOfWork
@@ -42,7 +43,7 @@ T = TypeVar("T")
 PROBE_SECONDS = 10.0
 
 
-class AdminOperations(PhaseOperations):
+class AdminOperations(ConflictOperations):
     """The operator's side of a manager: implements `backend.shared.api.admin_protocol.DualWriteAdmin`."""
 
     @abstractmethod
@@ -213,8 +214,14 @@ class AdminOperations(PhaseOperations):
             raise ConflictError(
                 f"phase {self.phase.value} writes the {authoritative.value} side: it must stay on"
             )
-        await self.runtime.controls.change_settings(changes, by=by)
-        await self.runtime.refresh()
+        runtime = self.runtime
+        wanted = self.settings.changed(changes).foreign_writes
+        if "foreign_writes" in changes:
+            async with runtime.foreign_writes.changed(wanted.value):
+                await runtime.controls.change_settings(changes, by=by)
+        else:
+            await runtime.controls.change_settings(changes, by=by)
+        await runtime.refresh()
         after = self.settings.to_dict()
         return ConfigView(
             service=self.service,

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from backend.shared.background_validation import validate_periodically
 from backend.shared.database import DatabaseLimits
-from backend.shared.domain.mapping import EntityCatalog, EntityMapping
+from backend.shared.domain.mapping import EntityCatalog, EntityMapping, Key
 from backend.shared.domain.phases import Capture, Phase, Side
 from backend.shared.domain.results import DualWriteResult, Exercised
 from backend.shared.dual_write_admin import AdminOperations
@@ -23,12 +23,14 @@ from backend.shared.dual_write_config import DualWriteSettings
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.journal.install import install
 from backend.shared.observability.metrics import Metrics, default_metrics
+from backend.shared.read_sides import Subject
+from backend.shared.reads import ReadPath
 from backend.shared.runtime import ServiceRuntime
 from backend.shared.schema_version import check_schema_version
 from backend.shared.stores.postgres.errors import is_connection_loss, is_database_error, to_side_error
 from backend.shared.unit_of_work import UnitOfWork
 from backend.shared.unit_runner import Unit
-from backend.shared.writes import WritePath, read_unit
+from backend.shared.writes import WritePath
 
 T = TypeVar("T")
 Url = str | EllipsisType | None
@@ -113,6 +115,10 @@ class DualWriteManager(AdminOperations):
     def _writes(self) -> WritePath:
         return WritePath(self.runtime)
 
+    @cached_property
+    def _reads(self) -> ReadPath:
+        return ReadPath(self.runtime)
+
     @property
     def new_engine(self) -> AsyncEngine:
         """The engine of the new side."""
@@ -126,6 +132,7 @@ class DualWriteManager(AdminOperations):
             self.runtime.catalog,
             phase=self._settings.phase,
             capture=self.capture,
+            foreign_writes=self._settings.foreign_writes.value,
         )
 
     async def start(self, *, relay: bool = False) -> None:
@@ -147,6 +154,7 @@ class DualWriteManager(AdminOperations):
         """Finish what is under way and let go of both databases. May be repeated; `start` begins anew."""
         if "_runtime" in self.__dict__:  # a manager whose URLs are wrong has none
             await self._writes.finish()
+            await self._reads.finish()
             await self.runtime.close()
 
     async def write(self, operation: str, unit: Unit[T]) -> DualWriteResult[T]:
@@ -170,10 +178,27 @@ class DualWriteManager(AdminOperations):
 
         return await self.write("batch", together)
 
-    async def read(self, unit: Unit[T]) -> T:
-        """Run a read-only unit on the side that the phase reads from; raises `SideError` if it does not answer."""
+    async def read(
+        self,
+        unit: Unit[T],
+        *,
+        entity: str | None = None,
+        key: Key | str | None = None,
+        operation: str = "read",
+    ) -> T:
+        """Run a read-only unit on the side that phase and settings say; raises `SideError` if that does not answer.
+
+        A read that is about one thing says so: with `entity` and the entity's `key` (a tuple), of that entity it must read
+        nothing but that key. A `key` that is text is none of the entity's, but the same for the same thing each time, such
+        as a user's id. By the key it is chosen which side answers while reads move to the new one; without a key it is
+        always the authoritative side.
+
+        `unit` may be run several times, also after this has returned, and on either side: it must have no effect, use what
+        `UnitOfWork.shape` gives, and answer the same for the same rows. Its answer is compared by value and type.
+        """
         await self.start()
-        return await read_unit(self.runtime, unit)
+        subject = Subject.of(self.runtime.catalog, entity=entity, key=key)
+        return await self._reads.run(unit, subject, operation=operation)
 
     @asynccontextmanager
     async def new_session(self) -> AsyncIterator[AsyncSession]:

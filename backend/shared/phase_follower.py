@@ -51,10 +51,21 @@ class PhaseFollower:
         self._on_learnt = on_learnt
         self._measured = measured
         self._reading = asyncio.Lock()
+        self._next: asyncio.Task[None] | None = None
 
     async def refresh(self) -> None:
-        """Read the phase row again. One reading at a time, so that an older one never comes last."""
+        """Read the phase row again; what is known then is not older than this call.
+
+        One reading at a time, so that an older one never comes last; and all who ask before one begins share it, since
+        after a cutover every request in hand asks at once.
+        """
+        if self._next is None:
+            self._next = asyncio.ensure_future(self._read())
+        await asyncio.shield(self._next)
+
+    async def _read(self) -> None:
         async with self._reading:
+            self._next = None
             control = await self._controls.read()
             if control.phase is not self.control.phase or control.epoch != self.control.epoch:
                 log.info(

@@ -6,9 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from sqlalchemy import text
-
 from backend.shared.domain.phases import Phase, Side
+from backend.shared.journal.conflicts import count_open
 from backend.shared.migration.cutover import GIVE_UP_SECONDS
 from backend.shared.migration.gates import Gate, Gates
 from backend.shared.migration.phase_controller import PhaseController, Step
@@ -139,7 +138,9 @@ class PhaseOperations(ABC):
             lag_seconds=depth.lag_seconds,
             journal_rows=depth.rows,
             failures_open=depth.failures,
-            conflicts_open=await self._open_conflicts(),
+            conflicts_open=sum(
+                (await count_open(runtime.engines, runtime.names, runtime.sides_in_use)).values()
+            ),
             validation=tuple(
                 EntityStandingView(
                     entity=item.entity,
@@ -152,16 +153,6 @@ class PhaseOperations(ABC):
             next_phase=following,
             gates=tuple(gate_view(gate) for gate in await gates.look(phase, following)) if following else (),
         )
-
-    async def _open_conflicts(self) -> int:
-        count = 0
-        for side in Side:
-            async with self.runtime.engines[side].connect() as connection:
-                found = await connection.execute(
-                    text(f"SELECT count(*) FROM {self.runtime.names.conflict} WHERE state = 'open'")
-                )
-                count += found.scalar_one()
-        return count
 
     async def phase_history(self, *, limit: int = 50) -> list[PhaseHistoryView]:
         """The latest changes of the phase, newest first."""

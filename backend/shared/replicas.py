@@ -65,6 +65,37 @@ class ShadowReads:
     failed: int = 0
 
 
+class ShadowTally:
+    """What this process has compared and not written down yet, by the version of the phase row that it was read by."""
+
+    def __init__(self) -> None:
+        self._counted: dict[int, tuple[Control, ShadowReads]] = {}
+
+    def add(self, control: Control, counted: ShadowReads) -> None:
+        """Count something that was read by `control`."""
+        _, before = self._counted.get(control.phase_version, (control, ShadowReads()))
+        self._counted[control.phase_version] = (
+            control,
+            ShadowReads(
+                compared=before.compared + counted.compared,
+                mismatches=before.mismatches + counted.mismatches,
+                failed=before.failed + counted.failed,
+            ),
+        )
+
+    async def write_down(self, replicas: ReplicaRepository) -> None:
+        """Add it to what all processes have counted. What could not be written is kept for the next time."""
+        counted, self._counted = self._counted, {}
+        while counted:
+            _, (control, reads) = counted.popitem()
+            try:
+                await replicas.add_shadow_reads(control, reads)
+            except BaseException:
+                for left, found in (*counted.values(), (control, reads)):
+                    self.add(left, found)
+                raise
+
+
 def new_replica_id() -> str:
     """A name for this process that no other has."""
     return uuid.uuid4().hex

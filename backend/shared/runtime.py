@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 
 import structlog
-from sqlalchemy import QueuePool, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from backend.shared.breaker import CircuitBreaker
 from backend.shared.control import Control, ControlRepository
@@ -20,6 +19,7 @@ from backend.shared.database import DatabaseLimits, create_side_engine
 from backend.shared.domain.errors import (
     ConfigurationError,
     InstallationError,
+    SideError,
     TandemError,
     ValidationError,
     side_error,
@@ -27,14 +27,16 @@ from backend.shared.domain.errors import (
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Capture, Direction, Phase, Side
 from backend.shared.dual_write_config import DualWriteSettings
+from backend.shared.foreign_writes import ForeignWritesWatch
 from backend.shared.journal.carrier import Hook, TargetUnavailableError, no_hook
-from backend.shared.journal.install import check_installation
+from backend.shared.journal.install import capture_token, check_installation, wanted_triggers
 from backend.shared.journal.relay import Relay, RelayPass, RelaySettings
 from backend.shared.journal.repository import FailureRepository, JournalDepth, JournalRepository
 from backend.shared.journal.synchronous import SynchronousWriter
+from backend.shared.measuring import Measuring
 from backend.shared.observability.metrics import Metrics
 from backend.shared.phase_follower import PhaseFollower
-from backend.shared.replicas import Measured, ReplicaRepository
+from backend.shared.replicas import Measured, ReplicaRepository, ShadowTally
 from backend.shared.side_watch import SideWatch
 from backend.shared.stores.postgres.errors import describe, is_database_error, is_unreachable
 from backend.shared.stores.postgres.names import EngineNames
@@ -44,35 +46,11 @@ REFRESH_SECONDS = 1.0
 CHECK_SECONDS = 30.0
 SIDES_SECONDS = 5.0
 START_SECONDS = 10.0
-LAG_WINDOW_SECONDS = 60.0
+NO_DATABASE = "postgresql://not-set@not-set.invalid/not-set"
+"""Stands for a legacy database that was let go: nobody connects to it."""
 _URL_VARIABLES = {Side.LEGACY: "LEGACY_DATABASE_URL", Side.NEW: "DATABASE_URL"}
 
 log = structlog.get_logger(__name__)
-
-
-class LagHistory:
-    """What this process has measured within the last minute."""
-
-    def __init__(self) -> None:
-        self._lags: deque[tuple[float, float]] = deque()
-        self._began = time.monotonic()
-
-    def add(self, lag_seconds: float) -> None:
-        """A measurement made now; older ones than a minute are forgotten."""
-        now = time.monotonic()
-        self._lags.append((now, lag_seconds))
-        while self._lags[0][0] < now - LAG_WINDOW_SECONDS:
-            self._lags.popleft()
-
-    def highest_within(self, seconds: float) -> float:
-        """The highest lag measured in so many seconds until now, in seconds."""
-        since = time.monotonic() - seconds
-        return max((lag for at, lag in self._lags if at >= since), default=0.0)
-
-    @property
-    def seconds(self) -> float:
-        """For how long it has been measured, up to a minute."""
-        return min(LAG_WINDOW_SECONDS, time.monotonic() - self._began)
 
 
 class ServiceRuntime:
@@ -113,6 +91,7 @@ class ServiceRuntime:
         self.failures = FailureRepository(self.names)
         self.controls = ControlRepository(self.engines[Side.NEW], self.names)
         self.replicas = ReplicaRepository(self.engines[Side.NEW], self.names)
+        self.shadow_tally = ShadowTally()
         self.following = PhaseFollower(
             service=service,
             first=settings.phase,
@@ -121,8 +100,15 @@ class ServiceRuntime:
             on_learnt=self._learnt,
             measured=self._measured,
         )
-        self.sides = SideWatch(self.names, self.engines, self.controls)
-        self._lags = LagHistory()
+        self.sides = SideWatch(self.names, self.engines, self.controls, in_use=lambda: self.sides_in_use)
+        self.foreign_writes = ForeignWritesWatch(
+            self.names,
+            self.engines,
+            metrics,
+            in_use=lambda: self.sides_in_use,
+            wanted=lambda: self.settings.foreign_writes.value,
+        )
+        self._measuring = Measuring(service, self.engines, self.journal, metrics)
         self.relays = {direction: self._relay(direction) for direction in Direction}
         self.depth = JournalDepth(rows=0, lag_seconds=0.0, failures=0)
         self._tasks: list[asyncio.Task[None]] = []
@@ -159,44 +145,99 @@ class ServiceRuntime:
 
     def _engine(self, side: Side, url: str) -> AsyncEngine:
         variable = _URL_VARIABLES[side]
-        if not url:
-            prefixed = f"{self.names.service.upper()}_{variable}"
-            raise ConfigurationError(f"is not set, nor is {prefixed}", variable=variable)
+        if not url and not self._may_lack(side):
+            raise self._not_set(side)
         return create_side_engine(
-            url, application_name=f"tandem-{self.names.service}", variable=variable, limits=self.limits
+            url or NO_DATABASE,
+            application_name=f"tandem-{self.names.service}",
+            variable=variable,
+            limits=self.limits,
         )
+
+    def _may_lack(self, side: Side) -> bool:
+        """Whether it may turn out that `side` is not needed: legacy, when the phase row says that it was let go."""
+        return side is Side.LEGACY and self.base_settings.phase is Phase.COMPLETE
+
+    def _not_set(self, side: Side) -> ConfigurationError:
+        variable = _URL_VARIABLES[side]
+        prefixed = f"{self.names.service.upper()}_{variable}"
+        return ConfigurationError(f"is not set, nor is {prefixed}", variable=variable)
 
     async def start(self) -> None:
         """Read the phase, check that both sides bear what is needed, keep up with changes from then on.
 
-        Raises `SideError` for a database that is down and `ConfigurationError` for one that lacks something.
+        Raises `SideError` for a database that is down and `ConfigurationError` for one that lacks something. Without
+        legacy it starts where that is secondary and cannot be reached, or was let go.
         """
         async with self._start_lock:
             if self._started:
                 return
             self.metrics.declare(self.service, entities=[entity.name for entity in self.catalog.ordered])
-            await self.reach_both()
-            await self.following.refresh()
-            await self.check_installation()
+            there = await self._reach_at_start()
+            await self.check_installation(*there)
             await self.following.follow()
+            if self.following.counted:  # a command that only looks has no say
+                await self.foreign_writes.tell(*there)
             url = self.base_settings.database_url
             for work in (
                 self._every(REFRESH_SECONDS, self.refresh),
                 self._every(CHECK_SECONDS, self._watch_capture),
                 self._every(SIDES_SECONDS, self.sides.look),
+                self._every(SIDES_SECONDS, self.foreign_writes.look),
                 self.following.follow_at_once(),
                 listen(url, self.controls.channel, self.following.changed.set),
             ):
                 self._endless.append(asyncio.ensure_future(work))
             self._started = True
 
-    async def check_installation(self) -> None:
-        """Raise `InstallationError` unless both sides bear what this version needs in the present phase.
+    @property
+    def sides_in_use(self) -> tuple[Side, ...]:
+        """The sides that the phase has anything to do with. The new one holds the phase row."""
+        return (Side.NEW,) if self.phase is Phase.COMPLETE else tuple(Side)
+
+    async def _reach_at_start(self) -> tuple[Side, ...]:
+        """Read the phase row; answers the sides that are there, of those in use.
+
+        Only a secondary that cannot be reached may be missing.
+        """
+        reaching = asyncio.ensure_future(self._trouble_with_legacy())
+        try:
+            await self._reach(Side.NEW)
+            try:
+                await self.following.refresh()
+            except InstallationError:
+                if trouble := await reaching:
+                    raise trouble from None
+                raise
+            if Side.LEGACY not in self.sides_in_use:
+                return (Side.NEW,)
+            trouble = await reaching
+        finally:
+            reaching.cancel()
+        if trouble is None:
+            return tuple(Side)
+        cause = trouble.__context__
+        if self.phase.policy.authoritative is Side.LEGACY or not (cause and is_unreachable(cause)):
+            raise trouble
+        log.warning("started_without_secondary", service=self.service, error=str(trouble))
+        return (Side.NEW,)
+
+    async def _trouble_with_legacy(self) -> TandemError | None:
+        if not self.base_settings.legacy_database_url:
+            return self._not_set(Side.LEGACY)
+        try:
+            await self._reach(Side.LEGACY)
+        except SideError as error:
+            return error
+        return None
+
+    async def check_installation(self, *sides: Side) -> None:
+        """Raise `InstallationError` unless `sides` (all in use, if none) bear what this version needs in this phase.
 
         While the phase is being changed capture may be there or not: then it is the controller's affair.
         """
         phase = Phase.OFF if self.control.intent else self.control.phase
-        for side in Side:
+        for side in sides or self.sides_in_use:
             await check_installation(
                 self.engines[side],
                 self.names,
@@ -205,6 +246,11 @@ class ServiceRuntime:
                 phase=phase,
                 capture=self.capture,
             )
+
+    async def capture_token(self, connection: AsyncConnection, side: Side) -> str:
+        """A text that stays the same as long as capture on `side` has had no gap in this phase, "" while it has one now."""
+        wanted = wanted_triggers(self.names, self.catalog, side=side, phase=self.phase, capture=self.capture)
+        return await capture_token(connection, self.names, wanted)
 
     async def _watch_capture(self) -> None:
         """Say aloud that a trigger is gone: from then on other sides miss writes that nobody will carry."""
@@ -259,36 +305,14 @@ class ServiceRuntime:
         self.stop = asyncio.Event()
 
     async def refresh(self) -> None:
-        """Read the phase row again, say that this process goes by it, and measure the journal."""
+        """Read the phase row again, say that this process goes by it and what it compared, and measure the journal."""
         await self.following.follow()
+        await self.shadow_tally.write_down(self.replicas)
         await self.measure()
 
     async def measure(self) -> JournalDepth:
         """Measure journal and pools, for metrics and status."""
-        policy = self.phase.policy
-        for side, engine in self.engines.items():
-            pool = engine.pool
-            if isinstance(pool, QueuePool):
-                self.metrics.pool_measured(
-                    service=self.service,
-                    side=side,
-                    in_use_count=pool.checkedout(),
-                    waiting_count=waiting_for(pool),
-                    size_count=pool.size(),
-                )
-        async with self.engines[policy.authoritative].connect() as connection:
-            self.depth = await self.journal.depth(connection)
-        self._lags.add(self.depth.lag_seconds)
-        direction = Direction.towards(policy.authoritative.other)
-        self.metrics.journal_measured(
-            service=self.service,
-            direction=direction,
-            rows_count=self.depth.rows,
-            lag_seconds=self.depth.lag_seconds,
-        )
-        self.metrics.failures_counted(
-            service=self.service, direction=direction, open_count=self.depth.failures
-        )
+        self.depth = await self._measuring.measure(self.phase.policy.authoritative)
         return self.depth
 
     def _learnt(self, control: Control) -> None:
@@ -303,8 +327,8 @@ class ServiceRuntime:
     def _measured(self) -> Measured:
         return Measured(
             relay=self.relay_running,
-            highest_lag_seconds=self._lags.highest_within(self.settings.lag_window_seconds),
-            seconds=self._lags.seconds,
+            highest_lag_seconds=self._measuring.lags.highest_within(self.settings.lag_window_seconds),
+            seconds=self._measuring.lags.seconds,
         )
 
     def _relay(self, direction: Direction) -> Relay:
@@ -377,9 +401,3 @@ class ServiceRuntime:
                 if time.monotonic() > quiet_until:
                     quiet_until = time.monotonic() + 30
                     log.warning("refresh_failed", service=self.service, error=describe(error))
-
-
-def waiting_for(pool: QueuePool) -> int:
-    """How many tasks wait for a connection of `pool`."""
-    waiters = getattr(getattr(pool, "_pool", None), "_queue", None)
-    return len(getattr(waiters, "_getters", ()) or ())

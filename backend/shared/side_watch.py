@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -19,12 +19,18 @@ class SideWatch:
     """Looks at both sides' marks. While one is wrong nothing is carried."""
 
     def __init__(
-        self, names: EngineNames, engines: Mapping[Side, AsyncEngine], controls: ControlRepository
+        self,
+        names: EngineNames,
+        engines: Mapping[Side, AsyncEngine],
+        controls: ControlRepository,
+        *,
+        in_use: Callable[[], Sequence[Side]],
     ) -> None:
         self._service = names.service
         self._marks = MarkRepository(names)
         self._engines = engines
         self._controls = controls
+        self._in_use = in_use
         self._wrong = dict.fromkeys(Side, "")
 
     @property
@@ -34,7 +40,7 @@ class SideWatch:
 
     async def look(self) -> None:
         """Look at both sides, and say aloud that one is not what it was."""
-        for side in Side:
+        for side in self._in_use():
             wrong = await self.found_wrong(side)
             if wrong and wrong != self._wrong[side]:
                 log.critical("side_found_wrong", service=self._service, side=side.value, error=wrong)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.domain.errors import ValidationError, side_error
 from backend.shared.domain.mapping import EntityMapping, Key, encode_key
 from backend.shared.domain.phases import Direction, Phase, Side
-from backend.shared.journal.install import capture_token, wanted_triggers
 from backend.shared.observability.admin_views import FieldDifferenceView, ValidationView
 from backend.shared.observability.labels import RunKind, Verdict
 from backend.shared.runtime import ServiceRuntime
@@ -34,16 +32,11 @@ from backend.shared.validation.run_records import (
 )
 from backend.shared.validation.runs import SILENT_SECONDS, RunRepository
 from backend.shared.validation.sides import Sides, UnreadableRowError
-from backend.shared.validation.statements import EntityStatements
+from backend.shared.validation.statements import statements_of
 
 CHUNK_ROWS = 10_000
 PATIENCE_SECONDS = 10.0
 MISMATCHES_LISTED = 1_000
-
-
-@lru_cache(maxsize=1024)
-def _statements(entity: EntityMapping, direction: Direction) -> EntityStatements:
-    return EntityStatements.of(entity, entity.projections(direction))
 
 
 def _untold(_progress: Progress) -> None:
@@ -166,14 +159,11 @@ class SyncValidator:
     async def _circumstances(self) -> Circumstances:
         """What holds now. In a phase that captures nothing no run can build on another."""
         runtime, direction = self._runtime, self.direction
-        token, phase = "", runtime.phase
-        if phase.policy.dual:
-            wanted = wanted_triggers(
-                runtime.names, runtime.catalog, side=direction.source, phase=phase, capture=runtime.capture
-            )
+        token = ""
+        if runtime.phase.policy.dual:
             try:
                 async with alone(runtime.engines[direction.source]).connect() as connection:
-                    token = await capture_token(connection, runtime.names, wanted)
+                    token = await runtime.capture_token(connection, direction.source)
             except Exception as error:
                 if not is_database_error(error):
                     raise
@@ -196,8 +186,9 @@ class SyncValidator:
         async with RunKeeper(self._runs, self._mismatches, run) as keeper:
             plans = await self._planner(run).plans(run, known)
             for plan in plans:
-                entity_run = await self._entity_run(plan, keeper, show_values=show_values, tell=tell)
-                entity_run.patience_seconds = patience_seconds
+                entity_run = await self._entity_run(
+                    plan, keeper, show_values=show_values, patience_seconds=patience_seconds, tell=tell
+                )
                 last = plan is plans[-1]
                 report = await self._finished(
                     entity_run, (lambda found: _worst([*reports, found])) if last else None
@@ -220,7 +211,7 @@ class SyncValidator:
 
     def _planner(self, run: KeptRun) -> Planner:
         catalog, direction = self._runtime.catalog, run.circumstances.direction
-        statements = {name: _statements(catalog[name], direction) for name in run.chosen}
+        statements = {name: statements_of(catalog[name], direction) for name in run.chosen}
         return Planner(changes=self._changes(run.circumstances), statements=statements)
 
     def _changes(self, circumstances: Circumstances) -> Changes:
@@ -228,7 +219,13 @@ class SyncValidator:
         return Changes(sides=sides, names=self._runtime.names, epoch=circumstances.epoch)
 
     async def _entity_run(
-        self, plan: EntityPlan, keeper: RunKeeper, *, show_values: bool, tell: Tell
+        self,
+        plan: EntityPlan,
+        keeper: RunKeeper,
+        *,
+        show_values: bool,
+        patience_seconds: float,
+        tell: Tell,
     ) -> EntityRun:
         runtime, mapping = self._runtime, self._runtime.catalog[plan.entity]
         circumstances = keeper.run.circumstances
@@ -246,7 +243,7 @@ class SyncValidator:
             plan=plan,
             keeper=keeper,
             listed=self._listed,
-            patience_seconds=PATIENCE_SECONDS,
+            patience_seconds=patience_seconds,
             began_at=began_at,
             expected=expected,
             tell=tell,
@@ -312,7 +309,7 @@ class SyncValidator:
         return Recheck(
             sides=Sides(engines=self._runtime.engines, direction=circumstances.direction),
             names=self._runtime.names,
-            statements=_statements(entity, circumstances.direction),
+            statements=statements_of(entity, circumstances.direction),
             epoch=self._runtime.control.epoch,
             show_values=show_values,
         )

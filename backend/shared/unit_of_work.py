@@ -32,6 +32,8 @@ class UnitOfWork:
         self.request_id = request_id
         self.touched: dict[str, set[str]] = {}
         """Canonical keys that this unit has written through `insert`, `update`, `delete` or `touch`, by entity."""
+        self.shaped: set[Table] = set()
+        """Tables of the new side that this unit has asked for in that shape."""
         self._catalog = catalog
 
     def shape(self, table: Table) -> FromClause:
@@ -39,6 +41,7 @@ class UnitOfWork:
 
         On the new side it is the table itself, on legacy the projection that yields its rows.
         """
+        self.shaped.add(table)
         if self.side is Side.NEW:
             return table
         return LegacyShape.of(self._catalog.owner_of(table)).relation(table)

@@ -78,6 +78,7 @@ class UnitTransaction:
         request_id: str,
         journals_touched: bool,
         only_reads: bool,
+        even_if_closed: bool,
         isolation: str | None,
     ) -> None:
         self.committed = False
@@ -87,9 +88,11 @@ class UnitTransaction:
         # Where triggers are the fence they look at each write; whoever has none, or reads only, looks at once.
         # (Above READ COMMITTED the snapshot would be older than the lock: there only the triggers will do.)
         unfenced = runner.capture is Capture.UNIT
-        self._asserts_first = (only_reads or unfenced) and isolation is None
+        self._asserts_first = (only_reads or unfenced) and isolation is None and not even_if_closed
         self._assertion = assert_open(runner.names, journals=only_reads or journals_touched or not unfenced)
         self._begin = f"BEGIN ISOLATION LEVEL {isolation}" if isolation else "BEGIN"
+        if even_if_closed:
+            self._begin = "BEGIN READ ONLY"  # no fence would keep a closed side from being written by mistake
         self._journalled_as: int | None = None
         self._wrote = False
         self._begun_at = time.monotonic()
@@ -271,17 +274,20 @@ class UnitRunner:
         request_id: str,
         journals_touched: bool = False,
         only_reads: bool = False,
+        even_if_closed: bool = False,
         isolation: str | None = None,
     ) -> UnitTransaction:
         """A transaction, to be entered with `async with`; rolled back unless it was committed inside.
 
-        With `journals_touched` the unit itself writes the journal, for databases that take no trigger.
+        With `journals_touched` the unit itself writes the journal, for databases that take no trigger. One that `only_reads`
+        is refused on a closed side, unless it reads `even_if_closed`: then the database lets it write nothing.
         """
         return UnitTransaction(
             self,
             request_id=request_id,
             journals_touched=journals_touched,
             only_reads=only_reads,
+            even_if_closed=even_if_closed,
             isolation=isolation,
         )
 

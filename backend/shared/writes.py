@@ -174,20 +174,3 @@ class WritePath:
         self._runtime.metrics.operation_finished(
             service=self._runtime.service, operation=operation, side=side, outcome=outcome, seconds=seconds
         )
-
-
-async def read_unit(runtime: ServiceRuntime, unit: Unit[T]) -> T:
-    """Run a read-only unit on the side that the phase reads from; raises `SideError` if it does not answer."""
-
-    async def on_authority() -> T:
-        runner = runtime.runners[runtime.phase.policy.authoritative]
-
-        async def attempt() -> T:
-            async with runner.transaction(
-                request_id=current_request_id() or "", only_reads=True
-            ) as transaction:
-                return await unit(transaction.work)
-
-        return await runner.repeat(attempt)
-
-    return await runtime.following.past_fences(on_authority)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import asyncpg
 import pytest
+from prometheus_client import CollectorRegistry
 
-from backend.shared import ConflictError, Key, Phase, Side, Unit, ValidationError
+from backend.shared import ConfigurationError, ConflictError, Key, Phase, Side, Unit, ValidationError
 from backend.shared.migration.cutover import ChangeGivenUpError
 from backend.shared.migration.gates import GateName
 from backend.shared.migration.phase_controller import GateShutError
-from backend.shared.testing.clusters import Databases
+from backend.shared.observability.metrics import Metrics
+from backend.shared.testing.clusters import Cluster, Databases
 from tests.support.fixtures import MakeManager, Sql
-from tests.support.people import people
+from tests.support.people import PeopleManager, people
 from tests.support.phases import SLOW_GATES, change, controller
 from tests.support.state import assert_equal_sides, both_sides
 
@@ -202,3 +205,44 @@ async def test_sequences_of_the_opened_side_are_ahead_in_both_directions(
         assert await manager.relay().drain(timeout_seconds=10)
     rows = await assert_equal_sides(people_databases)
     assert len({row[0] for row in rows}) == 9
+
+
+async def test_in_complete_a_service_starts_and_works_without_legacy(
+    make_manager: MakeManager, people_databases: Databases, new_sql: Sql
+) -> None:
+    """The database that was let go may be switched off, and its URL forgotten."""
+    manager = await make_manager(Phase.COMPLETE)
+    await manager.close()
+    settings = replace(manager.settings, legacy_database_url="")
+    alone = PeopleManager(settings=settings, metrics=Metrics(CollectorRegistry()))
+    try:
+        done = await alone.write("add", added("x@example.org"))
+        assert done.success, done.error
+        assert (await alone.overview()).phase is Phase.COMPLETE
+        assert (await alone.health()).ok
+        assert await alone.read(lambda work: work.get("person", done.unwrap()))
+    finally:
+        await alone.close()
+    await new_sql("UPDATE tandem_people.control SET phase = 'rampdown'")
+    with pytest.raises(ConfigurationError, match="LEGACY_DATABASE_URL: is not set"):
+        await alone.start()
+    await alone.close()
+
+
+@pytest.mark.parametrize("phase", [Phase.LIVE, Phase.RAMPDOWN])
+async def test_where_legacy_is_secondary_a_service_starts_without_it(
+    make_manager: MakeManager, legacy_cluster: Cluster, people_databases: Databases, phase: Phase
+) -> None:
+    manager = await make_manager(phase)
+    await manager.close()
+    legacy_cluster.stop()
+    try:
+        await manager.start(relay=True)
+        done = await manager.write("add", added("x@example.org"))
+        assert done.success, done.error
+    finally:
+        legacy_cluster.start()
+    async with asyncio.timeout(20):
+        while (await manager.runtime.measure()).rows:  # noqa: ASYNC110 - another server's affair
+            await asyncio.sleep(0.1)
+    await assert_equal_sides(people_databases)

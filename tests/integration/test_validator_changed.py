@@ -12,11 +12,11 @@ from backend.shared.observability.labels import RunKind, Verdict
 from backend.shared.stores.postgres.projection_sql import POSITION
 from backend.shared.validation import entity_run
 from backend.shared.validation.changes import Changes
-from backend.shared.validation.report import EntityReport, MismatchKind, ValidationReport
+from backend.shared.validation.report import MismatchKind, ValidationReport
 from backend.shared.validation.sides import Sides
 from tests.support.fixtures import BOTH_AUTHORITIES, MakeManager, Sql
 from tests.support.people import PeopleManager
-from tests.support.validating import FOLK, carried, watch
+from tests.support.validating import FOLK, carried, kinds, watch
 
 pytestmark = pytest.mark.invariant("I5")
 
@@ -31,10 +31,6 @@ async def validate(
 
 async def fully(manager: PeopleManager) -> None:
     assert (await validate(manager, changed=False)).verdict is Verdict.EQUAL
-
-
-def kinds(report: EntityReport) -> dict[str, MismatchKind]:
-    return {item.key: item.kind for item in report.mismatches}
 
 
 async def test_only_changed_keys_are_looked_at(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import Column, Integer, MetaData, Table, Text, select
+from sqlalchemy import Column, Integer, MetaData, QueuePool, Table, Text, select
 
 from backend.shared import Direction, EntityMapping, KeyPart, Projection, Side, Source
 from backend.shared.database import create_side_engine
 from backend.shared.testing.clusters import Databases
 from backend.shared.validation import bucket_walk, chunks, opening, sample
 from backend.shared.validation.chunks import ChunkResult, EntityComparer
+from backend.shared.validation.lane import Lane
 from backend.shared.validation.sides import Sides
 from backend.shared.validation.statements import EntityStatements
 
@@ -165,15 +167,32 @@ async def test_some_keys_only(pair: Pair) -> None:
     assert await numbers(pair, list(result.suspects)) == {5}
 
 
-async def test_no_transaction_is_left_behind_and_none_waits_open(pair: Pair) -> None:
-    results = pair.comparer(rows=10).chunks()
+@pytest.mark.parametrize("share", [1.0, 0.3])
+async def test_no_transaction_is_left_behind_and_none_waits_open(pair: Pair, share: float) -> None:
+    others = asyncio.all_tasks()
+    results = pair.comparer(rows=10).chunks(share=share)
     await anext(results)
     await results.aclose()
+    assert asyncio.all_tasks() == others, "nothing goes on that would ask for a connection anew"
     for connection in (pair.source, pair.target):
         left = await connection.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
         )
         assert left == 0
+
+
+async def test_a_lane_whose_close_is_cancelled_keeps_no_connection(pair: Pair) -> None:
+    engine = pair.sides.engines[Side.LEGACY]
+    lane = Lane(engine)
+    await lane.scan("SELECT 1", ())
+    closing = asyncio.ensure_future(lane.close())
+    await asyncio.sleep(0)  # it has asked the server to end the transaction
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert isinstance(engine.pool, QueuePool)
+    assert engine.pool.checkedout() == 0
+    await pair.sides.ask(Side.LEGACY, "SELECT n FROM t LIMIT 1")
 
 
 async def test_a_row_that_cannot_be_read_costs_its_surroundings_only(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import asyncpg
@@ -15,30 +15,20 @@ from backend.shared.background_validation import validate_periodically
 from backend.shared.observability.labels import Verdict
 from backend.shared.stores.postgres.projection_sql import POSITION
 from backend.shared.testing.clusters import Databases
-from backend.shared.validation.report import EntityReport, MismatchKind, ValidationReport
+from backend.shared.validation.recheck import Look, Recheck
+from backend.shared.validation.report import MismatchKind, ValidationReport
 from backend.shared.validation.sides import Sides
 from tests.support.fixtures import BOTH_AUTHORITIES, MakeManager, Sql
 from tests.support.people import PeopleManager
+from tests.support.validating import FOLK, carried, kinds
 
 pytestmark = pytest.mark.invariant("I5")
-FOLK = "INSERT INTO folk (folk_no, mail, nm, born) SELECT n, n || '@x', 'n', '2001-02-03' FROM generate_series(1, {}) AS n"
-
-
-async def carried(make_manager: MakeManager, legacy_sql: Sql, count: int = 50) -> PeopleManager:
-    manager = await make_manager(batch_size=5000)
-    await legacy_sql(FOLK.format(count))
-    assert await manager.relay().drain(timeout_seconds=20)
-    return manager
 
 
 async def validate(manager: PeopleManager, *, patience_seconds: float = 0.3) -> ValidationReport:
     return await SyncValidator(manager.runtime, chunk_rows=20).run(
         ["person"], patience_seconds=patience_seconds
     )
-
-
-def kinds(report: EntityReport) -> dict[str, MismatchKind]:
-    return {item.key: item.kind for item in report.mismatches}
 
 
 def between_the_looks(
@@ -62,7 +52,7 @@ async def test_carry_between_read_of_source_and_read_of_target(
     make_manager: MakeManager, legacy_sql: Sql, new_sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The source is read as it was, the target as it is now: only the guard tells that they are not of one time."""
-    manager = await carried(make_manager, legacy_sql)
+    manager = await carried(make_manager, legacy_sql, 50)
     await new_sql("UPDATE people SET name = 'planted' WHERE id = 7")
 
     async def change_and_carry() -> None:
@@ -79,7 +69,7 @@ async def test_backfill_between_read_of_source_and_read_of_target(
     make_manager: MakeManager, legacy_sql: Sql, new_sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A chunk copied in between leaves no guard of the key: only the entity's floor tells that the row is newer."""
-    manager = await carried(make_manager, legacy_sql)
+    manager = await carried(make_manager, legacy_sql, 50)
     await new_sql("UPDATE people SET name = 'planted' WHERE id = 7")
 
     async def change_and_copy() -> None:
@@ -103,18 +93,25 @@ async def test_write_between_hash_of_source_and_second_look(
     make_manager: MakeManager, legacy_sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A row is journalled when it is looked at, and carried while the validator is patient: it is not reported."""
-    manager = await carried(make_manager, legacy_sql)
+    manager = await carried(make_manager, legacy_sql, 50)
     await legacy_sql("UPDATE folk SET nm = 'changed' WHERE folk_no IN (1, 20, 21, 50)")
 
     late: list[asyncio.Task[object]] = []
+    looked, look = asyncio.Event(), Recheck.look
 
     async def carry_later() -> None:
-        await asyncio.sleep(0.3)  # while the validator waits between two looks
+        await looked.wait()
         await manager.relay().run_once()
 
     async def set_off() -> None:
         late.append(asyncio.ensure_future(carry_later()))
 
+    async def noting(recheck: Recheck, keys: Sequence[str]) -> list[Look]:
+        found = await look(recheck, keys)
+        looked.set()
+        return found
+
+    monkeypatch.setattr(Recheck, "look", noting)
     done = between_the_looks(monkeypatch, set_off)
     began = time.monotonic()
     report = await validate(manager, patience_seconds=10.0)
@@ -142,7 +139,7 @@ async def test_patience_is_bounded_in_all(make_manager: MakeManager, legacy_sql:
 async def test_what_differs_is_told_beside_what_moves(
     make_manager: MakeManager, legacy_sql: Sql, new_sql: Sql
 ) -> None:
-    manager = await carried(make_manager, legacy_sql)
+    manager = await carried(make_manager, legacy_sql, 50)
     await legacy_sql("UPDATE folk SET nm = 'on its way' WHERE folk_no = 1")
     await new_sql("UPDATE people SET name = 'planted' WHERE id = 2")
     (report,) = (await validate(manager)).entities
@@ -154,7 +151,7 @@ async def test_what_differs_is_told_beside_what_moves(
 
 
 async def test_delete_and_insert_on_their_way(make_manager: MakeManager, legacy_sql: Sql) -> None:
-    manager = await carried(make_manager, legacy_sql)
+    manager = await carried(make_manager, legacy_sql, 50)
     await legacy_sql("DELETE FROM folk WHERE folk_no = 50")
     await legacy_sql("INSERT INTO folk (folk_no, mail) VALUES (999, 'fresh')")
     assert (await validate(manager)).verdict is Verdict.INCOMPLETE
@@ -165,7 +162,7 @@ async def test_delete_and_insert_on_their_way(make_manager: MakeManager, legacy_
 async def test_row_that_cannot_be_read_is_judged_only_when_the_relay_has_tried(
     make_manager: MakeManager, legacy_sql: Sql
 ) -> None:
-    manager = await carried(make_manager, legacy_sql)
+    manager = await carried(make_manager, legacy_sql, 50)
     await legacy_sql("UPDATE folk SET born = 'no date' WHERE folk_no = 6")
     report = await validate(manager)
     assert (kinds(report.entities[0]), report.verdict) == ({}, Verdict.INCOMPLETE)
@@ -179,7 +176,7 @@ async def test_row_that_cannot_be_read_is_judged_only_when_the_relay_has_tried(
 async def test_row_that_cannot_be_read_and_was_never_captured_is_different(
     make_manager: MakeManager, legacy_sql: Sql
 ) -> None:
-    manager = await carried(make_manager, legacy_sql)
+    manager = await carried(make_manager, legacy_sql, 50)
     await legacy_sql("UPDATE folk SET born = 'no date' WHERE folk_no = 6")
     await legacy_sql("DELETE FROM tandem_people.journal")
     (entity,) = (await validate(manager)).entities
@@ -191,7 +188,7 @@ async def test_row_that_cannot_be_read_and_was_never_captured_is_different(
 async def test_failed_is_different_though_rows_are_equal_or_tried_again(
     make_manager: MakeManager, legacy_sql: Sql
 ) -> None:
-    manager = await carried(make_manager, legacy_sql)
+    manager = await carried(make_manager, legacy_sql, 50)
     strict = await make_manager(retry_attempts=1)
     await legacy_sql("UPDATE folk SET cents = -1 WHERE folk_no IN (4, 5)")
     await strict.relay().drain(timeout_seconds=5)
@@ -208,7 +205,7 @@ async def test_cutover_while_it_runs(
     make_manager: MakeManager, legacy_sql: Sql, new_sql: Sql, cutover: str
 ) -> None:
     """The target was opened, or closed anew: what is on it now is no copy of what was read, nor wrong for that."""
-    manager = await carried(make_manager, legacy_sql)
+    manager = await carried(make_manager, legacy_sql, 50)
     await new_sql(f"UPDATE tandem_people.mark SET {cutover}")
     await new_sql("UPDATE people SET name = 'written by the new authority' WHERE id = 3")
     report = await validate(manager)
@@ -262,7 +259,7 @@ async def test_corruption_of_the_secondary_whichever_it_is(
 async def test_values_only_when_asked_and_never_of_secret_fields(
     make_manager: MakeManager, legacy_sql: Sql, new_sql: Sql
 ) -> None:
-    manager = await carried(make_manager, legacy_sql)
+    manager = await carried(make_manager, legacy_sql, 50)
     await new_sql("UPDATE people SET credit = 77.77, name = NULL, email = 'other' WHERE id = 30")
     for show in (False, True):
         report = await SyncValidator(manager.runtime).run(["person"], show_values=show)
@@ -279,7 +276,7 @@ async def test_values_only_when_asked_and_never_of_secret_fields(
 async def test_side_that_goes_away_is_no_verdict(
     make_manager: MakeManager, legacy_sql: Sql, people_databases: Databases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manager = await carried(make_manager, legacy_sql)
+    manager = await carried(make_manager, legacy_sql, 50)
     name = people_databases.new_url.rpartition("/")[2]
     admin = await asyncpg.connect(people_databases.new_url.removesuffix(name) + "postgres")
 
@@ -298,7 +295,7 @@ async def test_side_that_goes_away_is_no_verdict(
 async def test_background_run_counts_its_verdicts_and_heeds_new_settings(
     make_manager: MakeManager, legacy_sql: Sql, new_sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manager = await carried(make_manager, legacy_sql)
+    manager = await carried(make_manager, legacy_sql, 50)
     metrics, seen, stop = manager.runtime.metrics, asyncio.Event(), asyncio.Event()
     count = metrics.entity_validated
 
@@ -323,7 +320,7 @@ async def test_background_run_counts_its_verdicts_and_heeds_new_settings(
 async def test_stop_ends_a_background_run_in_hand(
     make_manager: MakeManager, legacy_sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manager = await carried(make_manager, legacy_sql)
+    manager = await carried(make_manager, legacy_sql, 50)
     looked, stop = asyncio.Event(), asyncio.Event()
 
     async def note() -> None:

@@ -8,17 +8,15 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, Text, Uuid, cas
 
 from backend.shared import DualWriteManager, EntityMapping, Key, KeyPart, Projection, Source, UnitOfWork
 
-# A collation that is not known to sort by bytes stands for what databases usually have. (Neither ICU nor a locale of the
-# system is in every build of PostgreSQL.)
+# "C.utf8", which is not known to sort by bytes, stands for what databases usually have. (Neither ICU nor the locale of a
+# language is in every build of PostgreSQL, or in every system.)
 DDL = {
     "legacy": """
-CREATE COLLATION linguistic (provider = libc, locale = 'C');
-CREATE TABLE tags_old (tag varchar(40) COLLATE linguistic PRIMARY KEY, n integer);
+CREATE TABLE tags_old (tag varchar(40) COLLATE "C.utf8" PRIMARY KEY, n integer);
 CREATE TABLE tokens_old (token uuid PRIMARY KEY, n integer);
 CREATE TABLE slots_old (room integer, code text, n integer, PRIMARY KEY (room, code))""",
     "new": """
-CREATE COLLATION linguistic (provider = libc, locale = 'C');
-CREATE TABLE tags (tag text COLLATE linguistic PRIMARY KEY, n integer);
+CREATE TABLE tags (tag text COLLATE "C.utf8" PRIMARY KEY, n integer);
 CREATE TABLE tokens (token uuid PRIMARY KEY, n integer);
 CREATE TABLE slots (room integer, code text, n integer, PRIMARY KEY (room, code))""",
 }

@@ -10,6 +10,7 @@ import pytest
 
 from backend.shared.validation.chunks import EntityComparer
 from backend.shared.validation.keeper import RunKeeper
+from backend.shared.validation.report import EntityReport, MismatchKind
 from backend.shared.validation.walk import ChunkResult
 from tests.support.fixtures import MakeManager, Sql
 from tests.support.people import PeopleManager
@@ -74,6 +75,11 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Looked:
     monkeypatch.setattr(EntityComparer, "chunks", noting)
     monkeypatch.setattr(EntityComparer, "among", noting_names)
     return looked
+
+
+def kinds(report: EntityReport) -> dict[str, MismatchKind]:
+    """By key, how it differs."""
+    return {item.key: item.kind for item in report.mismatches}
 
 
 def keep_after_each_chunk(monkeypatch: pytest.MonkeyPatch) -> None:

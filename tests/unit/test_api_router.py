@@ -19,7 +19,9 @@ from backend.shared.api.tokens import Role, TokenIssuer, TokenVerifier, generate
 from backend.shared.domain.errors import ConflictError, LegacySideError, NotFoundError
 from backend.shared.domain.phases import Phase, Side
 from backend.shared.observability.admin_views import (
+    ChangedFieldView,
     ConfigView,
+    ConflictView,
     FailureView,
     FieldDifferenceView,
     GateView,
@@ -31,6 +33,7 @@ from backend.shared.observability.admin_views import (
     PhaseHistoryView,
     PoolView,
     SettingValue,
+    SettlementView,
     SideHealthView,
     StatusView,
     ValidationView,
@@ -73,6 +76,23 @@ def _mismatch(number: int) -> MismatchView:
     )
 
 
+def _conflict(number: int) -> ConflictView:
+    return ConflictView(
+        id=f"cart-legacy-{number}",
+        service="cart",
+        side=Side.LEGACY,
+        entity="cart",
+        key=f"[{number}]",
+        operation="update",
+        table="carts",
+        fields=(ChangedFieldView(field="carts.status"),),
+        written_at=NOW,
+        written_by="old_program",
+        application="month-end",
+        detail=None,
+    )
+
+
 class _Manager:
     """Answers from memory, and remembers what it was asked."""
 
@@ -81,6 +101,7 @@ class _Manager:
         self.asked: list[tuple[str, Any]] = []
         self.failures = [_failure(number) for number in range(1, 6)]
         self.mismatches = [_mismatch(number) for number in range(1, 6)]
+        self.conflicts = [_conflict(number) for number in range(1, 6)]
         self.down = False
 
     async def status(self) -> StatusView:
@@ -146,6 +167,31 @@ class _Manager:
         self, *, limit: int, after_id: int | None = None, entity: str | None = None
     ) -> Sequence[MismatchView]:
         return [mismatch for mismatch in self.mismatches if mismatch.id > (after_id or 0)][:limit]
+
+    async def list_conflicts(
+        self, *, limit: int, after_id: str | None = None, entity: str | None = None, show_values: bool = False
+    ) -> Sequence[ConflictView]:
+        after = int(after_id.rpartition("-")[2]) if after_id else 0
+        return self.conflicts[after:][:limit]
+
+    async def settle_conflict(
+        self, conflict_id: str, *, keep: Side, by: str, dry_run: bool, show_values: bool
+    ) -> SettlementView:
+        self.asked.append(("settle", (conflict_id, keep, by, dry_run)))
+        if conflict_id == "cart-legacy-6":
+            raise NotFoundError("there is no conflict cart-legacy-6")
+        if conflict_id == "cart-legacy-5":
+            raise ConflictError("cart-legacy-5 was settled by ada: kept new")
+        return SettlementView(
+            id=conflict_id,
+            service="cart",
+            entity="cart",
+            key="[1]",
+            keep=keep,
+            settled=not dry_run,
+            outcome="settled",
+            detail="",
+        )
 
     async def retry_failure(self, failure_id: int) -> FailureView:
         if failure_id > 5:
@@ -238,6 +284,8 @@ ROUTES: list[tuple[str, str, Any]] = [
     ("GET", "/failures", None),
     ("GET", "/mismatches", None),
     ("POST", "/failures/1/retry", None),
+    ("GET", "/conflicts", None),
+    ("POST", "/conflicts/cart-legacy-1/settle", {"keep": "new"}),
     ("PATCH", "/config", {"batch_size": 50}),
     ("POST", "/phase", {"to": "shadow"}),
     ("GET", "/phase", None),
@@ -325,13 +373,40 @@ async def test_bad_requests(
     assert response.headers["content-type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("path", ["/failures", "/mismatches"])
+@pytest.mark.parametrize(
+    ("conflict_id", "body", "status"),
+    [
+        ("cart-legacy-6", {"keep": "new"}, 404),
+        ("cart-legacy-5", {"keep": "new"}, 409),
+        ("cart-legacy-1", {"keep": "both"}, 422),
+        ("cart-legacy-1", {}, 422),
+        ("cart-legacy-1", {"keep": "new", "dry_run": "no"}, 422),
+        ("cart-legacy-0", {"keep": "new"}, 422),
+        ("cart-1", {"keep": "new"}, 422),
+        ("cart-legacy-9999999999999999999", {"keep": "new"}, 422),
+    ],
+)
+async def test_bad_decisions(
+    client: httpx.AsyncClient, conflict_id: str, body: dict[str, str], status: int
+) -> None:
+    response = await client.post(f"/conflicts/{conflict_id}/settle", json=body)
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+async def test_who_settles_is_the_token_s_holder(client: httpx.AsyncClient, manager: _Manager) -> None:
+    said = (await client.post("/conflicts/cart-legacy-1/settle", json={"keep": "legacy"})).json()
+    assert said["settled"]
+    assert manager.asked == [("settle", ("cart-legacy-1", Side.LEGACY, "1", False))]
+
+
+@pytest.mark.parametrize("path", ["/failures", "/mismatches", "/conflicts"])
 async def test_listings_come_in_pages(client: httpx.AsyncClient, path: str) -> None:
     seen: list[int] = []
     params: dict[str, str] = {"limit": "2"}
     while True:
         page = (await client.get(path, params=params)).json()
-        seen += [item["id"] for item in page["items"]]
+        seen += [int(str(item["id"]).rpartition("-")[2]) for item in page["items"]]
         if page["next_cursor"] is None:
             break
         params["cursor"] = page["next_cursor"]

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from backend.shared import runtime
-from backend.shared.runtime import LagHistory
+from backend.shared import measuring
+from backend.shared.measuring import LagHistory
 
 
 class Clock:
@@ -16,7 +16,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(runtime, "time", made)
+    monkeypatch.setattr(measuring, "time", made)
     return made
 
 

@@ -10,7 +10,13 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from backend.shared.domain.phases import Direction, Phase, Side
-from backend.shared.observability.labels import BreakerState, OperationOutcome, Verdict
+from backend.shared.observability.labels import (
+    BreakerState,
+    OperationOutcome,
+    ReadOutcome,
+    ShadowOutcome,
+    Verdict,
+)
 from backend.shared.observability.metrics import Metrics, default_metrics
 from backend.shared.observability.metrics_snapshot import estimate_quantile
 
@@ -25,11 +31,14 @@ def metrics() -> Metrics:
 def _everything(metrics: Metrics, *, service: str, value: str) -> None:
     """Call each method, with `value` for every label."""
     metrics.operation_finished(service=service, operation=value, side=value, outcome=value, seconds=0.004)
+    metrics.read_answered(service=service, side=value, outcome=value)
+    metrics.shadow_read_finished(service=service, outcome=value)
     metrics.relay_batch_finished(
         service=service, direction=value, carried=5, skipped=2, refused=1, waiting=1, seconds=0.1
     )
     metrics.journal_measured(service=service, direction=value, rows_count=3, lag_seconds=1.5)
     metrics.failures_counted(service=service, direction=value, open_count=1)
+    metrics.conflicts_counted(service=service, side=value, open_count=1)
     metrics.breaker_changed(service=service, side=value, state=value)
     metrics.pool_measured(service=service, side=value, in_use_count=2, waiting_count=0, size_count=10)
     metrics.entity_validated(service=service, entity=value, kind=value, verdict=value)
@@ -100,6 +109,8 @@ def test_the_snapshot_is_json_and_says_the_same(metrics: Metrics) -> None:
     metrics.breaker_changed(service="cart", side=Side.LEGACY, state=BreakerState.OPEN)
     metrics.breaker_changed(service="cart", side=Side.LEGACY, state=BreakerState.HALF_OPEN)
     metrics.pool_measured(service="cart", side=Side.NEW, in_use_count=2, waiting_count=1, size_count=10)
+    metrics.read_answered(service="cart", side=Side.NEW, outcome=ReadOutcome.RAMPED)
+    metrics.shadow_read_finished(service="cart", outcome=ShadowOutcome.MISMATCH)
     for kind in ("full", "changed"):
         metrics.entity_validated(service="cart", entity="cart", kind=kind, verdict=Verdict.EQUAL)
     metrics.phase_changed(service="cart", phase=Phase.DUALWRITE)
@@ -109,6 +120,8 @@ def test_the_snapshot_is_json_and_says_the_same(metrics: Metrics) -> None:
     assert snapshot["operations"] == [
         {"operation": "create_cart", "side": "new", "outcome": "succeeded", "count": 1}
     ]
+    assert snapshot["reads"] == {"new": {"ramped": 1}}
+    assert snapshot["shadow_reads"] == {"mismatch": 1}
     assert snapshot["latency"]["new"]["count"] == 1
     assert 0.003 <= snapshot["latency"]["new"]["p50_seconds"] <= 0.005
     assert snapshot["lag_seconds"] == {"to_legacy": 1.5}

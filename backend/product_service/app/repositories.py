@@ -189,7 +189,9 @@ class CategoryRepository:
 
     async def tree(self) -> CategoryTree:
         shape = self._work.shape(categories)
-        rows = await self._work.rows(select(shape.c.id, shape.c.parent_id, shape.c.name))
+        # In an order of their own, so that both sides answer the same.
+        query = select(shape.c.id, shape.c.parent_id, shape.c.name).order_by(shape.c.id)
+        rows = await self._work.rows(query)
         return CategoryTree(CategoryRow(**row) for row in rows)
 
     async def exists(self, category_id: int) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from backend.shared.domain.phases import Phase
+from backend.shared.domain.phases import Phase, Side
 from backend.shared.observability.admin_views import (
     ConfigView,
+    ConflictView,
     FailureView,
     HealthView,
     MismatchView,
@@ -16,6 +17,7 @@ from backend.shared.observability.admin_views import (
     PhaseChangeView,
     PhaseHistoryView,
     SettingValue,
+    SettlementView,
     StatusView,
     ValidationView,
 )
@@ -23,6 +25,7 @@ from backend.shared.observability.metrics_snapshot import MetricsSnapshot
 
 __all__ = [
     "ConfigView",
+    "ConflictView",
     "DualWriteAdmin",
     "FailureView",
     "HealthView",
@@ -33,6 +36,7 @@ __all__ = [
     "PhaseChangeView",
     "PhaseHistoryView",
     "SettingValue",
+    "SettlementView",
     "StatusView",
     "ValidationView",
 ]
@@ -72,6 +76,16 @@ class DualWriteAdmin(Protocol):
 
     async def retry_failure(self, failure_id: int) -> FailureView:
         """Put a failed key back on its way. May be repeated. Raises NotFoundError when there is none."""
+
+    async def list_conflicts(
+        self, *, limit: int, after_id: str | None = None, entity: str | None = None, show_values: bool = False
+    ) -> Sequence[ConflictView]:
+        """Up to `limit` open conflicts past the one named `after_id`."""
+
+    async def settle_conflict(
+        self, conflict_id: str, *, keep: Side, by: str, dry_run: bool, show_values: bool
+    ) -> SettlementView:
+        """Settle a conflict. May be repeated. Raises NotFoundError when there is none, ConflictError if settled otherwise."""
 
     async def change_config(self, changes: Mapping[str, SettingValue]) -> ConfigView:
         """Change settings at run time, for every replica; all of `changes` or none."""

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from backend.shared.api.admin_protocol import (
     ConfigView,
+    ConflictView,
     DualWriteAdmin,
     FailureView,
     HealthView,
@@ -20,6 +21,7 @@ from backend.shared.api.admin_protocol import (
     PhaseChangeView,
     PhaseHistoryView,
     SettingValue,
+    SettlementView,
     StatusView,
     ValidationView,
 )
@@ -28,14 +30,23 @@ from backend.shared.api.pagination import DepPage, Page
 from backend.shared.api.problems import problem_responses
 from backend.shared.api.security import DepPrincipal, require_role
 from backend.shared.api.tokens import Role
-from backend.shared.domain.phases import Phase
+from backend.shared.domain.phases import Phase, Side
 from backend.shared.dual_write_config import ForeignWrites, ReadFallback
 from backend.shared.migration.gates import GateName
 
 _MAX_SECONDS = 86_400.0
 _FAILURES_LISTING = "dual-write-failures"
 _MISMATCHES_LISTING = "dual-write-mismatches"
+_CONFLICTS_LISTING = "dual-write-conflicts"
 
+_ConflictId = Annotated[
+    str,
+    Path(
+        max_length=80,
+        pattern=r"^[a-z][a-z0-9_]*-(legacy|new)-[1-9][0-9]{0,17}$",
+        description="As listed: cart-legacy-12.",
+    ),
+]
 _EntityName = Annotated[str, Query(min_length=1, max_length=63, pattern=r"^[a-z][a-z0-9_]*$")]
 
 
@@ -106,6 +117,15 @@ class PhaseRequest(BaseModel):
     reason: str = Field(default="", max_length=500, description="Why; needed to force a gate.")
 
 
+class SettleRequest(BaseModel):
+    """Which side is right: the other one gets its state."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    keep: Side
+    dry_run: JsonBool = Field(default=False, description="Say what would be done, and do nothing.")
+
+
 def dual_write_router(get_manager: Callable[..., Any]) -> APIRouter:
     """The routes over the manager that the dependency `get_manager` yields."""
     router = APIRouter(
@@ -116,6 +136,7 @@ def dual_write_router(get_manager: Callable[..., Any]) -> APIRouter:
     _add_reading_routes(router, get_manager)
     _add_acting_routes(router, get_manager)
     _add_failure_routes(router, get_manager)
+    _add_conflict_routes(router, get_manager)
     return router
 
 
@@ -214,3 +235,43 @@ def _add_failure_routes(router: APIRouter, get_manager: Callable[..., Any]) -> N
         after_id = seen[0] if seen and isinstance(seen[0], int) else None
         rows = await manager.list_mismatches(limit=request.limit + 1, after_id=after_id, entity=entity)
         return request.page(rows, listing=_MISMATCHES_LISTING, key=lambda mismatch: (mismatch.id,))
+
+
+def _add_conflict_routes(router: APIRouter, get_manager: Callable[..., Any]) -> None:
+    Manager = Annotated[DualWriteAdmin, Depends(get_manager)]  # noqa: N806 - a type, made for these routes
+
+    @router.get(
+        "/conflicts",
+        summary="What other programs wrote to the side without authority",
+        responses=problem_responses(404),
+    )
+    async def list_conflicts(
+        manager: Manager,
+        request: DepPage,
+        entity: _EntityName | None = None,
+        show_values: Annotated[bool, Query(description="Also show values, but never secret ones.")] = False,  # noqa: FBT002 - a query parameter
+    ) -> Page[ConflictView]:
+        seen = request.after(_CONFLICTS_LISTING, types=(str,))
+        rows = await manager.list_conflicts(
+            limit=request.limit + 1,
+            after_id=str(seen[0]) if seen else None,
+            entity=entity,
+            show_values=show_values,
+        )
+        return request.page(rows, listing=_CONFLICTS_LISTING, key=lambda conflict: (conflict.id,))
+
+    @router.post(
+        "/conflicts/{conflict_id}/settle",
+        summary="Make the state of one side that of both",
+        responses=problem_responses(404, 409),
+    )
+    async def settle_conflict(
+        manager: Manager, conflict_id: _ConflictId, decision: SettleRequest, principal: DepPrincipal
+    ) -> SettlementView:
+        return await manager.settle_conflict(
+            conflict_id,
+            keep=decision.keep,
+            by=principal.subject,
+            dry_run=decision.dry_run,
+            show_values=False,
+        )

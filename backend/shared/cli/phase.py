@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Annotated, NoReturn
@@ -19,6 +17,7 @@ from backend.shared.cli.services import managed
 from backend.shared.domain.errors import ConflictError, ValidationError
 from backend.shared.domain.phases import Phase, Side
 from backend.shared.dual_write_manager import DualWriteManager
+from backend.shared.identity import system_user
 from backend.shared.migration.gates import Gate
 from backend.shared.migration.phase_controller import GateShutError
 from backend.shared.migration.restored import Restored
@@ -75,10 +74,10 @@ def _up(now: Phase, to: Phase | None) -> Phase:
 def _down(now: Phase, to: Phase | None) -> Phase:
     if now is Phase.COMPLETE:
         raise ConflictError("the service is complete: legacy was let go, and there is no way back from there")
-    if now.down is None:
-        raise ConflictError("the service is off: there is no phase below")
     if to is not None and to.is_above(now):
         raise ValidationError(f"{to.value} is above {now.value}: that way is `tandem advance`")
+    if now.down is None:
+        raise ConflictError("the service is off: there is no phase below")
     return to or now.down
 
 
@@ -98,7 +97,7 @@ def _change(
         async with managed(service, counted=False) as manager:
             target = await _target(manager, direction, to)
             return await manager.change_phase(
-                target, dry_run=dry_run, by=who(), reason=reason, force=force, say=say
+                target, dry_run=dry_run, by=system_user(), reason=reason, force=force, say=say
             )
 
     try:
@@ -189,7 +188,7 @@ def restored(
 
     async def run() -> Restored:
         async with managed(service, counted=False) as manager:
-            return await manager.take_up_restored(side, by=who(), reason=reason)
+            return await manager.take_up_restored(side, by=system_user(), reason=reason)
 
     done = asyncio.run(run())
     typer.echo(f"{service}: goes on in epoch {done.epoch}")
@@ -234,11 +233,3 @@ def history(
 async def _history(service: str, limit: int) -> list[PhaseHistoryView]:
     async with managed(service, counted=False) as manager:
         return await manager.phase_history(limit=limit)
-
-
-def who() -> str:
-    """Who asks, as it is written down: login and host."""
-    try:
-        return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (KeyError, OSError):  # a container without an entry for its user
-        return f"somebody@{socket.gethostname()}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 import logging
 import signal
@@ -19,6 +18,7 @@ from structlog.typing import EventDict, WrappedLogger
 from backend.shared.cli.install import ServiceArgument
 from backend.shared.cli.services import managed
 from backend.shared.domain.phases import Side
+from backend.shared.identity import system_user
 from backend.shared.migration.repair import Repairer
 from backend.shared.migration.repair_results import KeyRepair, RepairOutcome, RepairReport, RepairRequest
 
@@ -55,7 +55,7 @@ def repair(
     """
     _log_to_stderr()
     request = RepairRequest(
-        by=by or _system_user(),
+        by=by or system_user(),
         reason=reason,
         entity=entity,
         keys=tuple(key or ()),
@@ -111,13 +111,6 @@ def _only_repairs(_logger: WrappedLogger, method: str, event: EventDict) -> Even
     if method == "info" and event["event"] != "key_repaired":
         raise structlog.DropEvent
     return event
-
-
-def _system_user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return "unknown"
 
 
 def _print_json(repair: KeyRepair) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 
-from sqlalchemy import FromClause, Table, column, table
+from sqlalchemy import Table
 
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping, Source
 from backend.shared.domain.phases import Direction, Side
+from backend.shared.journal.conflict_capture import changed_rows, conflict_inserts
 from backend.shared.journal.triggers import OPERATIONS, InstalledTrigger
 from backend.shared.stores.postgres.names import CARRY_SETTING, UNIT_SETTING, EngineNames
 from backend.shared.stores.postgres.projection_sql import key_text, quoted, select_text, table_name
@@ -69,10 +70,7 @@ def _trigger(
     function = f"{names.schema}.{quoted('capture_' + source.name + '_' + operation)}"
     changed = _CHANGED.get(operation, f"SELECT * FROM {target}")
     own_carries = names.carry_mark(Direction.towards(side), 0).removesuffix("0")
-    conflicts = "\n".join(
-        _conflict_insert(names, entity, reader, operation=operation, table=target, side=side)
-        for entity, reader in readers
-    )
+    conflicts = conflict_inserts(names, readers, side=side, operation=operation, changed=changed)
     inserts = "\n".join(_journal_insert(names, entity, reader, changed) for entity, reader in readers)
     notice = f"""
     IF current_setting('{UNIT_SETTING}', true) <> '' THEN
@@ -109,43 +107,3 @@ def _journal_insert(names: EngineNames, entity: EntityMapping, source: Source, c
         key = key_text([f"k.{name}" for name in columns], entity.key)
         keys = f"SELECT DISTINCT '{entity.name}', {key} FROM ({select_text(query)}) AS k"
     return f"    WITH changed AS ({changed})\n    INSERT INTO {names.journal} (entity, key) {keys};"
-
-
-def _conflict_insert(
-    names: EngineNames, entity: EntityMapping, source: Source, *, operation: str, table: str, side: Side
-) -> str:
-    """Keep the images before and after of what a foreign program wrote here while the side was closed.
-
-    Where a table is only looked up by the entity, its rows are none of the entity's: then the keys alone are kept.
-    """
-    into = f"        INSERT INTO {names.conflict} (entity, key, side, operation, source_table, before, after)\n        "
-    if not isinstance(source.keys, tuple):
-        changed = _CHANGED.get(operation, f"SELECT * FROM {table}")
-        query = source.keys(changed_rows(source.table))
-        key = key_text([f"k.{quoted(column.name)}" for column in query.selected_columns], entity.key)
-        return (
-            f"        WITH changed AS ({changed})\n{into}"
-            f"SELECT DISTINCT '{entity.name}', {key}, '{side.value}', '{operation}', '{table}', NULL::jsonb, NULL::jsonb "
-            f"FROM ({select_text(query)}) AS k;"
-        )
-    old, new = {
-        "insert": (None, "tandem_new"),
-        "update": ("tandem_old", "tandem_new"),
-        "delete": ("tandem_old", None),
-    }.get(operation, (table, None))
-    keyed = {
-        relation: f"SELECT {key_text([f'r.{quoted(name)}' for name in source.keys], entity.key)} AS k, to_jsonb(r) AS image "
-        f"FROM {relation} AS r"
-        for relation in (old, new)
-        if relation
-    }
-    nothing = "SELECT NULL::text AS k, NULL::jsonb AS image WHERE false"
-    return (
-        f"{into}SELECT '{entity.name}', coalesce(o.k, n.k), '{side.value}', '{operation}', '{table}', o.image, n.image "
-        f"FROM ({keyed.get(old or '', nothing)}) AS o FULL JOIN ({keyed.get(new or '', nothing)}) AS n ON o.k = n.k;"
-    )
-
-
-def changed_rows(source: Table) -> FromClause:
-    """The changed rows of a table as its capture trigger sees them."""
-    return table("changed", *[column(item.name, item.type) for item in source.columns])

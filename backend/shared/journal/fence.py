@@ -21,6 +21,8 @@ FENCED = "TD001"
 """SQLSTATE of a unit of the engine on a side that is closed."""
 FOREIGN_REFUSED = "TD002"
 """SQLSTATE of a foreign program's write on a side that is closed and rejects it."""
+_LOOKED_UP = "'looked up'"
+"""Argument of the fence of a table that is not the service's own: a foreign program's write there is never rejected."""
 
 
 def fenced_tables(catalog: EntityCatalog, side: Side) -> dict[str, Table]:
@@ -33,10 +35,24 @@ def fenced_tables(catalog: EntityCatalog, side: Side) -> dict[str, Table]:
     return found
 
 
+def tables_looked_up(catalog: EntityCatalog, side: Side) -> set[str]:
+    """Tables that no entity has rows of its own in: they belong to somebody else, who must not be refused."""
+    own = {
+        table_name(table)
+        for entity in catalog.ordered
+        for table in (
+            *(source.table for source in entity.sources(side) if source.is_direct),
+            *(projection.table for projection in entity.projections(Direction.towards(side))),
+        )
+    }
+    return set(fenced_tables(catalog, side)) - own
+
+
 def fence_triggers(names: EngineNames, catalog: EntityCatalog, side: Side) -> list[InstalledTrigger]:
     """The fence of every table of `side`. They share one function."""
     function = f"{names.schema}.fence"
     made = []
+    looked_up = tables_looked_up(catalog, side)
     for name, table in fenced_tables(catalog, side).items():
         for operation in OPERATIONS:
             trigger = f"{names.schema}_{table.name}_fence_{operation}"
@@ -47,7 +63,7 @@ def fence_triggers(names: EngineNames, catalog: EntityCatalog, side: Side) -> li
                     function_sql=fence_function(names, side),
                     trigger_sql=(
                         f"CREATE OR REPLACE TRIGGER {quoted(trigger)} BEFORE {operation.upper()} ON {name} "
-                        f"FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
+                        f"FOR EACH STATEMENT EXECUTE FUNCTION {function}({_LOOKED_UP if name in looked_up else ''})"
                     ),
                 )
             )
@@ -79,7 +95,7 @@ BEGIN
     IF starts_with(current_setting('{UNIT_SETTING}', true), '{names.unit_mark("")}') THEN
         RAISE EXCEPTION 'the {side.value} side of {names.service} is closed' USING ERRCODE = '{FENCED}';
     END IF;
-    IF on_foreign = 'reject' THEN
+    IF on_foreign = 'reject' AND TG_NARGS = 0 THEN
         RAISE EXCEPTION 'the {side.value} side of {names.service} is closed: write to the other one'
             USING ERRCODE = '{FOREIGN_REFUSED}';
     END IF;

@@ -32,15 +32,17 @@ async def install(
     *,
     phase: Phase,
     capture: Capture = Capture.TRIGGER,
+    foreign_writes: str = "report",
 ) -> Phase:
     """Install both sides; answers the phase that holds. May be repeated; changes nothing that is as it should be.
 
-    Each side is one transaction. `phase` counts only the first time: afterwards the phase row is what it is. Capture is
+    Each side is one transaction. `phase` counts only the first time: afterwards the phase row is what it is; and so with
+    `foreign_writes`, once it was changed at run time. Capture is
     put on the authoritative side if the phase carries changes.
     """
     async with _transaction(engines, Side.NEW) as connection:
         control = await _first_phase(connection, names, phase)
-    held = Phase(control.phase)
+    held, marks = Phase(control.phase), MarkRepository(names)
     for side in Side:
         wanted = wanted_triggers(names, catalog, side=side, phase=held, capture=capture)
         async with _transaction(engines, side) as connection:
@@ -48,15 +50,17 @@ async def install(
             if await installed(connection, names) == whole and not await missing_triggers(
                 connection, names, wanted
             ):
+                await marks.set_foreign_writes(connection, control.foreign_writes or foreign_writes)
                 continue
             await _tables(connection, names)
             await _mark(connection, names, side=side, phase=held, epoch=control.epoch)
-            known = (await MarkRepository(names).read(connection)).capture_token
+            await marks.set_foreign_writes(connection, control.foreign_writes or foreign_writes)
+            known = (await marks.read(connection)).capture_token
             without_gap = known in ("", await capture_token(connection, names, wanted))
             await _put_triggers(connection, names, wanted, side=side, fingerprint=whole)
             if held.policy.captures and without_gap:
                 token = await capture_token(connection, names, wanted)
-                await MarkRepository(names).note_capture(connection, token=token)
+                await marks.note_capture(connection, token=token)
     return held
 
 
@@ -82,7 +86,11 @@ async def _first_phase(connection: AsyncConnection, names: EngineNames, phase: P
         ),
         {"phase": phase.value},
     )
-    return (await connection.execute(text(f"SELECT phase, epoch FROM {names.control}"))).one()
+    return (
+        await connection.execute(
+            text(f"SELECT phase, epoch, settings ->> 'foreign_writes' AS foreign_writes FROM {names.control}")
+        )
+    ).one()
 
 
 def _script() -> str:

@@ -5,11 +5,15 @@ Each change names the epoch that it leads to and is made only from a lower one: 
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from backend.shared.domain.phases import Side
+from backend.shared.stores.postgres.errors import is_database_error, to_side_error
 from backend.shared.stores.postgres.names import EngineNames
 
 MOST_SILENT_MS = 1000
@@ -163,3 +167,31 @@ class MarkRepository:
             text(f"UPDATE {self._names.mark} SET foreign_writes = :value WHERE foreign_writes <> :value"),
             {"value": value},
         )
+
+
+@asynccontextmanager
+async def foreign_writes_set(
+    engines: Mapping[Side, AsyncEngine], names: EngineNames, value: str, sides: Iterable[Side]
+) -> AsyncIterator[None]:
+    """All of `sides` go by `value` from when this has ended; none, if the body or a side fails (`SideError`)."""
+    async with AsyncExitStack() as stack:
+        for side in sides:
+            connection = await stack.enter_async_context(_transaction(engines, side))
+            try:
+                await MarkRepository(names).set_foreign_writes(connection, value)
+            except Exception as error:
+                if not is_database_error(error):
+                    raise
+                raise to_side_error(error, side) from error
+        yield
+
+
+@asynccontextmanager
+async def _transaction(engines: Mapping[Side, AsyncEngine], side: Side) -> AsyncIterator[AsyncConnection]:
+    try:
+        async with engines[side].begin() as connection:
+            yield connection
+    except Exception as error:
+        if not is_database_error(error):
+            raise
+        raise to_side_error(error, side) from error

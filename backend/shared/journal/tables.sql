@@ -98,7 +98,9 @@ ALTER TABLE {schema}.mark ADD COLUMN IF NOT EXISTS captures boolean NOT NULL DEF
 ALTER TABLE {schema}.mark ADD COLUMN IF NOT EXISTS capture_token text NOT NULL DEFAULT '';
 ALTER TABLE {schema}.mark ADD COLUMN IF NOT EXISTS identity text NOT NULL DEFAULT '';
 
--- What foreign programs wrote to this side while it was closed, in the transaction of their write, until it is settled.
+-- What foreign programs wrote to this side while it was closed, in the transaction of their write, until it is settled: the
+-- row before and after. Of keys that were FAILED when this side was closed (operation "failed"), the rows by table that the
+-- other side held (before) and this one (after).
 CREATE TABLE IF NOT EXISTS {schema}.conflict (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     entity       text NOT NULL,
@@ -106,17 +108,30 @@ CREATE TABLE IF NOT EXISTS {schema}.conflict (
     side         text NOT NULL,
     operation    text NOT NULL,
     source_table text NOT NULL,
-    before       jsonb,
-    after        jsonb,
+    before       json,
+    after        json,
     written_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
     written_by   text NOT NULL DEFAULT session_user,
     application  text DEFAULT current_setting('application_name', true),
     state        text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'settled')),
+    detail       text,
     kept         text,
     settled_by   text,
     settled_at   timestamptz
 );
-CREATE INDEX IF NOT EXISTS conflict_open ON {schema}.conflict (entity, key) WHERE state = 'open';
+CREATE INDEX IF NOT EXISTS conflict_open ON {schema}.conflict (id) WHERE state = 'open';
+
+-- Foreign writes of the other side that were written here, or taken back here, to settle them: in the transaction that did
+-- so. A crash before the conflict itself was closed does not make it happen twice.
+CREATE TABLE IF NOT EXISTS {schema}.settlement (
+    side        text NOT NULL,
+    conflict_id bigint NOT NULL,
+    conflict_at timestamptz NOT NULL,
+    kept        text NOT NULL,
+    settled_by  text NOT NULL,
+    settled_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (side, conflict_id, conflict_at, kept)
+);
 
 -- Keys of this side that could not be carried, until somebody decides. The position is that of the state that was refused:
 -- only a carry of something as new closes it.

@@ -8,10 +8,6 @@ Any number of processes may work on the same service.
 from __future__ import annotations
 
 import asyncio
-import getpass
-import hashlib
-import os
-import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,8 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from backend.shared.domain.errors import ConflictError, InstallationError
 from backend.shared.domain.mapping import EntityMapping
 from backend.shared.domain.phases import Capture, Direction, Side
+from backend.shared.identity import system_user, this_process
 from backend.shared.journal.carrier import Hook, no_hook
-from backend.shared.journal.install import capture_token, wanted_triggers
 from backend.shared.migration.backfill_state import (
     BackfillControl,
     BackfillLimits,
@@ -39,7 +35,7 @@ from backend.shared.migration.range_sql import EntityRanges, ranges_of
 from backend.shared.migration.throttle import Throttle
 from backend.shared.runtime import ServiceRuntime
 from backend.shared.stores.postgres.errors import is_database_error
-from backend.shared.stores.postgres.projection_sql import table_name
+from backend.shared.stores.postgres.projection_sql import ESTIMATED_ROWS, mapping_print, table_name
 from backend.shared.stores.postgres.store import PostgresStore, entity_sql
 
 COUNT_MS = 3000
@@ -217,32 +213,21 @@ class Backfill:
     async def _capture(self, *, demanded: bool = True) -> str:
         """The token of capture as it is now; raises `InstallationError` if it has a hole and is `demanded`."""
         runtime = self._runtime
-        wanted = wanted_triggers(
-            runtime.names,
-            runtime.catalog,
-            side=self.direction.source,
-            phase=runtime.phase,
-            capture=runtime.capture,
-        )
         async with self._source.connect() as connection:
-            token = await capture_token(connection, runtime.names, wanted)
+            token = await runtime.capture_token(connection, self.direction.source)
         if token:
-            token += ":" + self._mapping_print()
+            # Rows that were copied through another mapping do not count.
+            token += ":" + mapping_print(
+                sql
+                for entity in runtime.catalog.ordered
+                for sql in entity_sql(entity, self.direction).projections
+            )
         if demanded and not token:
             raise InstallationError(
                 f"capture on the {self.direction.source.value} side is incomplete, and a copy would miss changes: "
                 f"run `tandem install {runtime.service}`"
             )
         return token
-
-    def _mapping_print(self) -> str:
-        """A hash of what the mapping makes of the source: rows that were copied through another one do not count."""
-        queries = [
-            f"{entity.name} {sql.table} {sql.query}"
-            for entity in self._runtime.catalog.ordered
-            for sql in entity_sql(entity, self.direction).projections
-        ]
-        return hashlib.sha256("\n".join(queries).encode()).hexdigest()[:16]
 
     async def _now(self) -> datetime:
         async with self._source.connect() as connection:
@@ -328,19 +313,20 @@ class Backfill:
             return await ranges_of(source, target, entity, self.direction)
 
     async def _rest(self) -> None:
-        with suppress(Exception):
+        """Say that nobody is at work any more; a target that does not answer learns it by the silence."""
+        try:
             async with self._target.begin() as connection:
                 await self._state.rest(connection)
+        except Exception as error:
+            if not is_database_error(error):
+                raise
 
 
 async def _rows_expected(connection: AsyncConnection, entity: EntityMapping, side: Side) -> int:
     """Rows of the entity's root table: the planner's estimate, or a count if that is quickly had, or 0 for unknown."""
     table = table_name(entity.sources(side)[0].table)
-    found = await connection.execute(
-        text("SELECT reltuples::bigint FROM pg_class WHERE oid = CAST(:table AS regclass)"), {"table": table}
-    )
-    if (estimate := int(found.scalar() or -1)) > 0:
-        return estimate
+    if estimate := (await connection.exec_driver_sql(ESTIMATED_ROWS, (table,))).scalar():
+        return int(estimate)
     try:
         await connection.exec_driver_sql(f"SET LOCAL statement_timeout = {COUNT_MS}")
         return int((await connection.exec_driver_sql(f"SELECT count(*) FROM {table}")).scalar_one())
@@ -352,4 +338,4 @@ async def _rows_expected(connection: AsyncConnection, entity: EntityMapping, sid
 
 
 def _who() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}"
+    return f"{system_user()}@{this_process()}"

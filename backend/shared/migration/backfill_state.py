@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.domain.errors import ConfigurationError
 from backend.shared.domain.phases import Direction
-from backend.shared.migration.range_sql import KeyRange
+from backend.shared.stores.postgres.key_sql import KeyRange
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.protocol import Position
 

@@ -25,6 +25,7 @@ from backend.shared.migration.range_sql import EntityRanges, stage_name
 from backend.shared.stores.postgres.errors import UNIQUE_VIOLATION, sqlstate_of
 from backend.shared.stores.postgres.names import CARRY_SETTING, EngineNames
 from backend.shared.stores.postgres.projection_sql import ProjectionSql
+from backend.shared.stores.postgres.session_settings import PRINTED_ALIKE, set_locally
 from backend.shared.stores.postgres.store import PostgresStore
 
 PIECES_IN_FLIGHT = 64
@@ -32,45 +33,6 @@ PIECES_IN_FLIGHT = 64
 COPY_SECONDS = 600.0
 BARRIER_MS = 200
 """A wait for the carry lock stops the carries behind it, so it is a short one, tried again."""
-
-# Types whose binary form means the same on every server (pg_type.oid). Text and varchar have the same one.
-_BINARY = frozenset(
-    {
-        16,
-        17,
-        18,
-        19,
-        20,
-        21,
-        23,
-        25,
-        114,
-        700,
-        701,
-        1042,
-        1082,
-        1083,
-        1114,
-        1184,
-        1186,
-        1266,
-        1700,
-        2950,
-        3802,
-    }
-)
-_VARCHAR, _TEXT = 1043, 25
-# What the text form of a value depends on, wherever a database or a role has set it otherwise.
-_TEXT_FORM = "SELECT " + ", ".join(
-    f"set_config('{name}', '{value}', true)"
-    for name, value in {
-        "datestyle": "ISO",
-        "intervalstyle": "postgres",
-        "timezone": "UTC",
-        "extra_float_digits": "3",
-        "bytea_output": "hex",
-    }.items()
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +113,7 @@ class ChunkCopier:
                 # Before the snapshot: a table that somebody rewrites (ALTER TABLE) is empty to snapshots older than that.
                 await source.exec_driver_sql(ranges.lock_source)
                 position = await self._store.position(source)
-                await source.exec_driver_sql(_TEXT_FORM)
+                await source.exec_driver_sql(set_locally(PRINTED_ALIKE))
                 await self._hook("backfill_after_snapshot")
                 failures = await self._open_failures(source, ranges, chunk)
                 copied = await self._transfer(source, target, ranges, chunk)

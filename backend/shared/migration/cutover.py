@@ -26,7 +26,6 @@ from backend.shared.control import Intent
 from backend.shared.domain.errors import ConflictError, FencedError, TandemError
 from backend.shared.domain.phases import Direction, Side
 from backend.shared.journal.carrier import Hook, TargetUnavailableError, no_hook
-from backend.shared.journal.install import capture_token, wanted_triggers
 from backend.shared.journal.marks import MarkRepository
 from backend.shared.migration.sequences import move_sequences
 from backend.shared.runtime import ServiceRuntime
@@ -273,10 +272,7 @@ class Cutover:
         """
         runtime, side = self._runtime, self._opening
         await move_sequences(opening, closing, runtime.catalog, side)
-        wanted = wanted_triggers(
-            self._names, runtime.catalog, side=side, phase=self._intent.to, capture=runtime.capture
-        )
-        token = await capture_token(opening, self._names, wanted)
+        token = await runtime.capture_token(opening, side)
         await self._marks.open(opening, epoch=self._intent.epoch, capture_token=token)
         await opening.commit()
 

@@ -10,13 +10,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import text
-
 from backend.shared.domain.errors import ConfigurationError, InstallationError, TandemError
 from backend.shared.domain.phases import Direction, Phase, Side
-from backend.shared.journal.install import capture_token, wanted_triggers
 from backend.shared.journal.marks import MarkRepository
 from backend.shared.migration.backfill import Backfill
+from backend.shared.migration.conflicts import Conflicts
 from backend.shared.migration.sequences import sequences_of
 from backend.shared.observability.labels import Verdict
 from backend.shared.runtime import ServiceRuntime
@@ -192,11 +190,8 @@ class Gates:
         """Whether every change on the authoritative side was captured since it was opened."""
         runtime = self._runtime
         side = runtime.phase.policy.authoritative
-        wanted = wanted_triggers(
-            runtime.names, runtime.catalog, side=side, phase=runtime.phase, capture=runtime.capture
-        )
         async with runtime.engines[side].connect() as connection:
-            token = await capture_token(connection, runtime.names, wanted)
+            token = await runtime.capture_token(connection, side)
             then = (await MarkRepository(runtime.names).read(connection)).capture_token
         if token and token == then:
             return True, f"without a gap since the {side.value} side was opened", ""
@@ -234,14 +229,8 @@ class Gates:
         )
 
     async def _conflicts(self) -> tuple[bool, str, str]:
-        runtime, count = self._runtime, 0
-        for side in Side:
-            async with runtime.engines[side].connect() as connection:
-                count += (
-                    await connection.execute(
-                        text(f"SELECT count(*) FROM {runtime.names.conflict} WHERE state = 'open'")
-                    )
-                ).scalar_one()
+        runtime = self._runtime
+        count = await Conflicts(runtime).count()
         return (
             count == 0,
             f"{count} are not settled" if count else "none open",

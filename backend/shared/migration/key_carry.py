@@ -13,7 +13,8 @@ from backend.shared.domain.phases import Direction
 from backend.shared.journal.carrier import Carrier, Hook, Outcome, Outcomes, no_hook
 from backend.shared.journal.refusals import withdraw_outdated
 from backend.shared.journal.repository import ClaimedKey, FailureRepository, JournalRepository
-from backend.shared.migration.range_sql import EntityRanges, KeyRange
+from backend.shared.migration.range_sql import EntityRanges
+from backend.shared.stores.postgres.key_sql import KeyRange
 from backend.shared.stores.postgres.store import PostgresStore
 
 KEYS_AT_ONCE = 500

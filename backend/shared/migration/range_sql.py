@@ -7,7 +7,6 @@ own order pages through the keys, since only that has an index, and a range mean
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,28 +16,17 @@ from sqlalchemy.types import String
 
 from backend.shared.domain.mapping import EntityMapping
 from backend.shared.domain.phases import Direction
+from backend.shared.stores.postgres import collations
+from backend.shared.stores.postgres.key_sql import KeyColumns, KeyRange, also, nth_key, parts_of
 from backend.shared.stores.postgres.projection_sql import (
     ProjectionSql,
+    compared_key,
+    compared_type,
     key_in,
     key_text,
-    key_values,
-    ordered_bound,
     table_name,
 )
 from backend.shared.stores.postgres.store import entity_sql
-
-# A column sorts by bytes if its collation is "C", or the database's own is and it has that. The provider "b" (built in,
-# PostgreSQL 17) sorts by code point, which in UTF-8 is the order of the bytes. A column without collation is no text, and how it would sort as one is not known.
-_SORTS_BY_BYTES = text(
-    """
-SELECT coalesce(bool_and(c.collname IN ('C', 'POSIX', 'ucs_basic') OR c.collprovider = 'b'
-       OR (c.collprovider = 'd' AND (d.provider = 'b' OR (d.provider = 'c' AND d.datcollate IN ('C', 'POSIX'))))), false)
-  FROM pg_attribute AS a LEFT JOIN pg_collation AS c ON c.oid = a.attcollation,
-       (SELECT coalesce(to_jsonb(pd) ->> 'datlocprovider', 'c') AS provider, pd.datcollate
-          FROM pg_database AS pd WHERE pd.datname = current_database()) AS d
- WHERE a.attrelid = CAST(:table AS regclass) AND a.attname = ANY (:columns)"""
-)
-
 
 # Types whose binary form means the same on every server.
 _BINARY = frozenset(
@@ -52,14 +40,6 @@ _BINARY = frozenset(
 _TEXTS = frozenset({"text", "character varying"})
 # Types whose text in COPY is that in JSON.
 _SAME_TEXT = _TEXTS | {"bigint", "smallint", "integer", "numeric", "uuid", "character", "name", "date"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeyRange:
-    """Keys above `lower` (or from the first) up to `upper` (or to the last), both canonical."""
-
-    lower: str | None
-    upper: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,59 +81,60 @@ class EntityRanges:
 
     def bound(self, *, lower: bool) -> str:
         """The `$1`th key of the source (above the key `$2`), if there are that many."""
-        key = [f"q.{name}" for name in self.root.key]
-        condition = f"WHERE {self._above(key, '$2')}" if lower else ""
-        return (
-            f"SELECT {key_text(key, self.entity.key)} AS k FROM ({self.root.query}) AS q {condition} "
-            f"ORDER BY {', '.join(key)} LIMIT 1 OFFSET $1::bigint - 1"
+        key = self._key(self.root, "q")
+        return nth_key(
+            self.root.query,
+            names=key.columns,
+            text=key_text(key.columns, self.entity.key),
+            condition=key.between(lower="$2" if lower else None, upper=None),
+            order=key.columns,
         )
 
-    def middle(self, keys: KeyRange) -> tuple[str, list[str]]:
+    def middle(self, keys: KeyRange) -> tuple[str, tuple[str, ...]]:
         """The key in the middle of a range of the source, if the range has two keys at least."""
-        key = [f"q.{name}" for name in self.root.key]
-        condition, parameters = self._within(key, keys)
+        key = self._key(self.root, "q")
+        condition, parameters = keys.of(key)
         numbered = (
-            f"SELECT {key_text(key, self.entity.key)} AS k, row_number() OVER (ORDER BY {', '.join(key)}) AS n, "
+            f"SELECT {key_text(key.columns, self.entity.key)} AS k, "
+            f"row_number() OVER (ORDER BY {', '.join(key.columns)}) AS n, "
             f"count(*) OVER () AS total FROM ({self.root.query}) AS q {condition}"
         )
         return f"SELECT k FROM ({numbered}) AS r WHERE n = total / 2", parameters
 
-    def source_keys(self, keys: KeyRange) -> tuple[str, list[str]]:
+    def source_keys(self, keys: KeyRange) -> tuple[str, tuple[str, ...]]:
         """All keys of a range on the source."""
         return self._keys(f"({self.root.query})", keys)
 
-    def target_keys(self, keys: KeyRange, *, most: int) -> tuple[str, list[str]]:
+    def target_keys(self, keys: KeyRange, *, most: int) -> tuple[str, tuple[str, ...]]:
         """The first keys of a range on the target, in their order; of an exact range only."""
         statement, parameters = self._keys(self.root.table, keys)
         order = ", ".join(f"q.{name}" for name in self.root.key)
         return f"{statement} ORDER BY {order} LIMIT {most}", parameters
 
-    def _keys(self, relation: str, keys: KeyRange) -> tuple[str, list[str]]:
-        key = [f"q.{name}" for name in self.root.key]
-        condition, parameters = self._within(key, keys)
-        return f"SELECT {key_text(key, self.entity.key)} AS k FROM {relation} AS q {condition}", parameters
+    def _keys(self, relation: str, keys: KeyRange) -> tuple[str, tuple[str, ...]]:
+        key = self._key(self.root, "q")
+        condition, parameters = keys.of(key)
+        text = key_text(key.columns, self.entity.key)
+        return f"SELECT {text} AS k FROM {relation} AS q {condition}", parameters
 
     def rows(self, sql: ProjectionSql, keys: KeyRange) -> str:
         """The rows of one table of a range, as the source makes them, in key order. COPY takes no parameters.
 
         Rows of a further table beside no root row are none of the entity.
         """
-        key = [f"q.{name}" for name in sql.key]
-        condition = self._within_literally(key, keys)
+        key = self._key(sql, "q")
+        condition = keys.literally(key)
         if sql is not self.root:
-            root = [f"o.{name}" for name in self.root.key]
-            within = self._within_literally(root, keys)
-            beside = (
-                f"({', '.join(key)}) IN (SELECT {', '.join(root)} FROM ({self.root.query}) AS o {within})"
-            )
-            condition += f" {'AND' if condition else 'WHERE'} {beside}"
+            root = self._key(self.root, "o")
+            roots = f"SELECT {', '.join(root.columns)} FROM ({self.root.query}) AS o {keys.literally(root)}"
+            condition = also(condition, f"({', '.join(key.columns)}) IN ({roots})")
         columns = ", ".join(f"q.{name}" for name in sql.columns)
-        order = ", ".join(key)
+        order = ", ".join(key.columns)
         return f"SELECT {columns} FROM ({sql.query}) AS q {condition} ORDER BY {order}"
 
-    def is_taken(self, sql: ProjectionSql, keys: KeyRange) -> tuple[str, list[str]]:
+    def is_taken(self, sql: ProjectionSql, keys: KeyRange) -> tuple[str, tuple[str, ...]]:
         """Whether the target has a row in an exact range."""
-        condition, parameters = self._within([f"t.{name}" for name in sql.key], keys)
+        condition, parameters = keys.of(self._key(sql, "t"))
         return f"SELECT EXISTS (SELECT 1 FROM {sql.table} AS t {condition})", parameters
 
     def stage(self, sql: ProjectionSql, number: int) -> str:
@@ -170,15 +151,12 @@ class EntityRanges:
             f"SELECT {', '.join(f's.{name}' for name in sql.columns)} FROM {stage_name(number)} AS s ORDER BY {order}"
         )
 
-    def remove(self, sql: ProjectionSql, number: int, keys: KeyRange) -> tuple[str, list[str]]:
+    def remove(self, sql: ProjectionSql, number: int, keys: KeyRange) -> tuple[str, tuple[str, ...]]:
         """Delete what the target has in an exact range and the source has no longer."""
-        condition, parameters = self._within([f"t.{name}" for name in sql.key], keys)
+        condition, parameters = keys.of(self._key(sql, "t"))
         same = " AND ".join(f"s.{name} = t.{name}" for name in sql.key)
         absent = f"NOT EXISTS (SELECT 1 FROM {stage_name(number)} AS s WHERE {same})"
-        return (
-            f"DELETE FROM {sql.table} AS t {condition} {'AND' if condition else 'WHERE'} {absent}",
-            parameters,
-        )
+        return f"DELETE FROM {sql.table} AS t {also(condition, absent)}", parameters
 
     def remove_beside(self, sql: ProjectionSql, number: int) -> str:
         """Delete what a further table has of the staged keys and the source has no longer."""
@@ -192,11 +170,11 @@ class EntityRanges:
 
     def target_page(self, sql: ProjectionSql, *, lower: bool) -> str:
         """The next `$1` keys of a target's table (above the key `$2`), in the order that its index has."""
-        key = [f"q.{name}" for name in sql.key]
-        condition = f"WHERE {self._above(key, '$2')}" if lower else ""
+        key = self._key(sql, "q")
+        condition = key.between(lower="$2" if lower else None, upper=None)
         return (
-            f"SELECT {key_text(key, self.entity.key)} AS k FROM {sql.table} AS q {condition} "
-            f"ORDER BY {', '.join(key)} LIMIT $1::bigint"
+            f"SELECT {key_text(key.columns, self.entity.key)} AS k FROM {sql.table} AS q {condition} "
+            f"ORDER BY {', '.join(key.columns)} LIMIT $1::bigint"
         )
 
     def absent_on_source(self) -> str:
@@ -208,7 +186,7 @@ class EntityRanges:
         )
         return f"SELECT k FROM unnest($1::text[]) AS k EXCEPT ({present})"
 
-    def failures(self, table: str, keys: KeyRange) -> tuple[str, list[str]]:
+    def failures(self, table: str, keys: KeyRange) -> tuple[str, tuple[str, ...]]:
         """Open failures of a range, on the source."""
         own = f"f.state = 'open' AND f.entity = '{self.entity.name}'"
         if not self.exact:
@@ -218,43 +196,14 @@ class EntityRanges:
                 f"SELECT f.id, f.last_failed_at FROM {table} AS f WHERE {own} AND f.key IN ({of_range})",
                 parameters,
             )
-        conditions, parameters = [own], []
-        for bound, operator in ((keys.lower, ">"), (keys.upper, "<=")):
-            if bound is not None:
-                parameters.append(bound)
-                key = ordered_bound("f.key", self.entity.key)
-                limit = ordered_bound(f"${len(parameters)}::text", self.entity.key)
-                conditions.append(f"{key} {operator} {limit}")
-        return (
-            f"SELECT f.id, f.last_failed_at FROM {table} AS f WHERE {' AND '.join(conditions)}",
-            parameters,
-        )
+        types = [compared_type(part.type) for part in self.entity.key]
+        key = compared_key(parts_of("f.key", types), self.entity.key)
+        condition, parameters = keys.of(key.by_bytes)
+        return f"SELECT f.id, f.last_failed_at FROM {table} AS f {also(condition, own)}", parameters
 
-    def _within_literally(self, key: Sequence[str], keys: KeyRange) -> str:
-        condition, parameters = self._within(key, keys)
-        for number, value in enumerate(parameters, start=1):
-            condition = condition.replace(f"${number}::text", f"{_literal(value)}::text")
-        return condition
-
-    def _within(self, key: Sequence[str], keys: KeyRange) -> tuple[str, list[str]]:
-        conditions, parameters = [], []
-        if keys.lower is not None:
-            parameters.append(keys.lower)
-            conditions.append(self._above(key, f"${len(parameters)}"))
-        if keys.upper is not None:
-            parameters.append(keys.upper)
-            conditions.append(self._above(key, f"${len(parameters)}", operator="<="))
-        return (f"WHERE {' AND '.join(conditions)}" if conditions else ""), parameters
-
-    def _above(self, key: Sequence[str], parameter: str, *, operator: str = ">") -> str:
-        """A condition in the columns' own order: what an index has, and where a range is exact the same on both sides."""
-        bound = ", ".join(key_values(f"{parameter}::text", self.entity.key))
-        return f"({', '.join(key)}) {operator} ({bound})"
-
-
-def _literal(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace("'", "''")
-    return f"E'{escaped}'"
+    def _key(self, sql: ProjectionSql, alias: str) -> KeyColumns:
+        """The key of a table in the columns' own order: what an index has, and where a range is exact the same on both sides."""
+        return compared_key([f"{alias}.{name}" for name in sql.key], self.entity.key)
 
 
 def stage_name(number: int) -> str:
@@ -270,22 +219,17 @@ async def ranges_of(
     exact = True
     texts = [number for number, part in enumerate(entity.key) if isinstance(part.type, String)]
     if texts:
-        root = entity.sources(direction.source)[0]
-        names = list(root.keys) if isinstance(root.keys, tuple) else []
         exact = await _encoding(source) == await _encoding(target)
-        exact = exact and await _sorts_by_bytes(
-            source, table_name(root.table), [names[number] for number in texts]
-        )
         for sql in tables:
-            columns = [sql.projection.key_columns[number].name for number in texts]
-            exact = exact and await _sorts_by_bytes(target, sql.table, columns)
+            names = [sql.key[number] for number in texts]
+            exact = exact and await _sorts_by_bytes(source, sql.query, names)
+            exact = exact and await _sorts_by_bytes(target, f"TABLE {sql.table}", names)
     forms = tuple([await _form(source, target, sql) for sql in tables])
     return EntityRanges(entity=entity, direction=direction, exact=exact, forms=forms)
 
 
-async def _sorts_by_bytes(connection: AsyncConnection, table: str, columns: list[str]) -> bool:
-    found = await connection.execute(_SORTS_BY_BYTES, {"table": table, "columns": columns})
-    return bool(found.scalar_one())
+async def _sorts_by_bytes(connection: AsyncConnection, query: str, columns: list[str]) -> bool:
+    return bool((await connection.exec_driver_sql(collations.sorts_by_bytes(query, columns))).scalar_one())
 
 
 async def _encoding(connection: AsyncConnection) -> str:

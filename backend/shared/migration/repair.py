@@ -20,7 +20,7 @@ from backend.shared.domain.mapping import EntityMapping, encode_key
 from backend.shared.domain.phases import Direction, Side
 from backend.shared.migration.repair_authority import AuthorityWriter
 from backend.shared.migration.repair_log import RepairRepository
-from backend.shared.migration.repair_looks import Looks, statements_of
+from backend.shared.migration.repair_looks import Looks
 from backend.shared.migration.repair_plan import Plan, plan_of
 from backend.shared.migration.repair_results import (
     Identity,
@@ -34,6 +34,7 @@ from backend.shared.runtime import ServiceRuntime
 from backend.shared.stores.postgres.errors import is_database_error, to_side_error
 from backend.shared.validation.keys import parse_key
 from backend.shared.validation.recheck import Look
+from backend.shared.validation.statements import statements_of
 
 BATCH_KEYS = 500
 PATIENCE_SECONDS = 10.0

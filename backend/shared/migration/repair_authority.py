@@ -19,8 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.domain.errors import FencedError, SideError
 from backend.shared.domain.mapping import EntityMapping, decode_key
-from backend.shared.domain.phases import Direction
-from backend.shared.migration.repair_looks import Looks, statements_of
+from backend.shared.domain.phases import Direction, Side
+from backend.shared.migration.repair_looks import Looks
 from backend.shared.migration.repair_results import Identity, RepairOutcome
 from backend.shared.migration.repair_writers import Written, help_relay
 from backend.shared.runtime import ServiceRuntime
@@ -31,9 +31,11 @@ from backend.shared.stores.postgres.errors import (
     is_database_error,
     to_side_error,
 )
+from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.store import PostgresStore
 from backend.shared.stores.protocol import StateBatch
 from backend.shared.validation.recheck import Look
+from backend.shared.validation.statements import statements_of
 
 _CHANGED = Written(
     outcome=RepairOutcome.CHANGED_MEANWHILE, detail="written after it was looked at: that write stands"
@@ -152,7 +154,7 @@ class AuthorityWriter:
             request_id="repair", journals_touched=True, isolation="REPEATABLE READ"
         ) as transaction:
             connection = transaction.connection
-            await self._assert_open(connection)
+            await assert_authority(connection, self._runtime.names, self._direction.source, epoch=self._epoch)
             now = await self._store.read_stored(connection, case.entity, self._back, keys=keys)
             await self._runtime.hook("repair_compared")
             if not now.same_rows(case.here):
@@ -166,20 +168,6 @@ class AuthorityWriter:
             await transaction.commit()
         await self._runtime.hook("repair_written")
         return Written(outcome=RepairOutcome.REPAIRED)
-
-    async def _assert_open(self, connection: AsyncConnection) -> None:
-        """Hold the fence in share mode; the row lock makes an old snapshot fail rather than see an old mark (R7)."""
-        names = self._runtime.names
-        await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock_shared({names.fence_lock})")
-        found = await connection.exec_driver_sql(
-            f"SELECT 1 FROM {names.mark} WHERE state = 'open' AND epoch = $1 FOR SHARE", (self._epoch,)
-        )
-        if found.first() is None:
-            raise FencedError(
-                f"not open in epoch {self._epoch}, so nothing may be written to it",
-                side=self._direction.source,
-                unavailable=True,
-            )
 
     async def _image(self, connection: AsyncConnection, case: _Case) -> Image:
         """The fields that a carry to the secondary would read in this transaction."""
@@ -206,3 +194,22 @@ class AuthorityWriter:
         ]
         if same:
             raise _CannotSayError(same)
+
+
+async def assert_authority(
+    connection: AsyncConnection, names: EngineNames, side: Side, *, epoch: int
+) -> None:
+    """Hold the fence in share mode; the row lock makes an old snapshot fail rather than see an old mark (R7).
+
+    Raises `FencedError` unless `side` is open in `epoch`.
+    """
+    await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock_shared({names.fence_lock})")
+    found = await connection.exec_driver_sql(
+        f"SELECT 1 FROM {names.mark} WHERE state = 'open' AND epoch = $1 FOR SHARE", (epoch,)
+    )
+    if found.first() is None:
+        raise FencedError(
+            f"not open in epoch {epoch}, so nothing may be written to it",
+            side=side,
+            unavailable=True,
+        )

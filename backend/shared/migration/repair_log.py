@@ -1,13 +1,11 @@
-"""SQL of a repair: which keys the last validation kept, what is written about repairs, which failures they close."""
+"""SQL of a repair: which keys the last validation kept, what is written about repairs."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from backend.shared.domain.phases import Side
 from backend.shared.migration.repair_results import Identity, KeyRepair, RepairOutcome
@@ -17,14 +15,6 @@ BEGUN = "begun"
 """Outcome of a repair that was written down before it was tried: what became of it was not seen."""
 
 _MISMATCH_STATES = {RepairOutcome.REPAIRED: "repaired", RepairOutcome.EQUAL_ALREADY: "gone"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class OpenFailure:
-    """A failure as it was when it was read."""
-
-    id: int
-    last_failed_at: datetime
 
 
 class RepairRepository:
@@ -117,30 +107,3 @@ class RepairRepository:
                 "WHERE m.state = 'open' AND r.state IS NOT NULL AND m.entity = r.entity AND m.key = r.key",
                 (json.dumps(rows),),
             )
-
-
-async def read_open_failures(
-    connection: AsyncConnection, names: EngineNames, keys: Iterable[Identity]
-) -> dict[Identity, OpenFailure]:
-    """The open failures of `keys`, on the authoritative side."""
-    pairs = list(keys)
-    rows = await connection.exec_driver_sql(
-        f"SELECT f.id, f.entity, f.key, f.last_failed_at FROM {names.failure} AS f "
-        "JOIN unnest($1::text[], $2::text[]) AS k(entity, key) ON f.entity = k.entity AND f.key = k.key "
-        "WHERE f.state = 'open'",
-        ([entity for entity, _ in pairs], [key for _, key in pairs]),
-    )
-    return {(row.entity, row.key): OpenFailure(id=row.id, last_failed_at=row.last_failed_at) for row in rows}
-
-
-async def close_failures(
-    connection: AsyncConnection, names: EngineNames, failures: Iterable[OpenFailure], *, by: str
-) -> None:
-    """Close failures that are as they were when they were read: a key that has failed anew since stays FAILED."""
-    found = list(failures)
-    await connection.exec_driver_sql(
-        f"UPDATE {names.failure} AS f SET state = 'closed', closed_at = clock_timestamp(), closed_by = $3 "
-        "FROM unnest($1::bigint[], $2::timestamptz[]) AS k(id, last_failed_at) "
-        "WHERE f.state = 'open' AND f.id = k.id AND f.last_failed_at = k.last_failed_at",
-        ([item.id for item in found], [item.last_failed_at for item in found], by),
-    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from functools import lru_cache
 
 from backend.shared.domain.errors import FencedError, side_error
 from backend.shared.domain.mapping import EntityMapping
@@ -15,19 +14,13 @@ from backend.shared.runtime import ServiceRuntime
 from backend.shared.stores.postgres.errors import describe
 from backend.shared.validation.recheck import Look, Recheck
 from backend.shared.validation.sides import Sides, UnreadableRowError
-from backend.shared.validation.statements import EntityStatements
+from backend.shared.validation.statements import statements_of
 
 FIRST_WAIT_SECONDS = 0.02
 LONGEST_WAIT_SECONDS = 1.0
 
 Help = Callable[[], Awaitable[bool]]
 """Brings keys forward; answers whether there was anything to do."""
-
-
-@lru_cache(maxsize=1024)
-def statements_of(entity: EntityMapping, direction: Direction) -> EntityStatements:
-    """The statements that compare `entity` in `direction`."""
-    return EntityStatements.of(entity, entity.projections(direction))
 
 
 class Looks:
@@ -101,6 +94,3 @@ class Looks:
         except UnreadableRowError as error:
             reason = describe(error.__cause__ or error)
             raise side_error(direction.source, f"cannot be read: {reason}", entity=entity.name) from error
-
-
-__all__ = ["Help", "Looks", "statements_of"]

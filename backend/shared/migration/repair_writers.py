@@ -10,7 +10,6 @@ from backend.shared.domain.errors import FencedError
 from backend.shared.domain.phases import Direction
 from backend.shared.journal.carrier import Carrier, KeyOutcome, Outcome, TargetUnavailableError
 from backend.shared.journal.repository import JournalRepository
-from backend.shared.migration.repair_log import close_failures, read_open_failures
 from backend.shared.migration.repair_looks import Looks
 from backend.shared.migration.repair_results import Identity, RepairOutcome
 from backend.shared.runtime import ServiceRuntime
@@ -93,20 +92,17 @@ class CarryingWriter:
         return done | {item: Written(outcome=RepairOutcome.REFUSED, detail=_STILL_DIFFERENT) for item in left}
 
     async def _carry(self, identities: list[Identity]) -> dict[Identity, KeyOutcome]:
-        """Carry once; failures that were open before and have gone over are closed, as the relay does."""
-        names = self._runtime.names
-        async with self._source.connect() as connection:
-            failures = await read_open_failures(connection, names, identities)
+        """Carry once; failures of what has gone over are closed, as the relay does."""
         keys: dict[str, list[str]] = {}
         for entity, key in identities:
             keys.setdefault(entity, []).append(key)
         outcomes = await self._carrier.carry(keys, epoch=self._epoch)
-        closed = [failure for item, failure in failures.items() if _is_gone(outcomes[item])]
+        gone = {item: outcomes[item].position for item in identities if _is_gone(outcomes[item])}
         # Keys that came along because they held a unique value that was wanted: the relay sees to them and their failures.
         others = set(outcomes) - set(identities)
-        if closed or others:
+        if gone or others:
             async with self._source.begin() as connection:
-                await close_failures(connection, names, closed, by=CLOSED_BY)
+                await self._runtime.failures.close(connection, gone, epoch=self._epoch, by=CLOSED_BY)
                 for entity, key in sorted(others):
                     await self._journal.add(connection, entity, [key])
         return outcomes

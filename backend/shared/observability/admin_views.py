@@ -135,6 +135,52 @@ class MismatchView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChangedFieldView:
+    """A field before and after; both None where values were not asked for, else None is no row. Secret ones are hidden."""
+
+    field: str
+    before: str | None = None
+    after: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConflictView:
+    """What a foreign program did to a row of the side without authority, in the columns that the mapping knows.
+
+    `operation` "failed": the key could not be carried when its side was closed; before is what the other side held, after
+    what this one did.
+    """
+
+    id: str
+    service: str
+    side: Side
+    entity: str
+    key: str
+    operation: str
+    table: str
+    fields: tuple[ChangedFieldView, ...]
+    written_at: datetime
+    written_by: str
+    application: str | None
+    detail: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettlementView:
+    """What became of a conflict that was to be settled. `fields`: in a dry run, what would be written."""
+
+    id: str
+    service: str
+    entity: str
+    key: str
+    keep: Side
+    settled: bool
+    outcome: str
+    detail: str
+    fields: tuple[ChangedFieldView, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConfigView:
     """All run-time settings after a change, and the names of those that changed."""
 

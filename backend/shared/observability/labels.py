@@ -25,6 +25,37 @@ class OperationOutcome(StrEnum):
     FAILED = "failed"
 
 
+class ReadOutcome(StrEnum):
+    """Which side answered a read, and why that one."""
+
+    AUTHORITATIVE = "authoritative"
+    RAMPED = "ramped"
+    """Its key is one of those that are read from the secondary side already."""
+    RAMP_PENDING = "ramp_pending"
+    """It would have been, but something that it reads was on its way: the authoritative side answered."""
+    RAMP_FAILED = "ramp_failed"
+    """It would have been, but that side failed, or had no such row: the authoritative side answered."""
+    FALLBACK_ERROR = "fallback_error"
+    """The authoritative side failed: the other one answered."""
+    FALLBACK_MISSING = "fallback_missing"
+    """The authoritative side had no such row: the other one answered."""
+    FAILED = "failed"
+    """No side answered."""
+
+
+class ShadowOutcome(StrEnum):
+    """What became of asking the other side too, after the answer."""
+
+    EQUAL = "equal"
+    MISMATCH = "mismatch"
+    UNSETTLED = "unsettled"
+    """The answers differed, but something was on its way whenever it was looked again."""
+    FAILED = "failed"
+    """The other side did not answer, or not in time."""
+    DROPPED = "dropped"
+    """Not asked: enough were being compared, or a side had no connection to spare."""
+
+
 class RelayOutcome(StrEnum):
     """What became of one key in one relay batch."""
 

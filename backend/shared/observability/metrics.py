@@ -28,8 +28,10 @@ from backend.shared.observability.labels import (
     BreakerState,
     DeclaredLabels,
     OperationOutcome,
+    ReadOutcome,
     RelayOutcome,
     RunKind,
+    ShadowOutcome,
     Verdict,
     closed,
 )
@@ -55,6 +57,7 @@ class Metrics:
         self.registry = registry
         self._labels = DeclaredLabels()
         self._make_operation_collectors(registry)
+        self._make_read_collectors(registry)
         self._make_relay_collectors(registry)
         self._make_state_collectors(registry)
 
@@ -76,6 +79,20 @@ class Metrics:
             "dualwrite_validations_total",
             "Verdicts of the validator, one per entity and run.",
             ("service", "entity", "kind", "verdict"),
+            registry=registry,
+        )
+
+    def _make_read_collectors(self, registry: CollectorRegistry) -> None:
+        self.reads = Counter(
+            "dualwrite_reads_total",
+            "Reads, by the side that answered and why it was that one.",
+            ("service", "side", "outcome"),
+            registry=registry,
+        )
+        self.shadow_reads = Counter(
+            "dualwrite_shadow_reads_total",
+            "Reads that the other side was asked too, after the answer, and what came of it.",
+            ("service", "outcome"),
             registry=registry,
         )
 
@@ -108,6 +125,11 @@ class Metrics:
         self.journal_rows = gauge("journal_rows", "Journal rows that are not carried yet.", "direction")
         self.failures = gauge(
             "failures_open", "Keys that could not be carried and wait for a decision.", "direction"
+        )
+        self.conflicts = gauge(
+            "conflicts_open",
+            "Foreign writes to this side, while it was closed, that wait for a decision.",
+            "side",
         )
         self.breaker = gauge(
             "breaker_state", "1 for the state that the circuit breaker is in.", "side", "state"
@@ -142,6 +164,17 @@ class Metrics:
         self.operations.labels(name, operation, where, closed(OperationOutcome, outcome)).inc()
         if seconds is not None:
             self.operation_duration.labels(name, where).observe(_not_negative(seconds))
+
+    def read_answered(self, *, service: str, side: Side | str, outcome: ReadOutcome | str) -> None:
+        """A read was answered by `side`, or failed there."""
+        if self._labels.is_enabled(service):
+            name = self._labels.service(service)
+            self.reads.labels(name, closed(Side, side), closed(ReadOutcome, outcome)).inc()
+
+    def shadow_read_finished(self, *, service: str, outcome: ShadowOutcome | str) -> None:
+        """An answer was compared with that of the other side, or could not be."""
+        if self._labels.is_enabled(service):
+            self.shadow_reads.labels(self._labels.service(service), closed(ShadowOutcome, outcome)).inc()
 
     def relay_batch_finished(
         self,
@@ -184,6 +217,11 @@ class Metrics:
         """The failures were counted that nobody has decided yet."""
         if self._labels.is_enabled(service):
             self.failures.labels(self._labels.service(service), closed(Direction, direction)).set(open_count)
+
+    def conflicts_counted(self, *, service: str, side: Side | str, open_count: int) -> None:
+        """The conflicts were counted that a side keeps and nobody has settled yet."""
+        if self._labels.is_enabled(service):
+            self.conflicts.labels(self._labels.service(service), closed(Side, side)).set(open_count)
 
     def breaker_changed(self, *, service: str, side: Side | str, state: BreakerState | str) -> None:
         """The circuit breaker of `side` is in `state` now."""

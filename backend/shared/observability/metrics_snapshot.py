@@ -57,10 +57,13 @@ class MetricsSnapshot:
     service: str
     phase: str | None
     operations: tuple[OperationCount, ...]
+    reads: Mapping[str, Mapping[str, int]]
+    shadow_reads: Mapping[str, int]
     latency: Mapping[str, Latency]
     lag_seconds: Mapping[str, float]
     journal_rows: Mapping[str, int]
     failures_open: Mapping[str, int]
+    conflicts_open: Mapping[str, int]
     relay_keys: Mapping[str, Mapping[str, int]]
     relay_batches: Mapping[str, int]
     relay_batch_latency: Mapping[str, Latency]
@@ -92,6 +95,12 @@ class _Reader:
     def counts(self, name: str, label: str) -> dict[str, int]:
         return {key: int(value) for key, value in self.by(name, label).items()}
 
+    def counts_by(self, name: str, label: str, *, within: str) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}
+        for sample in self.samples(name):
+            found.setdefault(sample.labels[within], {})[sample.labels[label]] = int(sample.value)
+        return found
+
     def active(self, name: str, label: str) -> Iterator[Sample]:
         return (sample for sample in self.samples(name) if sample.value == 1 and label in sample.labels)
 
@@ -106,19 +115,18 @@ class _Reader:
 def snapshot_of(families: Iterable[Metric], *, service: str) -> MetricsSnapshot:
     """Read one service's snapshot out of collected families."""
     reader = _Reader(families, service=service)
-    relay_keys: dict[str, dict[str, int]] = {}
-    for sample in reader.samples("relay_keys_total"):
-        outcomes = relay_keys.setdefault(sample.labels["direction"], {})
-        outcomes[sample.labels["outcome"]] = int(sample.value)
     return MetricsSnapshot(
         service=service,
         phase=next((sample.labels["phase"] for sample in reader.active("phase_state", "phase")), None),
         operations=_operations(reader),
+        reads=reader.counts_by("reads_total", "outcome", within="side"),
+        shadow_reads=reader.counts("shadow_reads_total", "outcome"),
         latency=reader.latencies("operation_duration_seconds", "side"),
         lag_seconds=reader.by("lag_seconds", "direction"),
         journal_rows=reader.counts("journal_rows", "direction"),
         failures_open=reader.counts("failures_open", "direction"),
-        relay_keys=relay_keys,
+        relay_keys=reader.counts_by("relay_keys_total", "outcome", within="direction"),
+        conflicts_open=reader.counts("conflicts_open", "side"),
         relay_batches=reader.counts("relay_batches_total", "direction"),
         relay_batch_latency=reader.latencies("relay_batch_duration_seconds", "direction"),
         breakers={

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncGenerator, Sequence
 
+from backend.shared.stores.postgres.key_sql import KeyRange
 from backend.shared.validation.opening import (
     MOST_PARTS,
     ByHash,
@@ -20,7 +21,6 @@ from backend.shared.validation.opening import (
     part_totals,
     portions,
 )
-from backend.shared.validation.ranges import KeyRange
 from backend.shared.validation.relation import InBuckets, Selection, TablePair
 from backend.shared.validation.sides import Sides
 from backend.shared.validation.walk import ChunkResult

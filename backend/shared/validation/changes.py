@@ -17,7 +17,7 @@ from backend.shared.domain.mapping import EntityMapping
 from backend.shared.domain.phases import Side
 from backend.shared.stores.postgres.errors import is_database_error, to_side_error
 from backend.shared.stores.postgres.names import EngineNames
-from backend.shared.stores.postgres.projection_sql import POSITION, table_name
+from backend.shared.stores.postgres.projection_sql import ESTIMATED_ROWS, POSITION, table_name
 from backend.shared.stores.protocol import Position
 from backend.shared.validation.sides import Sides
 
@@ -155,10 +155,6 @@ async def estimated_rows(sides: Sides, entity: EntityMapping) -> int | None:
     }
     counts = []
     for side, table in tables.items():
-        rows = await sides.ask(
-            side,
-            "SELECT reltuples::bigint AS n FROM pg_class WHERE oid = to_regclass($1) AND reltuples >= 0",
-            table_name(table),
-        )
+        rows = await sides.ask(side, ESTIMATED_ROWS, table_name(table))
         counts += [int(row.n) for row in rows]
     return max(counts, default=None)

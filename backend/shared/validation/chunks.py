@@ -7,10 +7,10 @@ from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 
+from backend.shared.stores.postgres.key_sql import KeyRange
 from backend.shared.validation.bucket_walk import compare_buckets
 from backend.shared.validation.opening import opened
 from backend.shared.validation.ordering import in_order
-from backend.shared.validation.ranges import KeyRange
 from backend.shared.validation.relation import Among, TablePair, Tables
 from backend.shared.validation.sample import sampled_ranges
 from backend.shared.validation.sides import Sides, UnreadableRowError
@@ -105,11 +105,12 @@ class EntityComparer:
         ranges = sampled_ranges(self._sides, root, after=after, share=share, seed=seed)
         async with aclosing(ranges):
             async for keys in ranges:
-                async for result in way(keys):
-                    if last.resume_at is not None:
-                        yield last
-                    end = keys.upper if result.resume_at is None else result.resume_at
-                    last = replace(result, resume_at=end)
+                async with aclosing(way(keys)) as results:
+                    async for result in results:
+                        if last.resume_at is not None:
+                            yield last
+                        end = keys.upper if result.resume_at is None else result.resume_at
+                        last = replace(result, resume_at=end)
         yield replace(last, resume_at=None)
 
     async def _between(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from backend.shared.domain.phases import Side
+from backend.shared.journal.carrier import Hook
 from backend.shared.observability.labels import RunKind, Verdict
 from backend.shared.stores.protocol import Position
 from backend.shared.validation.chunks import EntityComparer
@@ -34,7 +35,6 @@ class Progress:
     finished: bool = False
 
 
-Hook = Callable[[str], Awaitable[None]]
 Tell = Callable[[Progress], None]
 
 

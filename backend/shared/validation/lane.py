@@ -9,20 +9,11 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-# What a role or a database may set otherwise, and what would make equal values print differently or, worse, the other
-# way round. Transaction-local, so that it holds behind PgBouncer too. DateStyle keeps its order of day and month.
-PRINTED_ALIKE = "SELECT " + ", ".join(
-    f"set_config('{name}', '{value}', true)"
-    for name, value in {
-        "transaction_read_only": "on",
-        "timezone": "UTC",
-        "datestyle": "ISO",
-        "intervalstyle": "postgres",
-        "extra_float_digits": "3",
-        "bytea_output": "hex",
-        "lc_monetary": "C",
-    }.items()
-)
+from backend.shared.stores.postgres.session_settings import PRINTED_ALIKE, set_locally
+
+_READING = PRINTED_ALIKE | {"transaction_read_only": "on", "lc_monetary": "C"}
+READING_ALIKE = set_locally(_READING)
+"""First statement of a transaction that only reads, and in which equal values print alike."""
 SCAN_SECONDS = 3600.0
 """The most that one statement may take that goes through many rows."""
 # One core of a server at a time, whatever is free there; and room to group by some thousand parts without the disk.
@@ -32,9 +23,7 @@ _SCANS = {
     "work_mem": "32MB",
     "jit": "off",
 }
-_BEGIN = f"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {PRINTED_ALIKE}, " + ", ".join(
-    f"set_config('{name}', '{value}', true)" for name, value in _SCANS.items()
-)
+_BEGIN_SCANNING = f"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {set_locally(_READING | _SCANS)}"
 TRANSACTION_SECONDS = 1.0
 """After so long a transaction is ended before its next statement: it holds no snapshot, but a lock that DDL waits for."""
 IDLE_SECONDS = 0.1
@@ -67,11 +56,15 @@ class Lane:
             return rows
 
     async def close(self) -> None:
-        """End the transaction and give the connection back."""
+        """End the transaction and give the connection back; a close that is cancelled throws it away."""
         self._forget_timer()
-        if self._ending is not None:
-            await self._ending
-        await self._end()
+        try:
+            if self._ending is not None:
+                await self._ending
+            await self._end()
+        except BaseException:
+            await self._drop()
+            raise
         if self._connection is not None:
             await self._connection.close()
             self._connection = None
@@ -85,7 +78,7 @@ class Lane:
             await driver.execute("COMMIT")
             self._begun_at = None
         if self._begun_at is None:
-            await driver.execute(_BEGIN)
+            await driver.execute(_BEGIN_SCANNING)
             self._begun_at = time.monotonic()
         return driver
 

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from backend.shared.domain.mapping import decode_key, encode_key
 from backend.shared.domain.phases import Side
-from backend.shared.validation.ranges import KeyRange
-from backend.shared.validation.relation import Relation, Selection, TablePair, also
+from backend.shared.stores.postgres.key_sql import KeyRange, also
+from backend.shared.validation.relation import Relation, Selection, TablePair
 from backend.shared.validation.sides import Sides, both
 from backend.shared.validation.walk import Totals
 
@@ -141,16 +141,22 @@ async def listed(
     """Keys in `parts` whose rows differ, or that are not as often on one side as on the other."""
     hull = partition.hull(keys, parts)
 
-    async def ask(side: Side, relation: Relation) -> Counter[tuple[str, int]]:
+    async def ask(side: Side, relation: Relation) -> list[tuple[str, int]]:
         condition, parameters = hull.of(relation)
         number = len(parameters) + 1
         chosen = f"{partition.part(relation, number + 1)} = ANY (${number}::bigint[])"
         statement = relation.key_hashes(also(condition, chosen))
         rows = await sides.scan(side, statement, *parameters, parts, *partition.parameters)
-        return Counter((row["k"], row["h"]) for row in rows)
+        return [(row["k"], row["h"]) for row in rows]
 
     direction = sides.direction
     ours, theirs = await both(ask(direction.source, table.source), ask(direction.target, table.target))
+    return unpaired(ours, theirs)
+
+
+def unpaired(source: Iterable[tuple[str, int]], target: Iterable[tuple[str, int]]) -> set[str]:
+    """Keys with a hash that is not as often on one side as on the other."""
+    ours, theirs = Counter(source), Counter(target)
     return {key for key, _ in [*(ours - theirs), *(theirs - ours)]}
 
 

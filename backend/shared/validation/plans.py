@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.observability.labels import RunKind
+from backend.shared.stores.postgres.projection_sql import mapping_print
 from backend.shared.stores.protocol import Position
 from backend.shared.validation.changes import Changes, EntityChanges
 from backend.shared.validation.mismatches import MismatchRepository
@@ -56,7 +56,9 @@ class Planner:
 
     async def plans(self, run: KeptRun, known: Known) -> list[EntityPlan]:
         """By entity of `run`, in order, what is to be done."""
-        mapping = {name: mapping_print(self.statements[name]) for name in run.chosen}
+        mapping = {
+            name: mapping_print(table.sql for table in self.statements[name].tables) for name in run.chosen
+        }
         taken_up = {
             name: found
             for name, found in run.entities.items()
@@ -106,16 +108,6 @@ async def known_before(
     full = await runs.last_full(connection, run.chosen, before_run=run.id) if incremental else {}
     of_run = None if incremental else run.id
     return Known(full=full, mismatches=await mismatches.open_keys(connection, run.chosen, of_run=of_run))
-
-
-def mapping_print(statements: EntityStatements) -> str:
-    """A text that changes when the entity is mapped otherwise."""
-    parts = [
-        f"{table.sql.table} {table.sql.key} {table.sql.columns} {table.sql.query} "
-        f"{getattr(table.sql.projection.function, '__qualname__', '')}"
-        for table in statements.tables
-    ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 def _unusable(full: FullRun | None, run: KeptRun, mapping: str) -> str | None:

@@ -9,28 +9,12 @@ from dataclasses import dataclass, field
 
 from backend.shared.domain.mapping import decode_key
 from backend.shared.domain.phases import Side
+from backend.shared.stores.postgres.key_sql import KeyRange
 from backend.shared.validation.relation import Relation, Tables
 from backend.shared.validation.sides import Sides
 
 BOUNDS_READ_AT_ONCE = 50
 _MOST_EXTRA_BOUNDS = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeyRange:
-    """Keys above `lower` (or from the first) up to `upper` (or to the last), both canonical."""
-
-    lower: str | None = None
-    upper: str | None = None
-
-    def of(self, relation: Relation) -> tuple[str, tuple[str, ...]]:
-        """The condition that this range is in `relation`, with its parameters from `$1` on."""
-        bounds = tuple(bound for bound in (self.lower, self.upper) if bound is not None)
-        condition = relation.between(
-            lower="$1" if self.lower is not None else None,
-            upper=f"${len(bounds)}" if self.upper is not None else None,
-        )
-        return condition, bounds
 
 
 def sortable(key: str) -> tuple[int | bytes, ...]:

@@ -78,9 +78,7 @@ class Recheck:
         )
         made = self._made_by_functions(source) if readable else []
         (target,) = await self.sides.ask_target(
-            self._with_floor(statements.look_at_target(self.names, received_rows=readable)),
-            *parameters,
-            *made,
+            statements.look_at_target(self.names, received_rows=readable), *parameters, *made
         )
         guards = json.loads(target.guards)
         read_at = (self.epoch, source.major, source.minor)
@@ -104,13 +102,6 @@ class Recheck:
             )
             for key in keys
         ]
-
-    def _with_floor(self, statement: str) -> str:
-        """The look at the target with the entity's floor, in the same snapshot."""
-        return (
-            f"SELECT look.*, (SELECT json_build_array(f.epoch, f.major, f.minor)::text FROM {self.names.guard_floor} AS f "
-            f"WHERE f.entity = $2) AS floor FROM ({statement}) AS look"
-        )
 
     def _made_by_functions(self, source: Any) -> list[str]:
         return [

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from backend.shared.stores.postgres.key_sql import TEXT, KeyColumns, nth_key
 from backend.shared.validation.images import base_type, image, record_hash
 
 _WHOLE_NUMBERS = frozenset({"smallint", "integer", "bigint"})
@@ -31,7 +32,7 @@ class KeyColumn:
     @property
     def is_text(self) -> bool:
         """Whether a collation has a say in the order of its values."""
-        return self.sql_type == "text"
+        return self.sql_type == TEXT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ class Relation:
 
         Rows that have the last key too are among them, so that no key is cut in two.
         """
-        order = ", ".join(self.ordered_key())
+        order = ", ".join(self._ordered.columns)
         return (
             f"SELECT {self._totals}, jsonb_build_array(max({order}))::text AS k FROM (SELECT * FROM ({self.typed}) AS q "
             f"{self.between(lower=lower, upper=upper)} ORDER BY {order} FETCH FIRST ($1::bigint) ROWS WITH TIES) AS q"
@@ -77,12 +78,12 @@ class Relation:
 
     def nth_key(self, *, lower: str | None, upper: str | None) -> str:
         """The `$1`th key that follows the key `lower`, up to `upper`; no row if there are fewer."""
-        names = ", ".join(f"q.{part.name}" for part in self.key)
-        order = ", ".join(self.ordered_key())
-        # The key's text is made of the one row that is left, not of all that are passed over.
-        return (
-            f"SELECT {self._key} AS k FROM (SELECT {names} FROM ({self.typed}) AS q "
-            f"{self.between(lower=lower, upper=upper)} ORDER BY {order} OFFSET ($1::bigint - 1) LIMIT 1) AS q"
+        return nth_key(
+            self.typed,
+            names=self._columns().columns,
+            text=self._key,
+            condition=self.between(lower=lower, upper=upper),
+            order=self._ordered.columns,
         )
 
     def parts(self, part: str, condition: str) -> str:
@@ -113,11 +114,9 @@ class Relation:
 
     def bounds(self, *, lower: str | None) -> str:
         """Every `$1`th key in the `$2` rows that follow the key `lower`, in order."""
-        names = [f"q.{part.name}" for part in self.key]
-        order = ", ".join(self.ordered_key())
-        key = self._key_of([f"b.{part.name}" for part in self.key])
+        names, order = ", ".join(self._columns().columns), ", ".join(self._ordered.columns)
         return (
-            f"SELECT {key} AS k FROM (SELECT {', '.join(names)}, row_number() OVER (ORDER BY {order}) AS tandem_n "
+            f"SELECT {self._columns('b').text} AS k FROM (SELECT {names}, row_number() OVER (ORDER BY {order}) AS tandem_n "
             f"FROM ({self.typed}) AS q {self.between(lower=lower, upper=None)} ORDER BY {order} LIMIT $2::bigint) AS b "
             "WHERE b.tandem_n % $1::bigint = 0 ORDER BY b.tandem_n"
         )
@@ -132,52 +131,31 @@ class Relation:
         name = f"q.{self.key[0].name}"
         return f"SELECT min({name}) AS low, max({name}) AS high FROM ({self.typed}) AS q {condition}"
 
-    def collations(self) -> str:
-        """The collations of the key's texts, one column each; one row even of an empty table."""
-        found = ", ".join(
-            f"pg_collation_for(q.{part.name}) AS {part.name}" for part in self.key if part.is_text
-        )
-        return f"SELECT {found} FROM (SELECT 1) AS one LEFT JOIN ({self.typed}) AS q ON false"
-
     def between(self, *, lower: str | None, upper: str | None) -> str:
         """A condition on the key: above the canonical key in `lower`, up to that in `upper` (both parameters)."""
-        conditions = []
-        for operator, parameter in ((">", lower), ("<=", upper)):
-            if parameter:
-                left, right = ", ".join(self.ordered_key()), ", ".join(self._values_of(f"{parameter}::text"))
-                conditions.append(f"({left}) {operator} ({right})")
-        return f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        return self._ordered.between(lower=lower, upper=upper)
 
     def among(self, parameter: str) -> str:
-        """A condition on the key: one of the canonical keys in the array `parameter`.
-
-        For one column it takes the form `= ANY (array)`, which PostgreSQL pushes down to the index.
-        """
-        left = [f"q.{part.name}" for part in self.key]
-        values = ", ".join(self._values_of("k"))
-        keys = f"SELECT {values} FROM unnest({parameter}::text[]) AS k"
-        if len(left) == 1:
-            return f"WHERE {left[0]} = ANY (ARRAY({keys}))"
-        return f"WHERE ({', '.join(left)}) IN ({keys})"
+        """A condition on the key: one of the canonical keys in the array `parameter`."""
+        return f"WHERE {self._columns().among(parameter)}"
 
     def named(self, parameter: str) -> str:
         """The same as `among`, whatever is in the key, NULL too: it reads all rows."""
         return f"WHERE {self._key} = ANY ({parameter}::text[])"
 
-    def ordered_key(self) -> list[str]:
-        """The key's columns as both sides sort them, whatever their collations."""
-        return [
-            f'q.{part.name} COLLATE "C"' if part.is_text and not self.sorts_by_bytes else f"q.{part.name}"
-            for part in self.key
-        ]
+    def _columns(self, alias: str = "q") -> KeyColumns:
+        return KeyColumns(
+            columns=[f"{alias}.{part.name}" for part in self.key], types=[part.sql_type for part in self.key]
+        )
+
+    @property
+    def _ordered(self) -> KeyColumns:
+        """The key as both sides sort it, whatever their collations."""
+        return self._columns() if self.sorts_by_bytes else self._columns().by_bytes
 
     @property
     def _key(self) -> str:
-        return self._key_of([f"q.{part.name}" for part in self.key])
-
-    def _key_of(self, columns: Iterable[str]) -> str:
-        parts = zip(columns, self.key, strict=True)
-        return f"jsonb_build_array({', '.join(f'({name})::{part.sql_type}' for name, part in parts)})::text"
+        return self._columns().text
 
     @property
     def _hash(self) -> str:
@@ -186,9 +164,6 @@ class Relation:
     @property
     def _totals(self) -> str:
         return f"count(*) AS n, coalesce(sum({self._hash}), 0)::text AS h"
-
-    def _values_of(self, key: str) -> list[str]:
-        return [f"({key}::jsonb ->> {n})::{part.sql_type}" for n, part in enumerate(self.key)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,8 +217,3 @@ class InBuckets:
     def of(self, relation: Relation) -> tuple[str, tuple[Any, ...]]:
         """See `Selection`."""
         return f"WHERE {relation.bucket(self.count)} = ANY ($1::bigint[])", (list(self.buckets),)
-
-
-def also(condition: str, further: str) -> str:
-    """`condition` (a WHERE clause, or nothing) and `further`."""
-    return f"{condition} AND {further}" if condition else f"WHERE {further}"

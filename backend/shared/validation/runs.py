@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -14,6 +12,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from backend.shared.domain.phases import Side
+from backend.shared.identity import this_process
 from backend.shared.observability.labels import RunKind, Verdict
 from backend.shared.stores.postgres.errors import is_database_error, to_side_error
 from backend.shared.stores.postgres.names import EngineNames
@@ -279,7 +278,7 @@ class RunRepository:
                 circumstances.epoch,
                 circumstances.capture,
                 float(TOO_OLD_SECONDS),
-                _run_by(),
+                this_process(),
                 secrets.token_hex(8),
                 request.background,
             ),
@@ -307,7 +306,7 @@ class RunRepository:
                 circumstances.epoch,
                 circumstances.capture,
                 request.background,
-                _run_by(),
+                this_process(),
                 secrets.token_hex(8),
             ),
         )
@@ -324,7 +323,3 @@ class RunRepository:
             raise RunTakenOverError(
                 f"validation run {run.id} gave no sign of life, and another process has taken it up"
             )
-
-
-def _run_by() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"

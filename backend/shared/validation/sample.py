@@ -6,8 +6,8 @@ import random
 from collections.abc import AsyncGenerator, Iterator
 
 from backend.shared.domain.mapping import decode_key, encode_key
+from backend.shared.stores.postgres.key_sql import KeyRange
 from backend.shared.validation.opening import span_of
-from backend.shared.validation.ranges import KeyRange
 from backend.shared.validation.relation import Relation, TablePair
 from backend.shared.validation.sides import Sides
 

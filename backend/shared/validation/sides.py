@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from backend.shared.domain.phases import Direction, Side
 from backend.shared.stores.postgres.errors import classify, is_database_error, to_side_error
 from backend.shared.stores.protocol import Trouble
-from backend.shared.validation.lane import PRINTED_ALIKE, Lane
+from backend.shared.validation.lane import READING_ALIKE, Lane
 
 First = TypeVar("First")
 Second = TypeVar("Second")
@@ -50,7 +50,7 @@ class Sides:
         """
         try:
             async with self.engines[side].connect() as connection:
-                await connection.exec_driver_sql(PRINTED_ALIKE)
+                await connection.exec_driver_sql(READING_ALIKE)
                 return list(await connection.exec_driver_sql(statement, tuple(parameters)))
         except Exception as error:
             raise self._told(error, side) from error
@@ -72,11 +72,10 @@ class Sides:
     async def in_lanes(self) -> AsyncIterator[Self]:
         """The same sides, with one connection each for all scans."""
         lanes = {side: Lane(self.engines[side]) for side in Side}
-        try:
-            yield replace(self, lanes=lanes)
-        finally:
+        async with AsyncExitStack() as stack:
             for lane in lanes.values():
-                await lane.close()
+                stack.push_async_callback(lane.close)
+            yield replace(self, lanes=lanes)
 
     def _told(self, error: Exception, side: Side) -> Exception:
         """What to raise for `error`."""

@@ -5,16 +5,16 @@ The way of entities that functions map, of stretches in which some row cannot be
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from backend.shared.stores.postgres.key_sql import KeyRange
 from backend.shared.stores.postgres.store import through_function
-from backend.shared.validation.ranges import KeyRange, key_ranges
+from backend.shared.validation.opening import unpaired
+from backend.shared.validation.ranges import key_ranges
 from backend.shared.validation.relation import Relation, Selection, TablePair
-from backend.shared.validation.sides import Sides, UnreadableRowError
+from backend.shared.validation.sides import Sides, UnreadableRowError, both
 from backend.shared.validation.statements import TableStatements
 from backend.shared.validation.walk import ChunkResult
 
@@ -58,8 +58,7 @@ class SmallChunks:
         if source is None:
             ours, theirs = await self._keys(table, keys)
             return {*ours, *theirs}
-        ours_by_hash, theirs_by_hash = Counter(source), Counter(target)
-        return {key for key, _ in [*(ours_by_hash - theirs_by_hash), *(theirs_by_hash - ours_by_hash)]}
+        return unpaired(source, target)
 
     async def _keys(self, table: TablePair, keys: Selection) -> tuple[list[str], list[str]]:
         """All keys, on source and target, of a range in which some row cannot be read."""
@@ -68,10 +67,7 @@ class SmallChunks:
             condition, parameters = keys.of(relation)
             return [row.k for row in await ask_side(relation.keys(condition), *parameters)]
 
-        source, target = await asyncio.gather(
-            ask(table.source, self.sides.ask_source), ask(table.target, self.sides.ask_target)
-        )
-        return source, target
+        return await both(ask(table.source, self.sides.ask_source), ask(table.target, self.sides.ask_target))
 
     async def _ask_both(
         self, table: TablePair, keys: Selection, question: Question
@@ -79,7 +75,7 @@ class SmallChunks:
         """The answers of source and target; None for a source with a row that cannot be read."""
         condition, parameters = keys.of(table.target)
         target = self.sides.ask_target(question(table.target, condition), *parameters)
-        ours, theirs = await asyncio.gather(self._ask_source(table, keys, question), target)
+        ours, theirs = await both(self._ask_source(table, keys, question), target)
         return ours, [tuple(row) for row in theirs]
 
     async def _ask_source(

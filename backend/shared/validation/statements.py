@@ -10,14 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
 
 from sqlalchemy import Column
 from sqlalchemy.types import ARRAY, CHAR, JSON, Integer, NullType, String, TypeEngine
 
 from backend.shared.domain.mapping import EntityMapping, Projection
+from backend.shared.domain.phases import Direction
 from backend.shared.stores.postgres.names import EngineNames
-from backend.shared.stores.postgres.projection_sql import POSITION, ProjectionSql, quoted, sql_type
+from backend.shared.stores.postgres.projection_sql import (
+    POSITION,
+    ProjectionSql,
+    compared_type,
+    quoted,
+    sql_type,
+)
 from backend.shared.validation.relation import KeyColumn, Relation, TablePair, ValueColumn
 
 
@@ -25,19 +32,14 @@ def _relation(sql: ProjectionSql, typed: str) -> Relation:
     return Relation(
         typed=typed,
         key=tuple(
-            KeyColumn(name=name, sql_type=_name_of(part.type))
+            KeyColumn(name=name, sql_type=compared_type(part.type))
             for name, part in zip(sql.key, sql.entity.key, strict=True)
         ),
         columns=tuple(
-            ValueColumn(name=name, sql_type=_name_of(column.type))
+            ValueColumn(name=name, sql_type=compared_type(column.type))
             for name, column in zip(sql.columns, sql.projection.columns, strict=True)
         ),
     )
-
-
-def _name_of(kind: TypeEngine[Any]) -> str:
-    """The type that values of `kind` are compared in: texts keep their length, since a cast to one would cut them."""
-    return "text" if isinstance(kind, String) else sql_type(kind)
 
 
 def _typed(
@@ -61,7 +63,7 @@ def _in_type_of(column: Column[object], given: TypeEngine[object] | None) -> str
         name = f"(to_json({name}) #>> '{{}}')"
     if isinstance(kind, CHAR):
         return f"rtrim({name}::text, ' ')"
-    return f"{name}::{_name_of(kind)}"
+    return f"{name}::{compared_type(kind)}"
 
 
 def _family(kind: TypeEngine[object] | None) -> str:
@@ -117,7 +119,7 @@ class TableStatements(TablePair):
 
     def _key_fields(self) -> list[tuple[str, str]]:
         parts = zip(self.sql.key, self.sql.entity.key, strict=True)
-        return [(name, f"p.{name}::{_name_of(part.type)}") for name, part in parts]
+        return [(name, f"p.{name}::{compared_type(part.type)}") for name, part in parts]
 
     @property
     def name(self) -> str:
@@ -167,7 +169,7 @@ class EntityStatements:
         )
 
     def look_at_target(self, names: EngineNames, *, received_rows: bool = True) -> str:
-        """Guards, mark and fields of the keys `$1` of entity `$2`, in one snapshot.
+        """Guards, floor, mark and fields of the keys `$1` of entity `$2`, in one snapshot.
 
         With `received_rows`, `$3` and on are the rows that functions made, one parameter per such table; they come back
         as fields too.
@@ -178,9 +180,17 @@ class EntityStatements:
         return (
             "SELECT (SELECT coalesce(json_object_agg(g.key, json_build_array(g.epoch, g.major, g.minor)), '{}')::text "
             f"FROM {names.guard} AS g WHERE g.entity = $2 AND g.key = ANY ($1::text[])) AS guards, "
+            f"(SELECT json_build_array(f.epoch, f.major, f.minor)::text FROM {names.guard_floor} AS f WHERE f.entity = $2) "
+            "AS floor, "
             f"(SELECT m.epoch FROM {names.mark} AS m WHERE m.state = 'closed') AS closed_in"
             f"{_columns(queries, 'rows')}{_columns(back, 'received')}"
         )
+
+
+@lru_cache(maxsize=1024)
+def statements_of(entity: EntityMapping, direction: Direction) -> EntityStatements:
+    """The statements that compare `entity` in `direction`."""
+    return EntityStatements.of(entity, entity.projections(direction))
 
 
 def _columns(queries: list[str], name: str) -> str:

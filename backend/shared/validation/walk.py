@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from backend.shared.domain.phases import Side
-from backend.shared.validation.ranges import KeyRange
+from backend.shared.stores.postgres.key_sql import KeyRange
 from backend.shared.validation.relation import Relation, TablePair
 from backend.shared.validation.sides import Sides, UnreadableRowError, both
 

@@ -15,6 +15,7 @@ from backend.shared import (
 
 from ..core.dual_write_manager import AuthDualWriteManager
 from ..entities import NewUser, Profile, ProfileChanges, User
+from ..legacy import USER
 from ..repositories import UserRepository
 from .passwords import Passwords
 from .sessions import SessionService
@@ -58,7 +59,7 @@ class AccountService:
         async def unit(uow: UnitOfWork) -> User | None:
             return await UserRepository(uow).find(user_id)
 
-        user = await self._manager.read(unit)
+        user = await self._manager.read(unit, entity=USER.name, key=(user_id,), operation="current_user")
         if user is None:
             raise UnauthenticatedError("the account of this token no longer exists")
         if not user.is_active:

@@ -8,6 +8,7 @@ from backend.shared import ConflictError, NotFoundError, UnitOfWork
 
 from ..core.dual_write_manager import AuthDualWriteManager
 from ..entities import User, UserRole
+from ..legacy import USER
 from ..repositories import UserFilter, UserRepository
 from .accounts import outcome
 from .sessions import SessionService
@@ -26,7 +27,7 @@ class AdministrationService:
         async def unit(uow: UnitOfWork) -> Sequence[User]:
             return await UserRepository(uow).list(wanted, after_id=after_id, limit=limit)
 
-        return await self._manager.read(unit)
+        return await self._manager.read(unit, entity=USER.name, operation="list_users")
 
     async def get(self, user_id: str) -> User:
         """One user. Raises `NotFoundError`."""
@@ -34,7 +35,7 @@ class AdministrationService:
         async def unit(uow: UnitOfWork) -> User | None:
             return await UserRepository(uow).find(user_id)
 
-        user = await self._manager.read(unit)
+        user = await self._manager.read(unit, entity=USER.name, key=(user_id,), operation="get_user")
         if user is None:
             raise NotFoundError("there is no such user")
         return user

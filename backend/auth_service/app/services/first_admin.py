@@ -8,6 +8,7 @@ from backend.shared import UnitOfWork
 
 from ..core.dual_write_manager import AuthDualWriteManager
 from ..entities import NewUser, User, UserRole
+from ..legacy import USER
 from ..repositories import UserRepository
 from .accounts import outcome
 from .passwords import Passwords
@@ -53,4 +54,4 @@ async def _find(manager: AuthDualWriteManager, email: str) -> User | None:
     async def unit(uow: UnitOfWork) -> User | None:
         return await UserRepository(uow).find_by_email(email)
 
-    return await manager.read(unit)
+    return await manager.read(unit, entity=USER.name, operation="find_admin")

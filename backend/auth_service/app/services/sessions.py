@@ -23,6 +23,7 @@ from backend.shared.api.tokens import Role, TokenIssuer
 from ..core.dual_write_manager import AuthDualWriteManager
 from ..core.settings import AuthSettings
 from ..entities import User
+from ..legacy import USER
 from ..repositories import RefreshTokenRepository, StoredRefreshToken, UserRepository
 from .passwords import Passwords, fingerprint
 
@@ -68,7 +69,8 @@ class SessionService:
         async def unit(uow: UnitOfWork) -> User | None:
             return await UserRepository(uow).find_by_email(email)
 
-        user = await self._manager.read(unit)
+        # Without a key: that would be the address, which is nobody's business in a log.
+        user = await self._manager.read(unit, entity=USER.name, operation="log_in")
         matches = await self._passwords.matches(password, password_hash=user.password_hash if user else None)
         if user is None or not matches:
             raise UnauthenticatedError("the e-mail address or the password is wrong")
@@ -115,7 +117,9 @@ class SessionService:
         async def unit(uow: UnitOfWork) -> User | None:
             return await UserRepository(uow).find(stored.user_id)
 
-        user = await self._manager.read(unit)
+        user = await self._manager.read(
+            unit, entity=USER.name, key=(stored.user_id,), operation="refresh_session"
+        )
         if user is None or fingerprint(user.password_hash) != stored.credential:
             raise _refused()
         _refuse_inactive(user)

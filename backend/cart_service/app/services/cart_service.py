@@ -11,7 +11,7 @@ from ..catalog import ProductCatalog, product_for_sale
 from ..core.dual_write_manager import CartDualWriteManager
 from ..core.process_wide import shared_catalog, shared_manager
 from ..entities import Cart, check_id, check_quantity, check_user_id
-from ..repositories import CartRepository
+from ..repositories import CART, CartRepository
 from .outcome import value_of
 
 
@@ -42,7 +42,8 @@ class CartService:
         async def unit(work: UnitOfWork) -> Cart | None:
             return await CartRepository(work).get_open(user_id)
 
-        return _known(await self._manager.read(unit), "there is no open cart")
+        cart = await self._manager.read(unit, entity=CART, key=user_id, operation="current_cart")
+        return _known(cart, "there is no open cart")
 
     async def get_cart(self, cart_id: int, *, owner: str | None = None) -> Cart:
         """A cart in any state. With an `owner`, another user's is as unknown as one that does not exist."""
@@ -51,7 +52,7 @@ class CartService:
         async def unit(work: UnitOfWork) -> Cart | None:
             return await CartRepository(work).get(cart_id)
 
-        cart = await self._manager.read(unit)
+        cart = await self._manager.read(unit, entity=CART, key=(cart_id,), operation="get_cart")
         if cart is not None and owner is not None and cart.user_id != owner:
             cart = None
         return _known(cart, f"there is no cart {cart_id}")

@@ -27,7 +27,7 @@ class CategoryService:
         async def unit(work: UnitOfWork) -> CategoryTree:
             return await CategoryRepository(work).tree()
 
-        return await self._manager.read(unit)
+        return await self._manager.read(unit, entity="category", operation="category_tree")
 
     async def create(self, *, name: str, parent_id: int | None) -> Category:
         return value_of(await self._manager.create_category(name=name, parent_id=parent_id))

@@ -60,7 +60,7 @@ class ProductService:
         async def unit(work: UnitOfWork) -> Product:
             return active(await ProductRepository(work).get(product_id), product_id)
 
-        return await self._manager.read(unit)
+        return await self._manager.read(unit, entity="product", key=(product_id,), operation="get_product")
 
     async def get_many(self, product_ids: Sequence[int]) -> FoundProducts:
         """Products by id, deactivated ones too: whoever holds an id may still have to show what it was."""
@@ -68,7 +68,7 @@ class ProductService:
         async def unit(work: UnitOfWork) -> list[Product]:
             return await ProductRepository(work).get_many(product_ids)
 
-        found = await self._manager.read(unit)
+        found = await self._manager.read(unit, entity="product", operation="get_products")
         there = {product.id for product in found}
         missing = sorted({product_id for product_id in product_ids if product_id not in there})
         return FoundProducts(products=tuple(found), missing=tuple(missing))
@@ -81,4 +81,4 @@ class ProductService:
         async def unit(work: UnitOfWork) -> list[Product]:
             return await ProductRepository(work).search(wanted, sort=sort, after=after, limit=limit)
 
-        return await self._manager.read(unit)
+        return await self._manager.read(unit, entity="product", operation="search_products")

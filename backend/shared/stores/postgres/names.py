@@ -125,6 +125,11 @@ class EngineNames:
         return f"{self.schema}.conflict"
 
     @property
+    def settlement(self) -> str:
+        """Which conflicts were settled by a write to this side."""
+        return f"{self.schema}.settlement"
+
+    @property
     def phase_change(self) -> str:
         """Every change of the phase row; on the new side only."""
         return f"{self.schema}.phase_change"

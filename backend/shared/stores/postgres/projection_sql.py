@@ -8,13 +8,15 @@ an SQL NULL.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Column, Select, Table
 from sqlalchemy.dialects.postgresql import asyncpg as pg
 from sqlalchemy.types import JSON, String, TypeEngine
 
 from backend.shared.domain.mapping import EntityMapping, KeyPart, Projection
+from backend.shared.stores.postgres.key_sql import TEXT, KeyColumns, parts_of
 
 DIALECT = pg.dialect()  # type: ignore[no-untyped-call]
 _PREPARER = DIALECT.identifier_preparer
@@ -28,6 +30,9 @@ POSITION = (
     "+ (coalesce(pg_current_xact_id_if_assigned() < pg_snapshot_xmax(s.s), false))::int)::bigint AS minor "
     "FROM (SELECT pg_current_snapshot() AS s) AS s"
 )
+
+ESTIMATED_ROWS = "SELECT reltuples::bigint AS n FROM pg_class WHERE oid = to_regclass($1) AND reltuples >= 0"
+"""About how many rows the table `$1` has, as its server estimates it; no row if it has never counted."""
 
 
 def quoted(name: str) -> str:
@@ -50,48 +55,29 @@ def select_text(query: Select[tuple[object, ...]]) -> str:
     return str(query.compile(dialect=DIALECT, compile_kwargs={"literal_binds": True}))
 
 
+def compared_type(type_: TypeEngine[object]) -> str:
+    """The type that values are compared in: texts keep their length, since a cast to one would cut them."""
+    return TEXT if isinstance(type_, String) else sql_type(type_)
+
+
 def key_text(columns: Iterable[str], parts: Iterable[KeyPart]) -> str:
     """SQL for the canonical text of a key held in `columns`."""
-    cast = ", ".join(
-        f"({column})::{sql_type(part.type)}" for column, part in zip(columns, parts, strict=True)
-    )
-    return f"jsonb_build_array({cast})::text"
+    return KeyColumns(columns=list(columns), types=[sql_type(part.type) for part in parts]).text
 
 
-def key_in(columns: tuple[str, ...], entity: EntityMapping, parameter: str) -> str:
-    """A condition that the key in `columns` is one of the canonical keys in the array `parameter`.
-
-    For one column it takes the form `= ANY (array)`, which PostgreSQL pushes down to the index.
-    """
-    parts = [f"(k::jsonb ->> {n})::{sql_type(part.type)}" for n, part in enumerate(entity.key)]
-    if len(columns) == 1:
-        return f"{columns[0]} = ANY (ARRAY(SELECT {parts[0]} FROM unnest({parameter}::text[]) AS k))"
-    return f"({', '.join(columns)}) IN (SELECT {', '.join(parts)} FROM unnest({parameter}::text[]) AS k)"
+def key_in(columns: Sequence[str], entity: EntityMapping, parameter: str) -> str:
+    """A condition that the key in `columns` is one of the canonical keys in the array `parameter`."""
+    return KeyColumns(columns=columns, types=[sql_type(part.type) for part in entity.key]).among(parameter)
 
 
-def ordered_key(columns: Iterable[str], parts: Iterable[KeyPart]) -> str:
-    """A row of `columns` as every server orders it, whatever its collations: numbers by value, texts by their bytes."""
-    return _row(
-        f'{column} COLLATE "C"' if isinstance(part.type, String) else column
-        for column, part in zip(columns, parts, strict=True)
-    )
+def compared_key(columns: Iterable[str], parts: Iterable[KeyPart]) -> KeyColumns:
+    """The key in `columns`, to compare with bounds."""
+    return KeyColumns(columns=list(columns), types=[compared_type(part.type) for part in parts])
 
 
-def ordered_bound(key: str, parts: Iterable[KeyPart]) -> str:
-    """A canonical key (an SQL expression of type text) as a row to compare with `ordered_key`."""
-    return ordered_key(key_values(key, parts), parts)
-
-
-def key_values(key: str, parts: Iterable[KeyPart]) -> list[str]:
-    """The parts of a canonical key (an SQL expression of type text) in their types."""
-    return [
-        f"({key}::jsonb ->> {n})::{'text' if isinstance(part.type, String) else sql_type(part.type)}"
-        for n, part in enumerate(parts)
-    ]
-
-
-def _row(items: Iterable[str]) -> str:
-    found = list(items)
+def ordered_bound(key: str, parts: Sequence[KeyPart]) -> str:
+    """A canonical key (an SQL expression of type text) as a row in the order that every server has: by bytes."""
+    found = compared_key(parts_of(key, [compared_type(part.type) for part in parts]), parts).by_bytes.columns
     return found[0] if len(found) == 1 else f"({', '.join(found)})"
 
 
@@ -182,6 +168,15 @@ class ProjectionSql:
         mine = ", ".join(f"t.{name}" for name in others)
         theirs = ", ".join(f"excluded.{name}" for name in others)
         return insert + f"UPDATE SET {assignments} WHERE ROW({mine})::record *<> ROW({theirs})::record"
+
+
+def mapping_print(projections: Iterable[ProjectionSql]) -> str:
+    """A text that changes when something is mapped otherwise."""
+    parts = [
+        f"{sql.table} {sql.key} {sql.columns} {sql.query} {getattr(sql.projection.function, '__qualname__', '')}"
+        for sql in projections
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 class EntitySql:

@@ -1,0 +1,254 @@
+"""SQL of the conflicts that a side keeps, and of what settled those of the other side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from backend.shared.domain.phases import Side
+from backend.shared.journal.repository import COUNT_LIMIT
+from backend.shared.stores.postgres.errors import is_database_error
+from backend.shared.stores.postgres.names import EngineNames
+
+
+class ConflictOperation(StrEnum):
+    """What a foreign program did to a row; or that its key was FAILED when its side was closed."""
+
+    INSERT = "insert"
+    UPDATE = "update"
+    DELETE = "delete"
+    TRUNCATE = "truncate"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conflict:
+    """A foreign write to `side` while it was closed. `before` and `after` are JSON as the side wrote it; None is no row.
+
+    Without both, the row was of a table that the entity only looks up. Of a FAILED key they are the rows by table of the
+    other side, and of this one.
+    """
+
+    id: int
+    side: Side
+    entity: str
+    key: str
+    operation: ConflictOperation
+    source_table: str
+    before: str | None
+    after: str | None
+    written_at: datetime
+    written_by: str
+    application: str | None
+    state: str
+    detail: str | None
+    kept: Side | None
+    settled_by: str | None
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Entity and key."""
+        return self.entity, self.key
+
+    @property
+    def has_images(self) -> bool:
+        """Whether rows were kept."""
+        return self.before is not None or self.after is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedKey:
+    """A key that is FAILED on a side that is being closed, with what both sides hold of it: rows by table, as JSON."""
+
+    failure_id: int
+    entity: str
+    key: str
+    source_table: str
+    reason: str
+    there: Mapping[str, str]
+    here: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenFailureKey:
+    """A FAILED key, and why."""
+
+    id: int
+    entity: str
+    key: str
+    reason: str
+
+
+class ConflictRepository:
+    """Reads and writes the conflicts of one service on one side; the caller owns the transactions."""
+
+    _COLUMNS = (
+        "id, side, entity, key, operation, source_table, before::text AS before, after::text AS after, written_at, "
+        "written_by, application, state, detail, kept, settled_by"
+    )
+
+    def __init__(self, names: EngineNames) -> None:
+        self._names = names
+
+    async def page(
+        self, connection: AsyncConnection, *, after_id: int = 0, limit: int = 50, entity: str | None = None
+    ) -> list[Conflict]:
+        """Open conflicts in the order of their numbers, past `after_id`."""
+        rows = await connection.exec_driver_sql(
+            f"SELECT {self._COLUMNS} FROM {self._names.conflict} WHERE state = 'open' AND id > $1 "
+            "AND ($2::text IS NULL OR entity = $2) ORDER BY id LIMIT $3",
+            (after_id, entity, limit),
+        )
+        return [_conflict(dict(row)) for row in rows.mappings()]
+
+    async def get(self, connection: AsyncConnection, number: int) -> Conflict | None:
+        """One conflict, open or not."""
+        return await self._one(connection, number, "")
+
+    async def hold(self, connection: AsyncConnection, number: int) -> Conflict | None:
+        """One conflict, held until the transaction ends; SQLSTATE 55P03 if somebody else holds it."""
+        return await self._one(connection, number, " FOR UPDATE NOWAIT")
+
+    async def hold_free(self, connection: AsyncConnection, numbers: Sequence[int]) -> set[int]:
+        """Hold those open ones of `numbers` that nobody else holds, until the transaction ends."""
+        rows = await connection.exec_driver_sql(
+            f"SELECT id FROM {self._names.conflict} WHERE state = 'open' AND id = ANY ($1::bigint[]) "
+            "ORDER BY id FOR UPDATE SKIP LOCKED",
+            (list(numbers),),
+        )
+        return {row.id for row in rows}
+
+    async def _one(self, connection: AsyncConnection, number: int, lock: str) -> Conflict | None:
+        rows = await connection.exec_driver_sql(
+            f"SELECT {self._COLUMNS} FROM {self._names.conflict} WHERE id = $1{lock}", (number,)
+        )
+        row = rows.mappings().first()
+        return _conflict(dict(row)) if row else None
+
+    async def count(self, connection: AsyncConnection) -> int:
+        """How many are open; a longer list is counted up to `COUNT_LIMIT`."""
+        found = await connection.exec_driver_sql(
+            f"SELECT count(*) FROM (SELECT 1 FROM {self._names.conflict} WHERE state = 'open' LIMIT {COUNT_LIMIT}) AS c"
+        )
+        return int(found.scalar_one())
+
+    async def last_id(self, connection: AsyncConnection) -> int:
+        """The highest number that is open now."""
+        found = await connection.exec_driver_sql(
+            f"SELECT coalesce(max(id), 0) FROM {self._names.conflict} WHERE state = 'open'"
+        )
+        return int(found.scalar_one())
+
+    async def written_since(self, connection: AsyncConnection, conflict: Conflict) -> bool:
+        """Whether a foreign program has written the same key again after this conflict."""
+        found = await connection.exec_driver_sql(
+            f"SELECT 1 FROM {self._names.conflict} WHERE state = 'open' AND id > $1 AND entity = $2 AND key = $3 LIMIT 1",
+            (conflict.id, conflict.entity, conflict.key),
+        )
+        return found.first() is not None
+
+    async def settle(
+        self, connection: AsyncConnection, numbers: Sequence[int], *, kept: Side, by: str, detail: str
+    ) -> None:
+        """Close conflicts, and say which side's state was kept, and by whom."""
+        await connection.exec_driver_sql(
+            f"UPDATE {self._names.conflict} SET state = 'settled', kept = $2, settled_by = $3, "
+            "settled_at = clock_timestamp(), detail = $4 WHERE state = 'open' AND id = ANY ($1::bigint[])",
+            (list(numbers), kept.value, by, detail or None),
+        )
+
+    async def note(self, connection: AsyncConnection, number: int, detail: str) -> None:
+        """Keep why a conflict could not be settled."""
+        await connection.exec_driver_sql(
+            f"UPDATE {self._names.conflict} SET detail = $2 WHERE state = 'open' AND id = $1",
+            (number, detail),
+        )
+
+    async def claim_settlement(
+        self, connection: AsyncConnection, conflict: Conflict, *, kept: Side, by: str
+    ) -> bool:
+        """Say, in the transaction that writes it here, that `conflict` was settled so; False if one has done so before.
+
+        On the side that is written, which need not be the one that keeps the conflict.
+        """
+        made = await connection.exec_driver_sql(
+            f"INSERT INTO {self._names.settlement} (side, conflict_id, conflict_at, kept, settled_by) "
+            "VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING RETURNING 1",
+            (conflict.side.value, conflict.id, conflict.written_at, kept.value, by),
+        )
+        return made.first() is not None
+
+    async def open_failures(
+        self, connection: AsyncConnection, *, after_id: int, limit: int
+    ) -> list[OpenFailureKey]:
+        """FAILED keys of this side, past number `after_id`."""
+        rows = await connection.exec_driver_sql(
+            f"SELECT id, entity, key, reason FROM {self._names.failure} WHERE state = 'open' AND id > $1 "
+            "ORDER BY id LIMIT $2",
+            (after_id, limit),
+        )
+        return [OpenFailureKey(id=row.id, entity=row.entity, key=row.key, reason=row.reason) for row in rows]
+
+    async def keep_failed(
+        self, connection: AsyncConnection, failed: Iterable[FailedKey], *, side: Side, by: str
+    ) -> None:
+        """Make conflicts of FAILED keys of `side`, and close their failures."""
+        rows = [
+            {
+                "id": item.failure_id,
+                "entity": item.entity,
+                "key": item.key,
+                "source_table": item.source_table,
+                "reason": item.reason,
+                "there": _document(item.there),
+                "here": _document(item.here),
+            }
+            for item in failed
+        ]
+        await connection.exec_driver_sql(
+            "WITH failed AS (SELECT * FROM json_to_recordset($1::json) AS f(id bigint, entity text, key text, "
+            "source_table text, reason text, there text, here text)), "
+            f"closed AS (UPDATE {self._names.failure} AS f SET state = 'closed', closed_at = clock_timestamp(), "
+            "closed_by = $3 FROM failed WHERE f.id = failed.id AND f.state = 'open' RETURNING f.id) "
+            f"INSERT INTO {self._names.conflict} (entity, key, side, operation, source_table, before, after, detail, written_by) "
+            f"SELECT entity, key, $2, '{ConflictOperation.FAILED.value}', source_table, there::json, here::json, reason, $3 "
+            "FROM failed JOIN closed USING (id) ORDER BY id",
+            (json.dumps(rows), side.value, by),
+        )
+
+
+def _document(tables: Mapping[str, str]) -> str:
+    """Rows by table, as one JSON document; the rows stay as the server wrote them."""
+    return "{" + ", ".join(f"{json.dumps(name)}: {rows}" for name, rows in tables.items()) + "}"
+
+
+def _conflict(fields: dict[str, object]) -> Conflict:
+    kept = fields["kept"]
+    return Conflict(
+        **{  # type: ignore[arg-type]  # a RowMapping
+            **fields,
+            "side": Side(str(fields["side"])),
+            "operation": ConflictOperation(str(fields["operation"])),
+            "kept": Side(str(kept)) if kept else None,
+        }
+    )
+
+
+async def count_open(
+    engines: Mapping[Side, AsyncEngine], names: EngineNames, sides: Iterable[Side]
+) -> dict[Side, int]:
+    """How many conflicts are open on each of `sides` that answers."""
+    repository, counts = ConflictRepository(names), {}
+    for side in sides:
+        try:
+            async with engines[side].connect() as connection:
+                counts[side] = await repository.count(connection)
+        except Exception as error:
+            if not is_database_error(error):
+                raise
+    return counts

@@ -1,0 +1,150 @@
+"""Asks a side what a read wants to know, and the journal whether something of that is on its way to the other side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
+
+from sqlalchemy import Table
+
+from backend.shared.domain.errors import ConfigurationError, NotFoundError, ValidationError
+from backend.shared.domain.mapping import EntityCatalog, Key, encode_key
+from backend.shared.domain.phases import Side
+from backend.shared.observability.context import current_request_id
+from backend.shared.runtime import ServiceRuntime
+from backend.shared.unit_runner import Unit
+
+T = TypeVar("T")
+OPEN_ROWS_MOST = 1_000
+"""In a journal longer than this everything counts as on its way: nobody reads all of it for one read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What a read is about. `key` is an entity's key in canonical text if it `is_entity_key`, else any stable text."""
+
+    entity: str | None = None
+    key: str | None = None
+    is_entity_key: bool = False
+
+    @classmethod
+    def of(cls, catalog: EntityCatalog, *, entity: str | None, key: Key | str | None) -> Subject:
+        """Raises `ConfigurationError` for an entity that is not known, and for the key of none."""
+        if entity is not None:
+            entity = catalog[entity].name
+        if key is None or isinstance(key, str):
+            return cls(entity=entity, key=key)
+        if entity is None:
+            raise ConfigurationError(f"the key {encode_key(key)} needs its entity")
+        return cls(entity=entity, key=encode_key(key), is_entity_key=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer(Generic[T]):
+    """What a unit answered on a side: a value, or the `ValidationError` that it raised."""
+
+    side: Side
+    value: T | None
+    error: ValidationError | None
+    shaped: frozenset[Table]
+    """What the unit has asked for, as far as it went through the new side's shape."""
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether the unit found nothing."""
+        return isinstance(self.error, NotFoundError) or (self.error is None and self.value is None)
+
+    def give(self) -> T:
+        """The value; raises what the unit raised."""
+        if self.error is not None:
+            raise self.error
+        return cast("T", self.value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnTheWay:
+    """What of a side's changes had not been carried at one moment.
+
+    `entities` are those with open journal rows; of the subject's own entity the rows of other keys are left out. None where
+    there were too many to look at. `captured`: the side was open, and its changes were journalled.
+    """
+
+    captured: bool
+    epoch: int
+    entities: frozenset[str] | None
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether anything at all may be on its way."""
+        return not self.captured or self.entities is None
+
+    def touches(self, entities: frozenset[str]) -> bool:
+        """Whether anything of `entities` may be on its way; none named stands for all."""
+        if not self.captured or self.entities is None:
+            return True
+        return bool(self.entities & entities if entities else self.entities)
+
+
+class SideReader:
+    """Runs read-only units on either side."""
+
+    def __init__(self, runtime: ServiceRuntime) -> None:
+        self._runtime = runtime
+
+    async def ask(self, unit: Unit[T], side: Side, *, even_if_closed: bool = False) -> Answer[T]:
+        """Run `unit` on `side`. Raises `SideError`; `FencedError` if it is closed, unless that makes no difference."""
+        runner = self._runtime.runners[side]
+
+        async def attempt() -> Answer[T]:
+            async with runner.transaction(
+                request_id=current_request_id() or "", only_reads=True, even_if_closed=even_if_closed
+            ) as transaction:
+                value: T | None = None
+                error: ValidationError | None = None
+                try:
+                    value = await unit(transaction.work)
+                except ValidationError as raised:
+                    error = raised
+                return Answer(side=side, value=value, error=error, shaped=frozenset(transaction.work.shaped))
+
+        return await runner.repeat(attempt)
+
+    async def on_the_way(self, source: Side, subject: Subject, *, with_failures: bool = False) -> OnTheWay:
+        """Look at the journal of `source`, in one statement. Raises `SideError`.
+
+        A row of it ends after the target's commit. So whatever was committed on `source` before this and is not named is on
+        the other side already; `with_failures` also names what could not be carried.
+        """
+        runner, names = self._runtime.runners[source], self._runtime.names
+        engine = runner.engine.execution_options(isolation_level="AUTOCOMMIT")
+        rows = f"SELECT entity, key FROM {names.journal}"
+        if with_failures:
+            rows += f" UNION ALL SELECT entity, key FROM {names.failure} WHERE state = 'open'"
+        statement = (
+            f"WITH w AS MATERIALIZED (SELECT entity, key FROM ({rows}) AS r LIMIT {OPEN_ROWS_MOST + 1}) "
+            "SELECT m.state = 'open' AND m.captures AS captured, m.epoch, "
+            f"(SELECT count(*) FROM w) > {OPEN_ROWS_MOST} AS too_many, "
+            "ARRAY(SELECT DISTINCT entity FROM w WHERE $1::text IS NULL OR entity <> $2 OR key = $1) AS entities "
+            f"FROM {names.mark} AS m"
+        )
+        own_key = subject.key if subject.is_entity_key else None
+
+        async def attempt() -> OnTheWay:
+            async with engine.connect() as connection:
+                found = await connection.exec_driver_sql(statement, (own_key, subject.entity or ""))
+                row = found.one()
+            return OnTheWay(
+                captured=row.captured,
+                epoch=row.epoch,
+                entities=None if row.too_many else frozenset(row.entities),
+            )
+
+        return await runner.repeat(attempt)
+
+    def entities(self, subject: Subject, shaped: Iterable[Table]) -> frozenset[str]:
+        """The entities that a read is about, by what it says and by what its unit has asked for; none if nobody knows."""
+        found = {self._runtime.catalog.owner_of(table).name for table in shaped}
+        if subject.entity is not None and (found or subject.is_entity_key):
+            found.add(subject.entity)
+        return frozenset(found)

@@ -40,7 +40,7 @@ from .watch import JournalWatch
 OLD_PROGRAM_WRITES_PER_SECOND = 20.0
 NEEDED_SERVICES = frozenset({"auth", "product", "cart"})
 REPLICAS = {"cart": 2}
-SHADOW_READS = 0
+SHADOW_READS = 20
 """How many compared reads a step up asks for; the default is more than so short a demo has."""
 GATE_SETTINGS = {
     "DUAL_WRITE_LAG_WINDOW": "3",

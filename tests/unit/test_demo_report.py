@@ -55,6 +55,7 @@ def change(*, requests_failed: int = 0) -> PhaseChange:
         began=10.0,
         ended=12.0,
         stall_ms=84.26,
+        gates={"lag": "now 0.1 s"},
         forced=(),
         refused=1,
     )
@@ -174,6 +175,7 @@ def test_the_file_holds_what_others_rely_on(tmp_path: Path) -> None:
             "at": 7.0,
             "took_seconds": 2.0,
             "refused_before": 1,
+            "gates": {"lag": "now 0.1 s"},
             "forced": [],
         }
     ]

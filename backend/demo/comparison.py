@@ -20,7 +20,8 @@ class Comparison:
     """Compares, and keeps what was found.
 
     `legacy_written` names the legacy tables that were written after their service had become `complete`; `forced` the gates
-    that the history of the phase says were forced, and `phases` the phase that each service ended in.
+    that the history of the phase says were forced, `phases` the phase that each service ended in, and `conflicts_open` counts
+    what somebody wrote on a closed side.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Comparison:
         self.legacy_written: list[str] = []
         self.forced: list[str] = []
         self.phases: dict[str, Phase] = {}
+        self.conflicts_open = 0
         self._managers = managers
         self._ledger = ledger
         self._watch = watch
@@ -68,8 +70,9 @@ class Comparison:
             loss for loss in again if (id(loss.write), loss.side, loss.row, loss.column) not in known
         ]
         for service, manager in self._managers.items():
-            await manager.runtime.following.refresh()
-            self.phases[service] = manager.phase
+            overview = await manager.overview()
+            self.phases[service] = overview.phase
+            self.conflicts_open += overview.conflicts_open
             for change in await manager.phase_history():
                 self.forced += [f"{service}: {gate}" for gate in change.forced]
             before = self._prints.get(service)

@@ -45,6 +45,7 @@ class Visit:
         self.password = password
         self.user_id = ""
         self.token: str | None = None
+        self.profile: dict[str, Any] = {}
         self.cart_id: int | None = None
         self.lines: dict[int, Line] = {}
         self.wishes: list[int] = []
@@ -89,7 +90,8 @@ class Customer(Worker):
             (self._remove_wish, 3),
             (self._move_wish, 3),
             (self._change_profile, 5),
-            (self._look_into_cart, 9),
+            (self._look_into_cart, 12),
+            (self._look_at_profile, 10),
             (self._log_in, 1),
             (self._leave, 1),
         )
@@ -120,6 +122,7 @@ class Customer(Worker):
 
         def registered(body: Any) -> Sequence[Effect]:
             visit.user_id = body["id"]
+            visit.profile = dict(profile)
             fields = {"email": visit.email, "role": "user", "is_active": True, "newsletter": False, **profile}
             return [Effect(row=visit.user, fields=fields)]
 
@@ -320,7 +323,16 @@ class Customer(Worker):
             effects=lambda _: effects,
             doubtful=effects,
         )
-        self._settle(answer, certain=True)
+        if self._settle(answer, certain=True).ok:
+            visit.profile |= change
+
+    async def _look_at_profile(self, visit: Visit) -> None:
+        """What was acknowledged is there at once; here as well."""
+        shown = await self.ask("auth", "/users/me", token=visit.token)
+        if shown is not None:
+            self.market.checked_reads += 1
+            if any(shown[name] != value for name, value in visit.profile.items()):
+                self.market.complain(f"the profile of {visit.user} does not show what was acknowledged")
 
     async def _look_into_cart(self, visit: Visit) -> None:
         """What was acknowledged is on the authoritative side at once."""

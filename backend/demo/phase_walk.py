@@ -34,7 +34,8 @@ class Command(Protocol):
 class Step:
     """One step that was done. `began` and `ended` are seconds of the monotonic clock, round the command that did it.
 
-    `stall_ms`: how long no side took writes; 0 where no authority moved. `refused`: how often it was tried before.
+    `stall_ms`: how long no side took writes; 0 where no authority moved. `gates`: what each was found at, by its name.
+    `refused`: how often it was tried before.
     """
 
     service: str
@@ -44,6 +45,7 @@ class Step:
     began: float
     ended: float
     stall_ms: float
+    gates: Mapping[str, str]
     forced: tuple[str, ...]
     refused: int
 
@@ -73,6 +75,7 @@ class PhaseChange:
             "at": round(self.at, 2),
             "took_seconds": round(step.ended - step.began, 2),
             "refused_before": step.refused,
+            "gates": dict(step.gates),
             "forced": list(step.forced),
         }
 
@@ -166,6 +169,7 @@ class PhaseWalk:
             began=began,
             ended=time.monotonic(),
             stall_ms=stall_ms or 0.0,
+            gates={gate["name"]: gate["figure"] for gate in document["gates"]},
             forced=tuple(gate["name"] for gate in document["gates"] if gate["forced"]),
             refused=refused,
         )

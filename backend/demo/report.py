@@ -56,6 +56,7 @@ class DemoReport:
     gates_forced: Sequence[str]
     legacy_written: Sequence[str]
     """Legacy tables that were written after their service had become `complete`."""
+    conflicts_open: int
 
     @property
     def failed_by_phase_changes(self) -> int:
@@ -82,6 +83,7 @@ class DemoReport:
                 entity.verdict is Verdict.INCOMPLETE for entity in self.validation.entities
             ),
             "keys could not be carried, and are still FAILED": self.failures_open,
+            "conflicts are open: something was written on a closed side": self.conflicts_open,
             "answers contradict what was acknowledged": self.wrong_answer_count,
             "answers were server errors that no fault excuses": self.http.unexcused_count,
             "requests failed while a phase was changed": self.failed_by_phase_changes,
@@ -119,6 +121,7 @@ class DemoReport:
             "lost": [loss.to_dict() for loss in self.lost[:LOST_LISTED]],
             "mismatches": self.mismatches,
             "failures_open": self.failures_open,
+            "conflicts_open": self.conflicts_open,
             "checked_reads": self.checked_reads,
             "wrong_answers": self.wrong_answer_count,
             "wrong_answers_listed": list(self.wrong_answers),

@@ -40,7 +40,7 @@ from .watch import JournalWatch
 OLD_PROGRAM_WRITES_PER_SECOND = 20.0
 NEEDED_SERVICES = frozenset({"auth", "product", "cart"})
 REPLICAS = {"cart": 2}
-SHADOW_READS = 0
+SHADOW_READS = 20
 """How many compared reads a step up asks for; the default is more than so short a demo has."""
 GATE_SETTINGS = {
     "DUAL_WRITE_LAG_WINDOW": "3",
@@ -53,7 +53,7 @@ Managers = Mapping[str, DualWriteManager]
 
 
 async def _nothing(_stack: Stack) -> None:
-    """Tests put a corrupted row here."""
+    """Tests write here what nobody should."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +64,7 @@ class DemoOptions:
     seconds: float = 20.0
     customers: int = CUSTOMERS
     before_comparison: Callable[[Stack], Awaitable[None]] = _nothing
+    before_end: Callable[[Stack], Awaitable[None]] = _nothing
 
 
 class Demo:
@@ -103,6 +104,7 @@ class Demo:
                 }
                 cast = self._cast(managers)
                 await self._work(cast)
+                await self._options.before_end(self._stack)
                 self._display.step("holding the ledger against the new side once more")
                 await cast.comparison.conclude()
                 report = _report(cast, load, started=started)
@@ -239,6 +241,7 @@ def _report(cast: Cast, load: LoadReport, *, started: float) -> DemoReport:
         stuck=cast.walk.stuck,
         gates_forced=comparison.forced,
         legacy_written=comparison.legacy_written,
+        conflicts_open=comparison.conflicts_open,
     )
 
 

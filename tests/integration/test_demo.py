@@ -23,6 +23,16 @@ from backend.demo.stack import Stack
 from backend.shared.testing.programs import STATE_VARIABLE
 
 SIZE = 300
+SERVICES = ("auth", "product", "cart")
+WAY = [
+    *((service, "off", "dualwrite") for service in SERVICES),
+    *((service, "dualwrite", "shadow") for service in SERVICES),
+    *((service, "shadow", "live") for service in SERVICES),
+    ("cart", "live", "shadow"),
+    ("cart", "shadow", "live"),
+    *((service, "live", "rampdown") for service in SERVICES),
+    *((service, "rampdown", "complete") for service in SERVICES if service != "cart"),
+]
 
 
 @pytest.fixture
@@ -54,29 +64,39 @@ def left_over_processes(state: Path) -> Sequence[str]:
     return found
 
 
+async def plant_mismatches(stack: Stack) -> None:
+    """Take an acknowledged line, and change a line of history, on the closed side when everybody thinks that all is well."""
+    connection = await asyncpg.connect(stack.env["LEGACY_DATABASE_URL"])
+    try:
+        await connection.execute(
+            "DELETE FROM cart_lines WHERE line_no = (SELECT max(line_no) FROM cart_lines JOIN carts USING (cart_no)"
+            " WHERE state = 'O')"
+        )
+        await connection.execute(
+            "UPDATE cart_lines SET qty = qty + 1 WHERE line_no = (SELECT min(line_no) FROM cart_lines)"
+        )
+    finally:
+        await connection.close()
+
+
+async def write_legacy(stack: Stack) -> None:
+    """Write a table that its service has let go of."""
+    connection = await asyncpg.connect(stack.env["LEGACY_DATABASE_URL"])
+    try:
+        await connection.execute("UPDATE prod SET price_cents = price_cents + 1 WHERE prod_no = 1")
+    finally:
+        await connection.close()
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(240)
-def test_a_planted_mismatch_is_seen_by_validator_and_ledger_and_is_exit_code_1(
+@pytest.mark.timeout(600)
+def test_what_is_planted_is_seen_named_and_exit_code_1(
     state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before: list[int] = []
-
-    async def plant(stack: Stack) -> None:
-        """Take an acknowledged line, and a line of history, from the new side when everybody thinks that all is well."""
-        connection = await asyncpg.connect(stack.env["CART_DATABASE_URL"])
-        try:
-            before.append(await connection.fetchval("SELECT count(*) FROM cart_items"))
-            await connection.execute(
-                "DELETE FROM cart_items WHERE id = (SELECT max(i.id) FROM cart_items AS i"
-                " JOIN carts AS c ON c.id = i.cart_id WHERE c.status = 'open')"
-            )
-            await connection.execute("UPDATE cart_items SET quantity = quantity + 1 WHERE id = 1")
-        finally:
-            await connection.close()
-
-    monkeypatch.setattr(
-        run, "DemoOptions", functools.partial(DemoOptions, before_comparison=plant, customers=4)
+    options = functools.partial(
+        DemoOptions, before_comparison=plant_mismatches, before_end=write_legacy, customers=4
     )
+    monkeypatch.setattr(run, "DemoOptions", options)
     monkeypatch.setattr(run, "configure_logging", lambda *_, **__: None)
     monkeypatch.setattr(run, "KEPT_LOGS", tmp_path / "logs")
     report_path = tmp_path / "report.json"
@@ -88,9 +108,13 @@ def test_a_planted_mismatch_is_seen_by_validator_and_ledger_and_is_exit_code_1(
     assert ended.value.exit_code == 1
     assert report["mismatches"] == 2
     assert report["writes_lost"] == 1
-    assert [(loss["side"], loss["reason"]) for loss in report["lost"]] == [("new", "the row is missing")]
+    assert [(loss["side"], loss["reason"]) for loss in report["lost"]] == [("legacy", "the row is missing")]
+    assert report["conflicts_open"] >= 2
+    assert report["legacy_written_after_complete"] == ["prod"]
+    # No gate lets it go on like that.
+    assert report["phases"] == {"auth": "complete", "product": "complete", "cart": "rampdown"}
     # And but for what was planted, all of it held.
-    assert len(report["complaints"]) == 2, report["complaints"]
+    assert len(report["complaints"]) == 5, report["complaints"]
     assert {fault["kind"] for fault in report["faults"]} == {
         "relay_killed",
         "service_killed",
@@ -98,8 +122,16 @@ def test_a_planted_mismatch_is_seen_by_validator_and_ledger_and_is_exit_code_1(
     }
     assert set(report["writes_by_source"]) == {"customers", "staff", "old program"}
     assert report["relay_max_lag_seconds"] > 1
-    assert before[0] >= SIZE / 2
-    assert (tmp_path / "logs" / "cart.log").exists()
+    steps = [(change["service"], change["from"], change["to"]) for change in report["phase_changes"]]
+    assert steps == WAY
+    assert {change["requests_failed"] for change in report["phase_changes"]} == {0}
+    moves = [
+        change for change in report["phase_changes"] if {change["from"], change["to"]} == {"shadow", "live"}
+    ]
+    assert len(moves) == 5
+    assert all(change["stall_ms"] > 0 for change in moves)
+    for name in ("cart.log", "cart-2.log", "operator.log"):
+        assert (tmp_path / "logs" / name).exists()
     assert demo_folders(state) == []
     assert left_over_processes(state) == []
 

@@ -18,7 +18,13 @@ from backend.shared.testing.clusters import Cluster
 async def test_two_servers_with_a_loaded_shop(tmp_path: Path, worker_directory: Path) -> None:
     folder = tmp_path / ".tandem"
     folder.mkdir()
-    async with Stack(folder, data=worker_directory / "stack") as stack:
+    made = Stack(
+        folder,
+        data=worker_directory / "stack",
+        replicas={"cart": 2},
+        settings={"DUAL_WRITE_LAG_WINDOW": "3"},
+    )
+    async with made as stack:
         await stack.start_clusters()
         await stack.create_databases()
         report = await stack.load_shop(ShopSource(size=200))
@@ -32,6 +38,12 @@ async def test_two_servers_with_a_loaded_shop(tmp_path: Path, worker_directory: 
         for name in ("AUTH", "PRODUCT", "CART"):
             own = await asyncpg.connect(env[f"{name}_DATABASE_URL"])
             await own.close()
+        assert env["DUAL_WRITE_LAG_WINDOW"] == "3"
+        for member in stack.members:
+            names, urls = stack.replicas_of(member), stack.urls_of(member)
+            assert names == (("cart", "cart-2") if member.name == "cart" else (member.name,))
+            assert len(set(urls)) == len(names)
+            assert urls[0] == env[f"{member.name.upper()}_URL"]
         for secret in ("stack.env", "signing_key.pem", "admin_password"):
             assert stat.S_IMODE((folder / secret).stat().st_mode) == 0o600
 

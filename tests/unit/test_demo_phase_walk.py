@@ -94,6 +94,7 @@ async def test_up_is_advance_and_down_is_rollback() -> None:
         (Phase.SHADOW, Phase.DUALWRITE, 0.0),
     ]
     assert walking.phases == {"cart": Phase.DUALWRITE}
+    assert walking.steps[0].gates == {"lag": "0 s"}
 
 
 @pytest.mark.parametrize("refusal", [shut("lag"), shut("shadow-reads"), shut("replicas"), COULD_NOT])

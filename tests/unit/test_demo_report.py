@@ -55,6 +55,7 @@ def change(*, requests_failed: int = 0) -> PhaseChange:
         began=10.0,
         ended=12.0,
         stall_ms=84.26,
+        gates={"lag": "now 0.1 s"},
         forced=(),
         refused=1,
     )
@@ -92,6 +93,7 @@ def report(**changes: Any) -> DemoReport:
             stuck={},
             gates_forced=(),
             legacy_written=(),
+            conflicts_open=0,
         ),
         **changes,
     )
@@ -137,6 +139,7 @@ def test_a_run_that_held() -> None:
         {"phases": {"cart": Phase.RAMPDOWN}},
         {"gates_forced": ("cart: lag",)},
         {"legacy_written": ("carts",)},
+        {"conflicts_open": 1},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -172,6 +175,7 @@ def test_the_file_holds_what_others_rely_on(tmp_path: Path) -> None:
             "at": 7.0,
             "took_seconds": 2.0,
             "refused_before": 1,
+            "gates": {"lag": "now 0.1 s"},
             "forced": [],
         }
     ]

@@ -202,11 +202,12 @@ class ServiceRuntime:
         """
         reaching = asyncio.ensure_future(self._trouble_with_legacy())
         try:
-            await self._reach(Side.NEW)
             try:
+                await self._reach(Side.NEW)
                 await self.following.refresh()
-            except InstallationError:
-                if trouble := await reaching:
+            except (SideError, InstallationError):
+                trouble = await reaching
+                if isinstance(trouble, SideError):
                     raise trouble from None
                 raise
             if Side.LEGACY not in self.sides_in_use:

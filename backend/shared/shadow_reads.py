@@ -176,6 +176,7 @@ class ShadowReader:
             ours = await self._ask(comparison, side)
             await hook("shadow_read_between")
             theirs = await self._ask(comparison, side.other)
+            await hook("shadow_read_asked")
             after = await self._sides.on_the_way(side, comparison.subject)
             fields = self._differences(ours, theirs)
             if not fields:

@@ -168,6 +168,30 @@ async def test_update_there_and_back_after_the_journal_was_looked_at(
 
 
 @COMPARING
+async def test_update_there_and_back_carried_before_the_journal_is_looked_at_again(
+    make_manager: MakeManager, *, phase: Phase
+) -> None:
+    """The other way round: only the journal beforehand tells."""
+    stage = await staged(make_manager, phase)
+
+    async def rename(name: str) -> None:
+        assert (await stage.manager.write("change", renamed(stage.key, name))).success
+
+    async def there() -> None:
+        await rename("here")
+        await stage.carry()
+        await rename("there")
+
+    stage.at("shadow_read_begun", stage.rename_and_carry)
+    for passing in (1, 2):
+        stage.at("shadow_read_again", there, passing=passing)
+        stage.at("shadow_read_asked", stage.carry, passing=passing)
+    await name_of(stage.manager, stage.key)
+    assert await compared(stage.manager) == {"equal": 1}
+    assert stage.passed["shadow_read_again"] == 3
+
+
+@COMPARING
 async def test_a_difference_that_stays_is_found_among_updates_of_other_keys(
     make_manager: MakeManager, plant: Plant, *, phase: Phase
 ) -> None:

@@ -199,6 +199,19 @@ async def test_without_second_writes_nothing_can_be_carried_but_a_foreign_write_
     assert (await manager.settle_conflict(conflict.id, keep=Side.LEGACY)).settled
 
 
+async def test_what_was_reported_is_settled_though_it_would_be_rejected_now(
+    make_manager: MakeManager, on: Foreign, people_databases: Databases
+) -> None:
+    """The trial on the closed side is no foreign write."""
+    manager = await seeded(make_manager, on, Phase.RAMPDOWN)
+    await on[Side.LEGACY](WRITES[Side.LEGACY]["update"])
+    await manager.change_config({"foreign_writes": "reject"})
+    (done,) = await settled_all(manager, Side.LEGACY)
+    assert done.outcome == "settled", done
+    assert await manager.relay().drain(timeout_seconds=10)
+    assert (await assert_equal_sides(people_databases))[2][2] == "foreign"
+
+
 async def test_a_carry_of_a_key_with_a_conflict_goes_on_and_the_images_stay(
     make_manager: MakeManager, on: Foreign, people_databases: Databases
 ) -> None:

@@ -32,6 +32,8 @@ _ENGINE_TABLES = (
     "backfill",
     "backfill_control",
     "failure",
+    "conflict",
+    "settlement",
     "validation_entity",
     "validation_run",
     "mismatch",

@@ -18,7 +18,7 @@ from backend.shared.stores.postgres.store import entity_sql
 
 BATCH_KEYS = 500
 MOST_KEYS = 20_000
-"""Writers wait while it is done: about a second for so many."""
+"""Writers wait while it is done: 3.3 s for so many on a busy machine, less than a unit is patient with a closed side."""
 CLOSED_BY = "cutover"
 
 

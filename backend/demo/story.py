@@ -19,6 +19,7 @@ from .phase_walk import PhaseWalk
 from .shop import Shop
 from .stack import Stack
 from .traffic import Traffic
+from .waiting import to_the_end
 from .watch import JournalWatch
 
 GOES_BACK = "cart"
@@ -103,9 +104,9 @@ class Story:
         self._begin("to shadow: both sides are compared")
         await cast.walk.all_to(Phase.SHADOW)
         await self._validate(*cast.walk.phases)
-        # What it writes would be a conflict as soon as legacy is closed.
-        await cast.old.stop()
+        # What it writes would be a conflict as soon as legacy is closed. From here on its end surprises nobody.
         del self._stack.processes[cast.old.process.name]
+        await to_the_end(cast.old.stop())
         self._say("the old program has been stopped: legacy is about to be closed to everybody but Tandem")
         self._begin("to live: the new side takes over")
         await cast.walk.all_to(Phase.LIVE)

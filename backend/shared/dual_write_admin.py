@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from sqlalchemy import QueuePool, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.conflict_operations import ConflictOperations
 from backend.shared.domain.errors import ConflictError, NotFoundError, ValidationError
@@ -15,6 +16,7 @@ from backend.shared.domain.mapping import EntityMapping, Key
 from backend.shared.domain.phases import Direction, Phase, Side
 from backend.shared.domain.results import DualWriteResult
 from backend.shared.dual_write_config import DualWriteSettings
+from backend.shared.journal.fence import FENCED, assert_open
 from backend.shared.journal.relay import Relay
 from backend.shared.journal.repository import Failure
 from backend.shared.measuring import waiting_for
@@ -33,7 +35,7 @@ from backend.shared.observability.admin_views import (
 from backend.shared.observability.labels import Verdict
 from backend.shared.observability.metrics_snapshot import MetricsSnapshot
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import describe, is_database_error
+from backend.shared.stores.postgres.errors import describe, is_database_error, sqlstate_of
 from backend.shared.sync_validator import SyncValidator, parse_key
 from backend.shared.unit_of_work import UnitOfWork
 from backend.shared.unit_runner import Unit
@@ -188,6 +190,7 @@ class AdminOperations(ConflictOperations):
         """Put a failed key back on its way; it closes once it is carried. May be repeated."""
         await self.start()
         async with self.runtime.engines[self.phase.policy.authoritative].begin() as connection:
+            await self._hold_open(connection)
             failure = await self.runtime.failures.get(connection, failure_id)
             if failure is None:
                 raise NotFoundError(f"there is no failure {failure_id}")
@@ -197,10 +200,22 @@ class AdminOperations(ConflictOperations):
         self.relay().wake()
         return _failure_view(self.service, failure)
 
+    async def _hold_open(self, connection: AsyncConnection) -> None:
+        """Keep the side open until the transaction ends: a journal row that comes after a cutover has drained is carried
+        by nobody.
+        """
+        try:
+            await connection.exec_driver_sql(assert_open(self.runtime.names))
+        except Exception as error:
+            if sqlstate_of(error) != FENCED:
+                raise
+            raise ConflictError("the authority has just been moved: try again") from error
+
     async def retry_failures(self, *, entity: str | None = None) -> int:
         """Put all open failures (of `entity`) back on their way; answers how many."""
         await self.start()
         async with self.runtime.engines[self.phase.policy.authoritative].begin() as connection:
+            await self._hold_open(connection)
             count = await self.runtime.failures.retry(connection, entity=entity)
         self.relay().wake()
         return count

@@ -8,7 +8,7 @@ from contextlib import suppress
 import asyncpg
 import pytest
 
-from backend.shared import FencedError, Key, Phase, Side, SideError, Unit
+from backend.shared import ConflictError, FencedError, Key, Phase, Side, SideError, Unit
 from backend.shared.journal.carrier import TargetUnavailableError
 from backend.shared.journal.fence import FENCED
 from backend.shared.migration import cutover
@@ -326,6 +326,28 @@ async def test_i3_giving_up_waits_for_a_chunk_that_is_being_copied(make_manager:
         await backfill
     assert operator.runtime.control.epoch == 2
     assert operator.runtime.control.intent is None
+
+
+@pytest.mark.invariant("I8")
+async def test_i8_a_retry_that_comes_after_the_cutover_leaves_no_row_on_the_closed_side(
+    make_manager: MakeManager, legacy_sql: Sql, *, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks believes the old side open: a journal row there would be carried by nobody."""
+    operator, deaf = [await make_manager(Phase.SHADOW) for _ in range(2)]
+    await legacy_sql(
+        "INSERT INTO tandem_people.failure (entity, key, direction, attempts, reason, captured_at) "
+        "VALUES ('person', '[7]', 'to_new', 3, 'too long', now())"
+    )
+
+    async def hears_nothing() -> None:
+        return
+
+    monkeypatch.setattr(deaf.runtime.following, "follow", hears_nothing)
+    await deaf.runtime.replicas.leave(deaf.runtime.following.replica_id)
+    await change(operator, Phase.LIVE, force=[*SLOW_GATES, "backfill", "failures"])
+    with pytest.raises(ConflictError, match="the authority has just been moved"):
+        await deaf.retry_failures()
+    assert await legacy_sql("SELECT 1 FROM tandem_people.journal") == []
 
 
 @pytest.mark.invariant("I3")

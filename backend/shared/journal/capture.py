@@ -14,7 +14,7 @@ from sqlalchemy import Table
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping, Source
 from backend.shared.domain.phases import Direction, Side
 from backend.shared.journal.conflict_capture import changed_rows, conflict_inserts
-from backend.shared.journal.triggers import OPERATIONS, InstalledTrigger
+from backend.shared.journal.triggers import OPERATIONS, InstalledTrigger, bounded_name
 from backend.shared.stores.postgres.names import CARRY_SETTING, UNIT_SETTING, EngineNames
 from backend.shared.stores.postgres.projection_sql import key_text, quoted, select_text, table_name
 
@@ -66,8 +66,8 @@ def _trigger(
     operation: str,
 ) -> InstalledTrigger:
     target = table_name(source)
-    name = f"{names.schema}_{source.name}_{operation}"
-    function = f"{names.schema}.{quoted('capture_' + source.name + '_' + operation)}"
+    name = bounded_name(f"{names.schema}_{source.name}_{operation}")
+    function = f"{names.schema}.{quoted(bounded_name(f'capture_{source.name}_{operation}'))}"
     changed = _CHANGED.get(operation, f"SELECT * FROM {target}")
     own_carries = names.carry_mark(Direction.towards(side), 0).removesuffix("0")
     conflicts = conflict_inserts(names, readers, side=side, operation=operation, changed=changed)

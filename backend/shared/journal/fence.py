@@ -13,7 +13,7 @@ from sqlalchemy import Table
 
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Direction, Side
-from backend.shared.journal.triggers import OPERATIONS, InstalledTrigger
+from backend.shared.journal.triggers import OPERATIONS, InstalledTrigger, bounded_name
 from backend.shared.stores.postgres.names import CARRY_SETTING, UNIT_SETTING, EngineNames
 from backend.shared.stores.postgres.projection_sql import quoted, table_name
 
@@ -55,7 +55,7 @@ def fence_triggers(names: EngineNames, catalog: EntityCatalog, side: Side) -> li
     looked_up = tables_looked_up(catalog, side)
     for name, table in fenced_tables(catalog, side).items():
         for operation in OPERATIONS:
-            trigger = f"{names.schema}_{table.name}_fence_{operation}"
+            trigger = bounded_name(f"{names.schema}_{table.name}_fence_{operation}")
             made.append(
                 InstalledTrigger(
                     name=trigger,

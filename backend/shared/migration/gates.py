@@ -96,6 +96,8 @@ _DOWN: dict[Phase, tuple[GateName, ...]] = {
         GateName.CAPTURE,
         GateName.BACKFILL,
         GateName.FAILURES,
+        # What another program wrote over a write of the service's would be the truth again, without anybody's decision.
+        GateName.CONFLICTS,
         GateName.SEQUENCES,
     ),
 }
@@ -253,7 +255,11 @@ class Gates:
         if highest > settings.max_lag_seconds:
             return False, figure, "see why the relay falls behind (`tandem status`), and wait"
         if watched < window:
-            who = "wait" if live else "nobody watches it: run the service, or `tandem relay`"
+            who = (
+                f"wait {window - watched:.0f} s more"
+                if live
+                else "nobody watches it: run the service, or `tandem relay`"
+            )
             return False, figure, who
         return True, figure, ""
 

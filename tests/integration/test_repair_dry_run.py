@@ -29,10 +29,11 @@ DAMAGED = [("person", 3), ("person", 4), ("person", 5), ("person", 99), ("person
 
 
 async def everything(sql: Sql) -> list[object]:
-    """All rows of all tables of a side, the engine's own among them."""
+    """All rows of all tables of a side, the engine's own among them, but for the leases that processes renew."""
     tables = await sql(
         "SELECT c.oid::regclass::text AS name FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
-        "WHERE c.relkind = 'r' AND (n.nspname = 'public' OR n.nspname LIKE 'tandem%') ORDER BY 1"
+        "WHERE c.relkind = 'r' AND (n.nspname = 'public' OR n.nspname LIKE 'tandem%') "
+        "AND c.relname <> 'replica' ORDER BY 1"
     )
     assert len(tables) > 10
     return [(row["name"], await sql(f"SELECT * FROM {row['name']} AS t ORDER BY t::text")) for row in tables]

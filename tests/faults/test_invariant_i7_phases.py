@@ -260,7 +260,9 @@ async def test_i6_secondary_restored_from_an_old_backup(
             await controller(stale).change(
                 Phase.SHADOW if phase is Phase.LIVE else Phase.LIVE, force=SLOW_GATES, reason="x"
             )
+        epoch = stale.runtime.control.epoch
         await stale.take_up_restored(secondary, reason="the disk was lost")
+        assert stale.runtime.control.epoch > epoch  # so that no position from before counts
         assert (
             await stale.write("add", added("third@example.org"))
         ).authoritative is phase.policy.authoritative

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from contextlib import AsyncExitStack
 from functools import partial
@@ -13,7 +14,7 @@ from benchmarks.load import Load, drive, joined
 from benchmarks.report import Result
 from benchmarks.service import FENCED, UNFENCED
 from benchmarks.stack import Stack, run_sql
-from benchmarks.ways import dual_write
+from benchmarks.ways import Operation, dual_write
 
 ROUNDS = 12
 SECONDS = 1.5
@@ -36,16 +37,19 @@ async def measure_fence(stack: Stack, console: Console) -> list[Result]:
         for number in range(ROUNDS):
             console.print(f"  round {number + 1} of {ROUNDS}", style="dim")
             for writers in WRITERS:
-                turns = [
-                    partial(drive, one, writers=writers, seconds=BURST_SECONDS)
+                turns = {
+                    one: partial(drive, one, writers=writers, seconds=BURST_SECONDS)
                     for one in (with_fence, without)
-                ]
-                mine: list[Load] = []
-                others: list[Load] = []
+                }
+                loads: dict[Operation, list[Load]] = {one: [] for one in turns}
                 deadline = time.perf_counter() + SECONDS
-                while time.perf_counter() < deadline:
-                    mine.append(await turns[0]())
-                    others.append(await turns[1]())
+                # Now this one first, now that one: what a burst leaves behind (a checkpoint, a vacuum) hits both alike.
+                for order in itertools.cycle((list(turns), list(reversed(turns)))):
+                    for one in order:
+                        loads[one].append(await turns[one]())
+                    if time.perf_counter() > deadline:
+                        break
+                mine, others = loads[with_fence], loads[without]
                 rounds[writers].append((joined(mine), joined(others)))
             for service in (FENCED, UNFENCED):
                 await run_sql(stack.legacy_url, f"TRUNCATE tandem_{service.manager.service}.journal")

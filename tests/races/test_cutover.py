@@ -350,13 +350,17 @@ async def test_i8_a_retry_that_comes_after_the_cutover_leaves_no_row_on_the_clos
     assert await legacy_sql("SELECT 1 FROM tandem_people.journal") == []
 
 
+@pytest.mark.parametrize("step", ["after_claim", "after_read"])
 @pytest.mark.invariant("I3")
 async def test_i3_late_relay_of_the_old_epoch(
-    make_manager: MakeManager, people_databases: Databases, legacy_sql: Sql
+    make_manager: MakeManager, people_databases: Databases, legacy_sql: Sql, step: str
 ) -> None:
-    """It has read a state, and loses its claim; the cutover comes, the key changes on the new side; the relay wakes up."""
+    """It loses its claim; the cutover comes, the key changes on the new side; the relay wakes up.
+
+    One that has not read yet then reads the old side at a position that no guard holds back: there only the mark does.
+    """
     operator = await make_manager(Phase.SHADOW)
-    pause = PauseAt("after_read")
+    pause = PauseAt(step)
     late = await make_manager(Phase.SHADOW, hook=pause)
     key = (await operator.write("add", added("x@example.org", "old"))).unwrap()
     sleeping = asyncio.ensure_future(late.relay().run_once())

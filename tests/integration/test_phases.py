@@ -246,3 +246,15 @@ async def test_where_legacy_is_secondary_a_service_starts_without_it(
         while (await manager.runtime.measure()).rows:  # noqa: ASYNC110 - another server's affair
             await asyncio.sleep(0.1)
     await assert_equal_sides(people_databases)
+
+
+async def test_a_side_without_numbers_left_shuts_the_gate(make_manager: MakeManager, legacy_sql: Sql) -> None:
+    manager = await make_manager(Phase.OFF)
+    await legacy_sql("INSERT INTO folk (folk_no, mail) VALUES (2147483646, 'last@example.org')")
+    await change(manager, Phase.SHADOW)
+    assert await manager.relay().drain(timeout_seconds=10)
+    with pytest.raises(GateShutError, match=r"sequences: public.people_id_seq has no number left") as shut:
+        await change(manager, Phase.LIVE)
+    (gate,) = [gate for gate in shut.value.gates if not gate.is_open and not gate.forced]
+    assert gate.remedy == "give people.id a wider type"
+    assert manager.phase is Phase.SHADOW

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import suppress
 from functools import partial
 
@@ -35,6 +34,7 @@ from backend.shared.journal.repository import FailureRepository, JournalDepth, J
 from backend.shared.journal.synchronous import SynchronousWriter
 from backend.shared.measuring import Measuring
 from backend.shared.observability.metrics import Metrics
+from backend.shared.periodic import every
 from backend.shared.phase_follower import PhaseFollower
 from backend.shared.replicas import Measured, ReplicaRepository, ShadowTally
 from backend.shared.side_watch import SideWatch
@@ -180,10 +180,10 @@ class ServiceRuntime:
                 await self.foreign_writes.tell(*there)
             url = self.base_settings.database_url
             for work in (
-                self._every(REFRESH_SECONDS, self.refresh),
-                self._every(CHECK_SECONDS, self._watch_capture),
-                self._every(SIDES_SECONDS, self.sides.look),
-                self._every(SIDES_SECONDS, self.foreign_writes.look),
+                every(REFRESH_SECONDS, self.refresh, service=self.service),
+                every(CHECK_SECONDS, self._watch_capture, service=self.service),
+                every(SIDES_SECONDS, self.sides.look, service=self.service),
+                every(SIDES_SECONDS, self.foreign_writes.look, service=self.service),
                 self.following.follow_at_once(),
                 listen(url, self.controls.channel, self.following.changed.set),
             ):
@@ -388,17 +388,3 @@ class ServiceRuntime:
     def spawn(self, work: Awaitable[None]) -> None:
         """Run `work` in the background until `close`, which sets `stop` and waits for it."""
         self._tasks.append(asyncio.ensure_future(work))
-
-    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-        """Do `work` again and again; trouble with a database is logged and does not end it."""
-        quiet_until = 0.0
-        while True:
-            await asyncio.sleep(seconds)
-            try:
-                await work()
-            except Exception as error:
-                if not is_database_error(error) and not isinstance(error, TandemError):
-                    raise
-                if time.monotonic() > quiet_until:
-                    quiet_until = time.monotonic() + 30
-                    log.warning("refresh_failed", service=self.service, error=describe(error))

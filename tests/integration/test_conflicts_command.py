@@ -9,14 +9,10 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-from alembic import command
-from alembic.config import Config
 from prometheus_client import CollectorRegistry
 
-import backend.auth_service
 from backend.auth_service.app.core.dual_write_manager import AuthDualWriteManager
 from backend.legacy_shop.schema import create_schema
 from backend.shared import DualWriteSettings, Phase
@@ -24,6 +20,7 @@ from backend.shared.migration.gates import GateName
 from backend.shared.observability.metrics import Metrics
 from backend.shared.testing.clusters import Cluster, Databases
 from tests.conftest import MakeTemplate
+from tests.support.commands import Ended, migrate_auth
 from tests.support.fixtures import Sql
 
 USERS = (
@@ -33,12 +30,6 @@ USERS = (
 FOREIGN = "UPDATE users SET login_email = 'old-program@x', pwd_hash = 'stolen' WHERE usr_id = 'u7'"
 
 
-async def migrate(url: str) -> None:
-    config = Config(str(Path(backend.auth_service.__path__[0]) / "alembic.ini"))
-    config.attributes["database_url"] = url
-    await asyncio.to_thread(command.upgrade, config, "head")
-
-
 @pytest.fixture(scope="session")
 def legacy_template(make_template: MakeTemplate, legacy_cluster: Cluster) -> str:
     return make_template(legacy_cluster, "conflicts_legacy_template", create_schema)
@@ -46,16 +37,7 @@ def legacy_template(make_template: MakeTemplate, legacy_cluster: Cluster) -> str
 
 @pytest.fixture(scope="session")
 def new_template(make_template: MakeTemplate, services_cluster: Cluster) -> str:
-    return make_template(services_cluster, "conflicts_new_template", migrate)
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a run of a command ended."""
-
-    code: int
-    out: str
-    err: str
+    return make_template(services_cluster, "conflicts_new_template", migrate_auth)
 
 
 @dataclass(frozen=True)

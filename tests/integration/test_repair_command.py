@@ -9,21 +9,18 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import asyncpg
 import pytest
-from alembic import command
-from alembic.config import Config
 from prometheus_client import CollectorRegistry
 
-import backend.auth_service
 from backend.auth_service.app.core.dual_write_manager import AuthDualWriteManager
 from backend.legacy_shop.schema import create_schema
 from backend.shared import DualWriteSettings, Phase
 from backend.shared.observability.metrics import Metrics
 from backend.shared.testing.clusters import Cluster, Databases
 from tests.conftest import MakeTemplate
+from tests.support.commands import Ended, migrate_auth
 from tests.support.fixtures import Sql
 
 USERS = (
@@ -36,12 +33,6 @@ KEPT = (
 )
 
 
-async def migrate(url: str) -> None:
-    config = Config(str(Path(backend.auth_service.__path__[0]) / "alembic.ini"))
-    config.attributes["database_url"] = url
-    await asyncio.to_thread(command.upgrade, config, "head")
-
-
 @pytest.fixture(scope="session")
 def legacy_template(make_template: MakeTemplate, legacy_cluster: Cluster) -> str:
     return make_template(legacy_cluster, "repair_legacy_template", create_schema)
@@ -49,16 +40,7 @@ def legacy_template(make_template: MakeTemplate, legacy_cluster: Cluster) -> str
 
 @pytest.fixture(scope="session")
 def new_template(make_template: MakeTemplate, services_cluster: Cluster) -> str:
-    return make_template(services_cluster, "repair_new_template", migrate)
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a run of the command ended."""
-
-    code: int
-    out: str
-    err: str
+    return make_template(services_cluster, "repair_new_template", migrate_auth)
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,15 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from alembic import command
-from alembic.config import Config
 from prometheus_client import CollectorRegistry
 
-import backend.auth_service
 from backend.auth_service.app.core.dual_write_manager import AuthDualWriteManager
 from backend.legacy_shop.schema import create_schema
 from backend.shared import DualWriteSettings, Phase
 from backend.shared.observability.metrics import Metrics
 from backend.shared.testing.clusters import Cluster, Databases
 from tests.conftest import MakeTemplate
+from tests.support.commands import Ended, migrate_auth
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "validate_data_sync.py"
 MODULE = "backend.shared.cli.main"
@@ -37,12 +35,6 @@ USERS = (
 )
 
 
-async def migrate(url: str) -> None:
-    config = Config(str(Path(backend.auth_service.__path__[0]) / "alembic.ini"))
-    config.attributes["database_url"] = url
-    await asyncio.to_thread(command.upgrade, config, "head")
-
-
 @pytest.fixture(scope="session")
 def legacy_template(make_template: MakeTemplate, legacy_cluster: Cluster) -> str:
     return make_template(legacy_cluster, "script_legacy_template", create_schema)
@@ -50,16 +42,7 @@ def legacy_template(make_template: MakeTemplate, legacy_cluster: Cluster) -> str
 
 @pytest.fixture(scope="session")
 def new_template(make_template: MakeTemplate, services_cluster: Cluster) -> str:
-    return make_template(services_cluster, "script_new_template", migrate)
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a run of the script ended."""
-
-    code: int
-    out: str
-    err: str
+    return make_template(services_cluster, "script_new_template", migrate_auth)
 
 
 @dataclass(frozen=True)

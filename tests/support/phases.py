@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from backend.shared import Phase
+from backend.shared import Key, Phase, Unit
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.migration.backfill import Backfill
 from backend.shared.migration.gates import GateName
 from backend.shared.migration.phase_controller import PhaseController, Step
-from tests.support.people import PeopleManager
+from tests.support.fixtures import Sql
+from tests.support.people import PeopleManager, people
 
 SLOW_GATES = (GateName.LAG.value, GateName.VALIDATION.value, GateName.SHADOW_READS.value)
 
@@ -49,3 +50,24 @@ async def change(
             phase, reason="a test", force=force
         )
     return steps
+
+
+def added(email: str, name: str = "one") -> Unit[Key]:
+    return lambda work: work.insert("person", {people.c.email: email, people.c.name: name})
+
+
+def named(key: Key, name: str) -> Unit[bool]:
+    return lambda work: work.update("person", key, {people.c.name: name})
+
+
+def removed(key: Key) -> Unit[bool]:
+    return lambda work: work.delete("person", key)
+
+
+def looked_at(key: Key) -> Unit[object]:
+    return lambda work: work.get("person", key)
+
+
+async def marks(*sides: Sql) -> list[tuple[str, int]]:
+    rows = [(await sql("SELECT state, epoch FROM tandem_people.mark"))[0] for sql in sides]
+    return [(row["state"], row["epoch"]) for row in rows]

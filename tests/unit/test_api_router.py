@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -16,244 +15,25 @@ from backend.shared.api.admin_protocol import DualWriteAdmin
 from backend.shared.api.application import build_app
 from backend.shared.api.router import ConfigPatch, dual_write_router
 from backend.shared.api.tokens import Role, TokenIssuer, TokenVerifier, generate_signing_key
-from backend.shared.domain.errors import ConflictError, LegacySideError, NotFoundError
-from backend.shared.domain.phases import Phase, Side
-from backend.shared.observability.admin_views import (
-    ChangedFieldView,
-    ConfigView,
-    ConflictView,
-    FailureView,
-    FieldDifferenceView,
-    GateView,
-    HealthView,
-    MismatchView,
-    OperationTestView,
-    OverviewView,
-    PhaseChangeView,
-    PhaseHistoryView,
-    PoolView,
-    SettingValue,
-    SettlementView,
-    SideHealthView,
-    StatusView,
-    ValidationView,
-)
-from backend.shared.observability.labels import BreakerState, Verdict
+from backend.shared.domain.phases import Side
 from backend.shared.observability.metrics import Metrics
-from backend.shared.observability.metrics_snapshot import MetricsSnapshot
+from tests.support.fake_admin import FakeAdmin
 
 ISSUER = TokenIssuer(generate_signing_key())
-NOW = datetime(2026, 1, 2, tzinfo=UTC)
-
-
-def _failure(number: int) -> FailureView:
-    return FailureView(
-        id=number,
-        service="cart",
-        entity="cart",
-        key=str(number),
-        direction="to_legacy",
-        state="failed",
-        attempts=3,
-        error="value too long",
-        first_failed_at=NOW,
-        last_failed_at=NOW,
-    )
-
-
-def _mismatch(number: int) -> MismatchView:
-    return MismatchView(
-        id=number,
-        service="cart",
-        entity="cart",
-        key=f"[{number}]",
-        kind="different",
-        fields=("carts.status",),
-        first_run=1,
-        last_run=2,
-        first_seen_at=NOW,
-        last_seen_at=NOW,
-    )
-
-
-def _conflict(number: int) -> ConflictView:
-    return ConflictView(
-        id=f"cart-legacy-{number}",
-        service="cart",
-        side=Side.LEGACY,
-        entity="cart",
-        key=f"[{number}]",
-        operation="update",
-        table="carts",
-        fields=(ChangedFieldView(field="carts.status"),),
-        written_at=NOW,
-        written_by="old_program",
-        application="month-end",
-        detail=None,
-    )
-
-
-class _Manager:
-    """Answers from memory, and remembers what it was asked."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-        self.asked: list[tuple[str, Any]] = []
-        self.failures = [_failure(number) for number in range(1, 6)]
-        self.mismatches = [_mismatch(number) for number in range(1, 6)]
-        self.conflicts = [_conflict(number) for number in range(1, 6)]
-        self.down = False
-
-    async def status(self) -> StatusView:
-        if self.down:
-            raise LegacySideError("gone", unavailable=True)
-        return StatusView(
-            service="cart",
-            phase=Phase.DUALWRITE,
-            epoch=1,
-            authoritative=Side.LEGACY,
-            secondary=Side.NEW,
-            dual_write_enabled=True,
-            relay_running=True,
-            lag_seconds=0.5,
-            journal_rows=2,
-            failures_open=0,
-            entities=("cart",),
-            settings={"batch_size": 100, "retry_delay": 5.0, "enabled": True, "phase": None},
-        )
-
-    async def health(self) -> HealthView:
-        pool = PoolView(size_count=10, in_use_count=1, waiting_count=0)
-        side = SideHealthView(
-            side=Side.LEGACY, ok=True, breaker=BreakerState.CLOSED, latency_seconds=0.001, pool=pool
-        )
-        return HealthView(service="cart", ok=True, sides=(side,), relay_running=True)
-
-    def metrics_snapshot(self) -> MetricsSnapshot:
-        return self._metrics.snapshot("cart")
-
-    async def validate_key(self, key: str, *, entity: str | None, show_values: bool) -> ValidationView:
-        self.asked.append(("validate", (key, entity, show_values)))
-        if entity == "ghost":
-            raise NotFoundError("no entity ghost")
-        return ValidationView(
-            service="cart",
-            entity=entity or "cart",
-            key=key,
-            verdict=Verdict.DIFFERENT,
-            in_legacy=True,
-            in_new=True,
-            differences=(FieldDifferenceView(field="status"),),
-        )
-
-    async def test_operation(self) -> OperationTestView:
-        return OperationTestView(
-            service="cart",
-            entity="cart",
-            success=True,
-            new_db_success=True,
-            legacy_db_success=True,
-            sync_validated=True,
-            cleaned_up=True,
-            duration_seconds=0.1,
-        )
-
-    async def list_failures(
-        self, *, limit: int, after_id: int | None = None, entity: str | None = None
-    ) -> Sequence[FailureView]:
-        return [failure for failure in self.failures if failure.id > (after_id or 0)][:limit]
-
-    async def list_mismatches(
-        self, *, limit: int, after_id: int | None = None, entity: str | None = None
-    ) -> Sequence[MismatchView]:
-        return [mismatch for mismatch in self.mismatches if mismatch.id > (after_id or 0)][:limit]
-
-    async def list_conflicts(
-        self, *, limit: int, after_id: str | None = None, entity: str | None = None, show_values: bool = False
-    ) -> Sequence[ConflictView]:
-        after = int(after_id.rpartition("-")[2]) if after_id else 0
-        return self.conflicts[after:][:limit]
-
-    async def settle_conflict(
-        self, conflict_id: str, *, keep: Side, by: str, dry_run: bool, show_values: bool
-    ) -> SettlementView:
-        self.asked.append(("settle", (conflict_id, keep, by, dry_run)))
-        if conflict_id == "cart-legacy-6":
-            raise NotFoundError("there is no conflict cart-legacy-6")
-        if conflict_id == "cart-legacy-5":
-            raise ConflictError("cart-legacy-5 was settled by ada: kept new")
-        return SettlementView(
-            id=conflict_id,
-            service="cart",
-            entity="cart",
-            key="[1]",
-            keep=keep,
-            settled=not dry_run,
-            outcome="settled",
-            detail="",
-        )
-
-    async def retry_failure(self, failure_id: int) -> FailureView:
-        if failure_id > 5:
-            raise NotFoundError(f"no failure {failure_id}")
-        return _failure(failure_id)
-
-    async def change_config(self, changes: Mapping[str, SettingValue]) -> ConfigView:
-        self.asked.append(("config", dict(changes)))
-        return ConfigView(service="cart", settings=changes, changed=tuple(changes))
-
-    async def overview(self) -> OverviewView:
-        return OverviewView(
-            service="cart",
-            phase=Phase.DUALWRITE,
-            epoch=1,
-            authoritative=Side.LEGACY,
-            changed_at=NOW,
-            changed_by="ada",
-            reason="a try",
-            unfinished=None,
-            replicas=(),
-            lag_seconds=0.5,
-            journal_rows=2,
-            failures_open=0,
-            conflicts_open=0,
-            validation=(),
-            next_phase=Phase.SHADOW,
-            gates=(GateView(name="backfill", is_open=False, figure="not begun", remedy="run it"),),
-        )
-
-    async def phase_history(self, *, limit: int) -> Sequence[PhaseHistoryView]:
-        return []
-
-    async def change_phase(
-        self, to: Phase, *, dry_run: bool, by: str, reason: str, force: Sequence[str]
-    ) -> PhaseChangeView:
-        self.asked.append(("phase", (by, reason, list(force))))
-        if to is Phase.COMPLETE:
-            raise ConflictError("only one step at a time")
-        return PhaseChangeView(
-            service="cart",
-            from_phase=Phase.DUALWRITE,
-            to_phase=to,
-            dry_run=dry_run,
-            changed=not dry_run,
-            epoch=1,
-            steps=("close legacy",),
-        )
 
 
 @pytest.fixture
-def manager() -> _Manager:
+def manager() -> FakeAdmin:
     metrics = Metrics(CollectorRegistry())
     metrics.declare("cart", operations=("create_cart",))
     metrics.operation_finished(
         service="cart", operation="create_cart", side=Side.NEW, outcome="succeeded", seconds=0.01
     )
-    return _Manager(metrics)
+    return FakeAdmin(metrics)
 
 
 @pytest.fixture
-def app(manager: _Manager) -> FastAPI:
+def app(manager: FakeAdmin) -> FastAPI:
     def get_manager() -> DualWriteAdmin:
         return manager
 
@@ -329,20 +109,20 @@ async def test_status_and_health(client: httpx.AsyncClient) -> None:
     assert health["sides"][0]["pool"] == {"size_count": 10, "in_use_count": 1, "waiting_count": 0}
 
 
-async def test_a_side_that_is_down_is_a_503(client: httpx.AsyncClient, manager: _Manager) -> None:
+async def test_a_side_that_is_down_is_a_503(client: httpx.AsyncClient, manager: FakeAdmin) -> None:
     manager.down = True
     response = await client.get("/status")
     assert response.status_code == 503
     assert response.json()["type"] == "urn:tandem:problem:side-unavailable"
 
 
-async def test_metrics_are_those_of_prometheus_as_json(client: httpx.AsyncClient, manager: _Manager) -> None:
+async def test_metrics_are_those_of_prometheus_as_json(client: httpx.AsyncClient, manager: FakeAdmin) -> None:
     said = (await client.get("/metrics")).json()
     assert said == json.loads(json.dumps(manager.metrics_snapshot().to_dict()))
     assert said["latency"]["new"]["count"] == 1
 
 
-async def test_validate(client: httpx.AsyncClient, manager: _Manager) -> None:
+async def test_validate(client: httpx.AsyncClient, manager: FakeAdmin) -> None:
     said = (
         await client.post("/validate-sync/a%2Cb", params={"entity": "cart", "show_values": "true"})
     ).json()
@@ -394,7 +174,7 @@ async def test_bad_decisions(
     assert response.headers["content-type"] == "application/problem+json"
 
 
-async def test_who_settles_is_the_token_s_holder(client: httpx.AsyncClient, manager: _Manager) -> None:
+async def test_who_settles_is_the_token_s_holder(client: httpx.AsyncClient, manager: FakeAdmin) -> None:
     said = (await client.post("/conflicts/cart-legacy-1/settle", json={"keep": "legacy"})).json()
     assert said["settled"]
     assert manager.asked == [("settle", ("cart-legacy-1", Side.LEGACY, "1", False))]
@@ -413,7 +193,7 @@ async def test_listings_come_in_pages(client: httpx.AsyncClient, path: str) -> N
     assert seen == [1, 2, 3, 4, 5]
 
 
-async def test_only_the_settings_named_are_changed(client: httpx.AsyncClient, manager: _Manager) -> None:
+async def test_only_the_settings_named_are_changed(client: httpx.AsyncClient, manager: FakeAdmin) -> None:
     assert (await client.patch("/config", json={"retry_delay": 1.5, "log_all": True})).status_code == 200
     assert manager.asked == [("config", {"retry_delay": 1.5, "log_all": True})]
 
@@ -439,7 +219,7 @@ async def test_only_the_settings_named_are_changed(client: httpx.AsyncClient, ma
     ],
 )
 async def test_bad_settings_are_refused_and_nothing_is_changed(
-    client: httpx.AsyncClient, manager: _Manager, body: Any
+    client: httpx.AsyncClient, manager: FakeAdmin, body: Any
 ) -> None:
     response = await client.patch("/config", json=body)
     assert response.status_code == 422
@@ -449,7 +229,7 @@ async def test_bad_settings_are_refused_and_nothing_is_changed(
 
 @pytest.mark.parametrize("literal", ["NaN", "Infinity", "1e400"])
 async def test_a_setting_is_a_finite_number(
-    client: httpx.AsyncClient, manager: _Manager, literal: str
+    client: httpx.AsyncClient, manager: FakeAdmin, literal: str
 ) -> None:
     response = await client.patch(
         "/config", content=f'{{"retry_delay": {literal}}}', headers={"Content-Type": "application/json"}

@@ -25,13 +25,18 @@ async def seconds_until(true: Callable[[], bool], *, most: float) -> float:
 
 
 async def test_where_listen_works_a_change_is_heard_of_at_once(
-    make_manager: MakeManager, *, monkeypatch: pytest.MonkeyPatch
+    make_manager: MakeManager, new_sql: Sql, *, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the reading each second, so that only the notice can have told."""
     monkeypatch.setattr("backend.shared.runtime.REFRESH_SECONDS", 3600.0)
     operator, replica = await make_manager(Phase.DUALWRITE), await make_manager(Phase.DUALWRITE)
     await seconds_until(lambda: replica.runtime.following.control.version > 0, most=5)
-    await asyncio.sleep(0.5)  # until it listens
+    listening = (
+        "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND application_name LIKE 'tandem_people%'"
+    )
+    async with asyncio.timeout(10):
+        while len(await new_sql(listening)) < 2:  # noqa: ASYNC110 - both processes, in another server's view
+            await asyncio.sleep(0.02)
     await controller(operator).change(Phase.SHADOW, force=FORCE, reason="a test")
     await seconds_until(lambda: replica.phase is Phase.SHADOW, most=5)
     await operator.change_config({"batch_size": 7})

@@ -24,7 +24,7 @@ from . import steps
 from .record import RecordedProcess, StackRecord, write_private
 from .registry import DEFAULT_PORTS, RegisteredService, registered_services
 from .steps import ShopSource
-from .waiting import to_the_end
+from .waiting import all_to_the_end, to_the_end
 
 LEGACY_DATABASE = "poc"
 ADMIN_EMAIL = "admin@shop.example"
@@ -138,8 +138,7 @@ class Stack:
         """Start both servers, and write down how to reach everything."""
         self.data.mkdir(mode=0o711, parents=True, exist_ok=True)
         self.logs.mkdir(parents=True, exist_ok=True)
-        clusters = (self.legacy, self.services)
-        await to_the_end(asyncio.gather(*(asyncio.to_thread(cluster.start) for cluster in clusters)))
+        await all_to_the_end(asyncio.to_thread(cluster.start) for cluster in (self.legacy, self.services))
         self._fill_env()
         lines = "".join(f"{key}={value}\n" for key, value in self.env.items())
         write_private(self.folder / "stack.env", lines)
@@ -202,7 +201,7 @@ class Stack:
             ending = [process for name, process in self.processes.items() if (name in services) is last]
             await asyncio.gather(*(process.terminate() for process in ending))
         self.processes.clear()
-        await asyncio.gather(*(asyncio.to_thread(cluster.stop) for cluster in (self.legacy, self.services)))
+        await all_to_the_end(asyncio.to_thread(cluster.stop) for cluster in (self.legacy, self.services))
         for name in ("stack.env", "stack.json"):
             (self.folder / name).unlink(missing_ok=True)
 

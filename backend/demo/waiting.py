@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 from typing import TypeVar
 
@@ -26,3 +26,13 @@ async def to_the_end(work: Awaitable[T]) -> T:
         if not task.cancelled():
             task.exception()  # looked at, so that nobody complains that it never was
         raise
+
+
+async def all_to_the_end(works: Iterable[Awaitable[object]]) -> None:
+    """Wait for all of `works`, as `to_the_end` does for one; then the first error among them comes out.
+
+    `asyncio.gather` alone comes back at the first error, with the others' threads still at work.
+    """
+    for outcome in await to_the_end(asyncio.gather(*works, return_exceptions=True)):
+        if isinstance(outcome, BaseException):
+            raise outcome

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from backend.demo.waiting import to_the_end
+from backend.demo.waiting import all_to_the_end, to_the_end
 
 
 async def test_a_value_comes_through() -> None:
@@ -52,3 +52,25 @@ async def test_an_error_behind_a_cancellation_stays_behind_it() -> None:
     go.set()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_an_error_of_one_comes_out_when_the_others_have_ended() -> None:
+    others = asyncio.Event()
+    ended = False
+
+    async def fail() -> None:
+        raise ValueError("the port is taken")
+
+    async def work() -> None:
+        nonlocal ended
+        await others.wait()
+        ended = True
+
+    task = asyncio.create_task(all_to_the_end([fail(), work()]))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not task.done()
+    others.set()
+    with pytest.raises(ValueError, match="port"):
+        await task
+    assert ended

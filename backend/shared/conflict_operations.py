@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from backend.shared.domain.errors import NotFoundError
 from backend.shared.domain.phases import Side
-from backend.shared.journal.conflicts import Conflict
+from backend.shared.journal.conflict_records import Conflict
 from backend.shared.migration.conflict_images import fields_of
 from backend.shared.migration.conflicts import ConflictId, Conflicts, Settlement
 from backend.shared.observability.admin_views import ChangedFieldView, ConflictView, SettlementView

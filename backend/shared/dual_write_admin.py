@@ -17,8 +17,8 @@ from backend.shared.domain.phases import Direction, Phase, Side
 from backend.shared.domain.results import DualWriteResult
 from backend.shared.dual_write_config import DualWriteSettings
 from backend.shared.journal.fence import FENCED, assert_open
+from backend.shared.journal.records import Failure
 from backend.shared.journal.relay import Relay
-from backend.shared.journal.repository import Failure
 from backend.shared.measuring import waiting_for
 from backend.shared.observability.admin_views import (
     ConfigView,

@@ -10,7 +10,8 @@ from sqlalchemy import QueuePool
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from backend.shared.domain.phases import Direction, Side
-from backend.shared.journal.repository import JournalDepth, JournalRepository
+from backend.shared.journal.records import JournalDepth
+from backend.shared.journal.repository import JournalRepository
 from backend.shared.observability.metrics import Metrics
 
 LAG_WINDOW_SECONDS = 60.0

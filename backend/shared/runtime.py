@@ -29,8 +29,9 @@ from backend.shared.dual_write_config import DualWriteSettings
 from backend.shared.foreign_writes import ForeignWritesWatch
 from backend.shared.journal.carrier import Hook, TargetUnavailableError, no_hook
 from backend.shared.journal.install import capture_token, check_installation, wanted_triggers
+from backend.shared.journal.records import JournalDepth
 from backend.shared.journal.relay import Relay, RelayPass, RelaySettings
-from backend.shared.journal.repository import FailureRepository, JournalDepth, JournalRepository
+from backend.shared.journal.repository import FailureRepository, JournalRepository
 from backend.shared.journal.synchronous import SynchronousWriter
 from backend.shared.measuring import Measuring
 from backend.shared.observability.metrics import Metrics

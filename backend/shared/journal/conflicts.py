@@ -4,84 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from enum import StrEnum
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from backend.shared.domain.phases import Side
+from backend.shared.journal.conflict_records import (
+    Conflict,
+    ConflictOperation,
+    FailedKey,
+    OpenFailureKey,
+)
 from backend.shared.journal.repository import COUNT_LIMIT
 from backend.shared.stores.postgres.errors import is_database_error
 from backend.shared.stores.postgres.names import EngineNames
-
-
-class ConflictOperation(StrEnum):
-    """What a foreign program did to a row; or that its key was FAILED when its side was closed."""
-
-    INSERT = "insert"
-    UPDATE = "update"
-    DELETE = "delete"
-    TRUNCATE = "truncate"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Conflict:
-    """A foreign write to `side` while it was closed. `before` and `after` are JSON as the side wrote it; None is no row.
-
-    Without both, the row was of a table that the entity only looks up. Of a FAILED key they are the rows by table of the
-    other side, and of this one.
-    """
-
-    id: int
-    side: Side
-    entity: str
-    key: str
-    operation: ConflictOperation
-    source_table: str
-    before: str | None
-    after: str | None
-    written_at: datetime
-    written_by: str
-    application: str | None
-    state: str
-    detail: str | None
-    kept: Side | None
-    settled_by: str | None
-
-    @property
-    def identity(self) -> tuple[str, str]:
-        """Entity and key."""
-        return self.entity, self.key
-
-    @property
-    def has_images(self) -> bool:
-        """Whether rows were kept."""
-        return self.before is not None or self.after is not None
-
-
-@dataclass(frozen=True, kw_only=True)
-class FailedKey:
-    """A key that is FAILED on a side that is being closed, with what both sides hold of it: rows by table, as JSON."""
-
-    failure_id: int
-    entity: str
-    key: str
-    source_table: str
-    reason: str
-    there: Mapping[str, str]
-    here: Mapping[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class OpenFailureKey:
-    """A FAILED key, and why."""
-
-    id: int
-    entity: str
-    key: str
-    reason: str
 
 
 class ConflictRepository:
@@ -237,18 +172,3 @@ def _conflict(fields: dict[str, object]) -> Conflict:
             "kept": Side(str(kept)) if kept else None,
         }
     )
-
-
-async def count_open(
-    engines: Mapping[Side, AsyncEngine], names: EngineNames, sides: Iterable[Side]
-) -> dict[Side, int]:
-    """How many conflicts are open on each of `sides` that answers."""
-    repository, counts = ConflictRepository(names), {}
-    for side in sides:
-        try:
-            async with engines[side].connect() as connection:
-                counts[side] = await repository.count(connection)
-        except Exception as error:
-            if not is_database_error(error):
-                raise
-    return counts

@@ -28,8 +28,9 @@ from backend.shared.journal.carrier import (
     TargetUnavailableError,
     no_hook,
 )
+from backend.shared.journal.records import Claim, ClaimedKey
 from backend.shared.journal.refusals import withdraw_outdated
-from backend.shared.journal.repository import Claim, ClaimedKey, FailureRepository, JournalRepository
+from backend.shared.journal.repository import FailureRepository, JournalRepository
 from backend.shared.stores.postgres.errors import is_database_error
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.store import PostgresStore

@@ -3,49 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.domain.phases import Direction
+from backend.shared.journal.records import (
+    Claim,
+    ClaimedKey,
+    Failure,
+    JournalDepth,
+    Remainder,
+    folded,
+)
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.protocol import Position
 
 COUNT_LIMIT = 100_000
 """Journal rows are counted up to here; a longer journal is reported as this many."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClaimedKey:
-    """All claimed journal rows of one key, folded into one."""
-
-    entity: str
-    key: str
-    captured_at: datetime
-    attempts: int
-    waits: int
-    request_id: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """Some journal rows that this transaction has taken, folded by key."""
-
-    row_count: int
-    keys: dict[tuple[str, str], ClaimedKey]
-
-
-@dataclass(frozen=True, kw_only=True)
-class JournalDepth:
-    """How much is waiting on a side. `lag_seconds` is the age of the oldest row; `fresh_lag_seconds` that of the oldest
-    one that waits for nothing but the relay.
-    """
-
-    rows: int
-    lag_seconds: float
-    failures: int
-    fresh_lag_seconds: float = 0.0
 
 
 class JournalRepository:
@@ -67,11 +42,8 @@ class JournalRepository:
             "RETURNING j.entity, j.key, j.captured_at, j.attempts, j.waits, j.request_id",
             (limit,),
         )
-        keys: dict[tuple[str, str], ClaimedKey] = {}
-        count = 0
-        for row in rows:
-            count += 1
-            new = ClaimedKey(
+        return folded(
+            ClaimedKey(
                 entity=row.entity,
                 key=row.key,
                 captured_at=row.captured_at,
@@ -79,9 +51,8 @@ class JournalRepository:
                 waits=row.waits,
                 request_id=row.request_id,
             )
-            old = keys.get((row.entity, row.key))
-            keys[row.entity, row.key] = _folded(old, new) if old else new
-        return Claim(row_count=count, keys=keys)
+            for row in rows
+        )
 
     async def requeue(
         self, connection: AsyncConnection, key: ClaimedKey, *, delay_seconds: float, error: str
@@ -148,6 +119,20 @@ class JournalRepository:
         )
         return {row.key for row in rows}
 
+    async def remainder(self, connection: AsyncConnection) -> Remainder:
+        """What is left to carry, seen by a statement later than any lock that the transaction holds."""
+        found = (
+            await connection.exec_driver_sql(
+                "SELECT count(*) AS rows, count(*) FILTER (WHERE wait_until IS NOT NULL) AS waiting, "
+                f"max(last_error) AS reason FROM {self.names.journal}"
+            )
+        ).one()
+        return Remainder(rows=found.rows, waiting=found.waiting, reason=found.reason)
+
+    async def forget(self, connection: AsyncConnection) -> None:
+        """Delete every row: whoever goes on from here copies everything again."""
+        await connection.exec_driver_sql(f"DELETE FROM {self.names.journal}")
+
     async def depth(self, connection: AsyncConnection) -> JournalDepth:
         """How much is waiting, without reading a long journal to its end."""
         journal = self.names.journal
@@ -168,34 +153,6 @@ class JournalRepository:
             failures=row.failures,
             fresh_lag_seconds=max(0.0, float(row.fresh_lag)),
         )
-
-
-def _folded(one: ClaimedKey, other: ClaimedKey) -> ClaimedKey:
-    older, newer = (one, other) if one.captured_at <= other.captured_at else (other, one)
-    return replace(
-        older,
-        attempts=max(one.attempts, other.attempts),
-        waits=max(one.waits, other.waits),
-        request_id=newer.request_id or older.request_id,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """A key that could not be carried. `reason` holds no value of the row."""
-
-    id: int
-    entity: str
-    key: str
-    direction: Direction
-    state: str
-    attempts: int
-    reason: str
-    sqlstate: str | None
-    request_id: str | None
-    captured_at: datetime
-    first_failed_at: datetime
-    last_failed_at: datetime
 
 
 class FailureRepository:
@@ -305,6 +262,14 @@ class FailureRepository:
         )
         row = rows.mappings().first()
         return _failure(row) if row else None
+
+    async def failed_keys(self, connection: AsyncConnection, entity: str, keys: Sequence[str]) -> set[str]:
+        """Those of `keys` that have an open failure."""
+        rows = await connection.exec_driver_sql(
+            f"SELECT key FROM {self.names.failure} WHERE state = 'open' AND entity = $1 AND key = ANY ($2::text[])",
+            (entity, list(keys)),
+        )
+        return {row.key for row in rows}
 
     async def retry(
         self,

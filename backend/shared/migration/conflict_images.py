@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.domain.errors import ConflictError
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping
-from backend.shared.journal.conflicts import Conflict, ConflictOperation
+from backend.shared.journal.conflict_records import Conflict, ConflictOperation
 from backend.shared.migration.repair_results import FieldChange
 from backend.shared.stores.postgres.projection_sql import quoted, table_name
 

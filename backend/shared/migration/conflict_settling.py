@@ -9,7 +9,8 @@ from functools import partial
 
 from backend.shared.domain.errors import ConflictError, FencedError, SideError
 from backend.shared.domain.phases import Direction, Side
-from backend.shared.journal.conflicts import Conflict, ConflictOperation, ConflictRepository
+from backend.shared.journal.conflict_records import Conflict, ConflictOperation
+from backend.shared.journal.conflicts import ConflictRepository
 from backend.shared.migration.conflict_writer import ConflictWriter
 from backend.shared.migration.repair_authority import AuthorityWriter
 from backend.shared.migration.repair_looks import Looks

@@ -20,7 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from backend.shared.domain.errors import ConflictError
 from backend.shared.domain.mapping import EntityMapping, decode_key
 from backend.shared.domain.phases import Direction, Side
-from backend.shared.journal.conflicts import Conflict, ConflictOperation, ConflictRepository
+from backend.shared.journal.conflict_records import Conflict, ConflictOperation
+from backend.shared.journal.conflicts import ConflictRepository
 from backend.shared.migration.conflict_images import ImageWriter, field, images_of, parsed
 from backend.shared.migration.repair_authority import assert_authority
 from backend.shared.migration.repair_results import FieldChange

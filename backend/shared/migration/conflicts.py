@@ -19,7 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.domain.errors import ConflictError, NotFoundError, ValidationError
 from backend.shared.domain.phases import Side
-from backend.shared.journal.conflicts import Conflict, ConflictRepository, count_open
+from backend.shared.journal.conflict_records import Conflict
+from backend.shared.journal.conflicts import ConflictRepository, count_open
 from backend.shared.migration.conflict_settling import Settlement, SettleOutcome, Settler
 from backend.shared.runtime import ServiceRuntime
 from backend.shared.stores.postgres.errors import is_database_error, sqlstate_of, to_side_error

@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from backend.shared.domain.errors import ConflictError
 from backend.shared.domain.mapping import EntityMapping
 from backend.shared.domain.phases import Direction, Side
-from backend.shared.journal.conflicts import ConflictRepository, FailedKey, OpenFailureKey
+from backend.shared.journal.conflict_records import FailedKey, OpenFailureKey
+from backend.shared.journal.conflicts import ConflictRepository
 from backend.shared.runtime import ServiceRuntime
 from backend.shared.stores.postgres.projection_sql import table_name
 from backend.shared.stores.postgres.store import entity_sql

@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping
 from backend.shared.domain.phases import Direction
 from backend.shared.journal.carrier import Carrier, Hook, Outcome, Outcomes, no_hook
+from backend.shared.journal.records import ClaimedKey
 from backend.shared.journal.refusals import withdraw_outdated
-from backend.shared.journal.repository import ClaimedKey, FailureRepository, JournalRepository
+from backend.shared.journal.repository import FailureRepository, JournalRepository
 from backend.shared.migration.range_sql import EntityRanges
 from backend.shared.stores.postgres.key_sql import KeyRange
 from backend.shared.stores.postgres.store import PostgresStore

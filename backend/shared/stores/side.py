@@ -1,0 +1,381 @@
+"""One side of a service, whatever kind of database it is: what journal, relay, guard, fence, cutover and backfill ask of it.
+
+A side hands out connections; every method that takes one works in the transaction of that connection, and nobody but the
+side's own room knows what a connection is. The contract that each kind keeps is held by tests/contract/test_sides.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+from backend.shared.domain.mapping import EntityMapping
+from backend.shared.domain.phases import Direction, Phase, Side
+from backend.shared.journal.conflict_records import Conflict, FailedKey, OpenFailureKey
+from backend.shared.journal.records import Claim, ClaimedKey, Failure, JournalDepth, Remainder
+from backend.shared.stores.protocol import Applied, Position, StateBatch
+
+Connection = Any
+"""What a side's own room makes of it: an `AsyncConnection`, or a session of documents."""
+
+
+class StoreKind(StrEnum):
+    """What kind of database a side is."""
+
+    POSTGRES = "postgres"
+    MONGO = "mongo"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """A side's mark as it was read.
+
+    `capture_token` is that of capture when the side was opened, `identity` the database and timeline it was then.
+    """
+
+    is_open: bool
+    epoch: int
+    foreign_writes: str
+    capture_change: int
+    capture_token: str
+    identity: str
+
+
+class LockHeldError(Exception):
+    """A lock was not to be had in the time given: somebody writes, or changes the phase too. Nothing was changed."""
+
+
+class Journal(Protocol):
+    """The list of keys changed on this side and not carried over yet (R1, R2)."""
+
+    def claiming(self, *, limit: int) -> AbstractAsyncContextManager[tuple[Connection, Claim]]:
+        """Take up to `limit` rows that are due, oldest first, past those that others hold; they end when the body does.
+
+        Exactly the claimed rows end, in one transaction with what the body writes through the connection. If the body
+        raises, all are there again, at once. A claim that its holder does not end (it was killed) is free again after a
+        while. Until then everybody still sees the rows (`depth`, `open_keys`, `remainder`).
+        """
+        ...
+
+    async def requeue(
+        self, connection: Connection, key: ClaimedKey, *, delay_seconds: float, error: str
+    ) -> None:
+        """Write a claimed key back, to be tried again after `delay_seconds`; its age is kept."""
+        ...
+
+    async def add(self, connection: Connection, entity: str, keys: Iterable[str]) -> int | None:
+        """Journal `keys` by hand; answers the id of the transaction that did, where there is such a thing."""
+        ...
+
+    async def open_keys(self, connection: Connection, entity: str, keys: Sequence[str]) -> set[str]:
+        """Those of `keys` that have an open journal row."""
+        ...
+
+    async def depth(self, connection: Connection) -> JournalDepth:
+        """How much is waiting, without reading a long journal to its end."""
+        ...
+
+    async def remainder(self, connection: Connection) -> Remainder:
+        """What is left to carry, seen later than any lock that this connection holds."""
+        ...
+
+    async def forget(self, connection: Connection) -> None:
+        """Delete every row: whoever goes on from here copies everything again."""
+        ...
+
+
+class Failures(Protocol):
+    """Keys of this side that could not be carried (R5)."""
+
+    async def record(
+        self,
+        connection: Connection,
+        key: ClaimedKey,
+        *,
+        direction: Direction,
+        epoch: int,
+        position: Position | None,
+        reason: str,
+        sqlstate: str | None,
+    ) -> None:
+        """Keep a key as FAILED, once however often it fails. `position`: of the state that was refused."""
+        ...
+
+    async def close(
+        self,
+        connection: Connection,
+        keys: Mapping[tuple[str, str], Position | None],
+        *,
+        epoch: int,
+        by: str,
+    ) -> int:
+        """Close the open failures of keys that have been carried, unless they are of something newer; answers how many."""
+        ...
+
+    async def page(
+        self,
+        connection: Connection,
+        *,
+        after_id: int = 0,
+        limit: int = 50,
+        state: str = "open",
+        entity: str | None = None,
+    ) -> list[Failure]:
+        """Failures in order of their number, past `after_id`."""
+        ...
+
+    async def count_by_entity(self, connection: Connection) -> dict[str, int]:
+        """Open failures by entity; entities without any are left out."""
+        ...
+
+    async def get(self, connection: Connection, failure_id: int) -> Failure | None:
+        """One failure by its number."""
+        ...
+
+    async def retry(
+        self,
+        connection: Connection,
+        *,
+        failure_id: int | None = None,
+        entity: str | None = None,
+        failed_before: datetime | None = None,
+    ) -> int:
+        """Journal the keys of open failures again: one, those of an entity, or all. They close when carried."""
+        ...
+
+    async def failed_keys(self, connection: Connection, entity: str, keys: Sequence[str]) -> set[str]:
+        """Those of `keys` that have an open failure."""
+        ...
+
+
+class Marks(Protocol):
+    """The mark of this side and the fence that goes by it (R7). Marks change only from a lower epoch."""
+
+    async def read(self, connection: Connection) -> Mark:
+        """The mark as this statement sees it."""
+        ...
+
+    async def lock_alone(self, connection: Connection, *, timeout_ms: int) -> None:
+        """Take the fence lock alone: from then on until the transaction ends nobody writes here. `LockHeldError` in vain.
+
+        Whoever was writing has ended by then. A holder that falls silent loses it after about a second; then neither
+        `close` nor `open` of its transaction comes through.
+        """
+        ...
+
+    async def share(self, connection: Connection) -> None:
+        """Until the transaction ends the mark stays as it is."""
+        ...
+
+    async def hold_open(self, connection: Connection) -> None:
+        """Keep an open side open until the transaction ends; raises `FencedError` if it is closed."""
+        ...
+
+    async def holders(self) -> list[str]:
+        """Who holds the fence lock, in words, as far as this login is told."""
+        ...
+
+    async def close(self, connection: Connection, *, epoch: int) -> bool:
+        """Close an open side. The caller holds the fence lock alone."""
+        ...
+
+    async def open(self, connection: Connection, *, epoch: int, capture_token: str) -> bool:
+        """Open a closed side. The caller holds the fence lock alone."""
+        ...
+
+    async def raise_epoch(self, connection: Connection, *, epoch: int, is_open: bool) -> bool:
+        """Leave an open side open, or a closed one closed, in a later epoch."""
+        ...
+
+    async def overrule(self, connection: Connection, *, is_open: bool, epoch: int, identity: str) -> None:
+        """Make the mark what it has to be after a restore, whatever it says now. The caller holds the fence lock alone."""
+        ...
+
+    async def set_foreign_writes(self, connection: Connection, value: str) -> None:
+        """Say what becomes of foreign programs' writes while the side is closed."""
+        ...
+
+
+class State(Protocol):
+    """Reads and writes the state of entities on this side (R2, R3)."""
+
+    async def read_state(
+        self, connection: Connection, entity: EntityMapping, direction: Direction, *, keys: Sequence[str]
+    ) -> StateBatch:
+        """State of `keys` on this side, the source, with the position of the snapshot that read it.
+
+        Raises `UnfitKeysError` for keys whose state cannot be said in the target's shape.
+        """
+        ...
+
+    async def read_stored(
+        self, connection: Connection, entity: EntityMapping, direction: Direction, *, keys: Sequence[str]
+    ) -> StateBatch:
+        """What this side, the target of `direction`, itself holds of `keys`: mapped columns only."""
+        ...
+
+    async def position(self, connection: Connection) -> Position:
+        """Where this side, the source, stands: the position of a snapshot taken now."""
+        ...
+
+    async def make_durable(self, connection: Connection) -> None:
+        """What the snapshot before this call has counted outlives a crash of this side's server."""
+        ...
+
+    async def apply(
+        self, connection: Connection, batches: Sequence[StateBatch], *, epoch: int
+    ) -> dict[str, Applied]:
+        """Write `batches`, one per entity, where their guards move forward; answers by entity name.
+
+        Everything in the caller's transaction, which should do nothing else. Raises `FencedError` unless this side, the
+        target, is closed in `epoch`, `OutdatedReadError` where a backfill has copied newer state, and whatever the
+        database raises when it refuses a row.
+        """
+        ...
+
+    async def read_guards(
+        self, connection: Connection, entity: EntityMapping, *, keys: Sequence[str]
+    ) -> dict[str, tuple[int, Position]]:
+        """Epoch and position of the guards of `keys` that have one."""
+        ...
+
+    async def keys_after(
+        self, connection: Connection, entity: EntityMapping, *, after: str | None, limit: int
+    ) -> list[str]:
+        """Up to `limit` canonical keys of the entity's root that this side holds, past `after`, in the order of their bytes."""
+        ...
+
+    async def count(self, connection: Connection, entity: EntityMapping) -> int:
+        """About how many there are of an entity."""
+        ...
+
+
+class Conflicts(Protocol):
+    """What this side keeps for somebody to decide (I8)."""
+
+    async def count(self, connection: Connection) -> int:
+        """How many are open; a longer list is counted up to `COUNT_LIMIT`."""
+        ...
+
+    async def page(
+        self, connection: Connection, *, after_id: int = 0, limit: int = 50, entity: str | None = None
+    ) -> list[Conflict]:
+        """Open conflicts in the order of their numbers, past `after_id`."""
+        ...
+
+    async def get(self, connection: Connection, number: int) -> Conflict | None:
+        """One conflict, open or not."""
+        ...
+
+    async def hold(self, connection: Connection, number: int) -> Conflict | None:
+        """One conflict, held until the transaction ends; `LockHeldError` if somebody else holds it."""
+        ...
+
+    async def settle(
+        self, connection: Connection, numbers: Sequence[int], *, kept: Side, by: str, detail: str
+    ) -> None:
+        """Close conflicts, and say which side's state was kept, and by whom."""
+        ...
+
+    async def note(self, connection: Connection, number: int, detail: str) -> None:
+        """Keep why a conflict could not be settled."""
+        ...
+
+    async def open_failures(
+        self, connection: Connection, *, after_id: int, limit: int
+    ) -> list[OpenFailureKey]:
+        """FAILED keys of this side, past number `after_id`."""
+        ...
+
+    async def keep_failed(
+        self, connection: Connection, failed: Iterable[FailedKey], *, side: Side, by: str
+    ) -> None:
+        """Make conflicts of FAILED keys of `side`, and close their failures."""
+        ...
+
+
+class SideStore(Protocol):
+    """One side of one service."""
+
+    side: Side
+    kind: StoreKind
+    journal: Journal
+    failures: Failures
+    marks: Marks
+    state: State
+    conflicts: Conflicts
+
+    def connect(self) -> AbstractAsyncContextManager[Connection]:
+        """A connection whose transaction is rolled back at the end unless `connection.commit()` was awaited."""
+        ...
+
+    def begin(self) -> AbstractAsyncContextManager[Connection]:
+        """A connection whose transaction is committed at the end, and rolled back if the body raises."""
+        ...
+
+    def reading(self) -> AbstractAsyncContextManager[Connection]:
+        """A connection on which each reading stands by itself."""
+        ...
+
+    async def ping(self) -> None:
+        """Raise what the database does when it does not answer."""
+        ...
+
+    async def dispose(self) -> None:
+        """Let go of all connections; new ones may be made."""
+        ...
+
+    async def identity(self, connection: Connection) -> str:
+        """Which database this is, by what changes when it is restored or another server takes its place."""
+        ...
+
+    async def install(self, *, phase: Phase, epoch: int, foreign_writes: str) -> None:
+        """Put journal, guards, mark and fence here, and capture if `phase` asks for it. May be repeated."""
+        ...
+
+    async def check_installation(self, *, phase: Phase) -> None:
+        """Raise `InstallationError` unless this side bears what this version of the service needs in `phase`."""
+        ...
+
+    async def capture_token(self, connection: Connection, *, phase: Phase) -> str:
+        """A text that stays the same as long as capture here has had no gap in `phase`, or "" while it has one now."""
+        ...
+
+    async def switch_capture(
+        self, connection: Connection, *, phase: Phase, number: int, timeout_ms: int
+    ) -> bool:
+        """Make capture what `phase` asks for, under the number of the change; False where a later change has been.
+
+        When the transaction has been committed, no unit is under way that began without knowing. Raises `LockHeldError`
+        if it cannot be had in time.
+        """
+        ...
+
+    async def restore(self, connection: Connection, *, is_open: bool, epoch: int, phase: Phase) -> None:
+        """After this side was restored: fence and capture in order, the mark what it has to be, whatever it says now.
+
+        The caller holds the fence lock alone. The journal of a side that is closed is forgotten.
+        """
+        ...
+
+    async def tables(self, entity: EntityMapping) -> list[str]:
+        """What this side keeps an entity in, in words with sizes: what may be deleted when the side was let go."""
+        ...
+
+
+__all__ = [
+    "Conflicts",
+    "Connection",
+    "Failures",
+    "Journal",
+    "LockHeldError",
+    "Mark",
+    "Marks",
+    "SideStore",
+    "State",
+    "StoreKind",
+]

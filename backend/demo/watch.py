@@ -86,8 +86,9 @@ class JournalWatch:
     async def _look(self, service: str, side: Side) -> bool:
         runtime = self._managers[service].runtime
         try:
-            async with runtime.engines[side].connect() as connection:
-                self._seen[service, side] = await runtime.journal.depth(connection)
+            store = runtime.stores[side]
+            async with store.connect() as connection:
+                self._seen[service, side] = await store.journal.depth(connection)
         except Exception as error:
             if not is_database_error(error):
                 raise

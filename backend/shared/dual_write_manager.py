@@ -21,7 +21,7 @@ from backend.shared.domain.results import DualWriteResult, Exercised
 from backend.shared.dual_write_admin import AdminOperations
 from backend.shared.dual_write_config import DualWriteSettings
 from backend.shared.journal.carrier import Hook, no_hook
-from backend.shared.journal.install import install
+from backend.shared.journal.install import first_phase
 from backend.shared.observability.metrics import Metrics, default_metrics
 from backend.shared.read_sides import Subject
 from backend.shared.reads import ReadPath
@@ -126,14 +126,12 @@ class DualWriteManager(AdminOperations):
 
     async def install(self) -> Phase:
         """Put journal, guards, marks and triggers into both sides; answers the phase. May be repeated."""
-        return await install(
-            self.runtime.engines,
-            self.runtime.names,
-            self.runtime.catalog,
-            phase=self._settings.phase,
-            capture=self.capture,
-            foreign_writes=self._settings.foreign_writes.value,
-        )
+        phase, epoch, chosen = await first_phase(self.new_engine, self.runtime.names, self._settings.phase)
+        for store in self.runtime.stores.values():
+            await store.install(
+                phase=phase, epoch=epoch, foreign_writes=chosen or self._settings.foreign_writes.value
+            )
+        return phase
 
     async def start(self, *, relay: bool = False) -> None:
         """Connect and check both sides; with `relay`, carry changes in this process too. May be repeated.

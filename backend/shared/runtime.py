@@ -8,8 +8,7 @@ from contextlib import suppress
 from functools import partial
 
 import structlog
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from backend.shared.breaker import CircuitBreaker
 from backend.shared.control import Control, ControlRepository
@@ -28,10 +27,8 @@ from backend.shared.domain.phases import Capture, Direction, Phase, Side
 from backend.shared.dual_write_config import DualWriteSettings
 from backend.shared.foreign_writes import ForeignWritesWatch
 from backend.shared.journal.carrier import Hook, TargetUnavailableError, no_hook
-from backend.shared.journal.install import capture_token, check_installation, wanted_triggers
 from backend.shared.journal.records import JournalDepth
 from backend.shared.journal.relay import Relay, RelayPass, RelaySettings
-from backend.shared.journal.repository import FailureRepository, JournalRepository
 from backend.shared.journal.synchronous import SynchronousWriter
 from backend.shared.measuring import Measuring
 from backend.shared.observability.metrics import Metrics
@@ -41,6 +38,8 @@ from backend.shared.replicas import Measured, ReplicaRepository, ShadowTally
 from backend.shared.side_watch import SideWatch
 from backend.shared.stores.postgres.errors import describe, is_database_error, is_unreachable
 from backend.shared.stores.postgres.names import EngineNames
+from backend.shared.stores.postgres.side import PostgresSide
+from backend.shared.stores.side import Connection, SideStore, StoreKind
 from backend.shared.unit_runner import UnitRunner
 
 REFRESH_SECONDS = 1.0
@@ -77,19 +76,14 @@ class ServiceRuntime:
         self.settings = settings
         self.limits = limits or DatabaseLimits()
         urls = {Side.LEGACY: settings.legacy_database_url, Side.NEW: settings.database_url}
-        self.engines = {side: self._engine(side, url) for side, url in urls.items()}
+        self.engines: dict[Side, AsyncEngine] = {}
+        """Of the sides that are SQL databases; the new one is, since it keeps the phase row."""
+        self.stores = {side: self._store(side, url) for side, url in urls.items()}
         self.breakers = {
-            side: CircuitBreaker(engine, side, on_change=partial(self._breaker_changed, side))
-            for side, engine in self.engines.items()
+            side: CircuitBreaker(store.ping, side, on_change=partial(self._breaker_changed, side))
+            for side, store in self.stores.items()
         }
-        self.runners = {
-            side: UnitRunner(
-                engine, side, names=self.names, catalog=catalog, breaker=self.breakers[side], capture=capture
-            )
-            for side, engine in self.engines.items()
-        }
-        self.journal = JournalRepository(self.names)
-        self.failures = FailureRepository(self.names)
+        self.runners = {side: self._runner(side) for side in Side}
         self.controls = ControlRepository(self.engines[Side.NEW], self.names)
         self.replicas = ReplicaRepository(self.engines[Side.NEW], self.names)
         self.shadow_tally = ShadowTally()
@@ -101,15 +95,15 @@ class ServiceRuntime:
             on_learnt=self._learnt,
             measured=self._measured,
         )
-        self.sides = SideWatch(self.names, self.engines, self.controls, in_use=lambda: self.sides_in_use)
+        self.sides = SideWatch(service, self.stores, self.controls, in_use=lambda: self.sides_in_use)
         self.foreign_writes = ForeignWritesWatch(
-            self.names,
-            self.engines,
+            service,
+            self.stores,
             metrics,
             in_use=lambda: self.sides_in_use,
             wanted=lambda: self.settings.foreign_writes.value,
         )
-        self._measuring = Measuring(service, self.engines, self.journal, metrics)
+        self._measuring = Measuring(service, self.stores, metrics)
         self.relays = {direction: self._relay(direction) for direction in Direction}
         self.depth = JournalDepth(rows=0, lag_seconds=0.0, failures=0)
         self._tasks: list[asyncio.Task[None]] = []
@@ -144,15 +138,30 @@ class ServiceRuntime:
         """Whether a relay runs in this process."""
         return self._relay_started
 
-    def _engine(self, side: Side, url: str) -> AsyncEngine:
+    @property
+    def both_sql(self) -> bool:
+        """Whether both sides are SQL databases: then rows need not pass through Python."""
+        return all(store.kind is StoreKind.POSTGRES for store in self.stores.values())
+
+    def _store(self, side: Side, url: str) -> SideStore:
         variable = _URL_VARIABLES[side]
         if not url and not self._may_lack(side):
             raise self._not_set(side)
-        return create_side_engine(
-            url or NO_DATABASE,
-            application_name=f"tandem-{self.names.service}",
-            variable=variable,
-            limits=self.limits,
+        application = f"tandem-{self.names.service}"
+        engine = create_side_engine(
+            url or NO_DATABASE, application_name=application, variable=variable, limits=self.limits
+        )
+        self.engines[side] = engine
+        return PostgresSide(engine, side, names=self.names, catalog=self.catalog, capture=self.capture)
+
+    def _runner(self, side: Side) -> UnitRunner:
+        return UnitRunner(
+            self.engines[side],
+            side,
+            names=self.names,
+            catalog=self.catalog,
+            breaker=self.breakers[side],
+            capture=self.capture,
         )
 
     def _may_lack(self, side: Side) -> bool:
@@ -240,19 +249,11 @@ class ServiceRuntime:
         """
         phase = Phase.OFF if self.control.intent else self.control.phase
         for side in sides or self.sides_in_use:
-            await check_installation(
-                self.engines[side],
-                self.names,
-                self.catalog,
-                side=side,
-                phase=phase,
-                capture=self.capture,
-            )
+            await self.stores[side].check_installation(phase=phase)
 
-    async def capture_token(self, connection: AsyncConnection, side: Side) -> str:
+    async def capture_token(self, connection: Connection, side: Side) -> str:
         """A text that stays the same as long as capture on `side` has had no gap in this phase, "" while it has one now."""
-        wanted = wanted_triggers(self.names, self.catalog, side=side, phase=self.phase, capture=self.capture)
-        return await capture_token(connection, self.names, wanted)
+        return await self.stores[side].capture_token(connection, phase=self.phase)
 
     async def _watch_capture(self) -> None:
         """Say aloud that a trigger is gone: from then on other sides miss writes that nobody will carry."""
@@ -268,8 +269,8 @@ class ServiceRuntime:
 
     async def _reach(self, side: Side) -> None:
         try:
-            async with asyncio.timeout(START_SECONDS), self.engines[side].connect() as connection:
-                await connection.execute(text("SELECT 1"))
+            async with asyncio.timeout(START_SECONDS):
+                await self.stores[side].ping()
         except Exception as error:
             if not is_database_error(error):
                 raise
@@ -301,8 +302,8 @@ class ServiceRuntime:
             await self.following.leave()
         for breaker in self.breakers.values():
             await breaker.close()
-        for engine in self.engines.values():
-            await engine.dispose()
+        for store in self.stores.values():
+            await store.dispose()
         self._started = self._relay_started = False
         self.stop = asyncio.Event()
 
@@ -335,9 +336,9 @@ class ServiceRuntime:
 
     def _relay(self, direction: Direction) -> Relay:
         return Relay(
-            source=self.engines[direction.source],
-            target=self.engines[direction.target],
-            names=self.names,
+            source=self.stores[direction.source],
+            target=self.stores[direction.target],
+            service=self.service,
             catalog=self.catalog,
             direction=direction,
             settings=self._relay_settings,
@@ -373,11 +374,14 @@ class ServiceRuntime:
 
     def synchronous_writer(self, direction: Direction) -> SynchronousWriter:
         """The synchronous way of writing in `direction`."""
+        source, target = self.stores[direction.source], self.stores[direction.target]
+        if not isinstance(source, PostgresSide) or not isinstance(target, PostgresSide):
+            raise TypeError("both sides must be SQL databases")
         return SynchronousWriter(
             runner=self.runners[direction.source],
-            target=self.engines[direction.target],
+            source=source,
+            target=target,
             target_breaker=self.breakers[direction.target],
-            names=self.names,
             catalog=self.catalog,
             direction=direction,
             hook=self.hook,

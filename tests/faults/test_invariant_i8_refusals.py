@@ -8,6 +8,7 @@ from backend.shared import Direction, Phase, Side, UnitOfWork
 from backend.shared.database import create_side_engine
 from backend.shared.journal.carrier import TargetUnavailableError
 from backend.shared.journal.relay import Relay, RelaySettings
+from backend.shared.stores.postgres.side import PostgresSide
 from backend.shared.testing.clusters import Databases
 from tests.support.fixtures import BOTH_AUTHORITIES, MakeManager, Sql
 from tests.support.people import PeopleManager, people
@@ -186,10 +187,11 @@ async def test_secondary_down_for_an_hour_makes_nothing_failed(
 def relay_to_nowhere(manager: PeopleManager) -> Relay:
     """A relay whose target does not answer: nothing listens at port 1."""
     runtime = manager.runtime
+    nowhere = create_side_engine("postgresql://nobody:x@127.0.0.1:1/nothing", application_name="test")
     return Relay(
-        source=runtime.engines[Side.LEGACY],
-        target=create_side_engine("postgresql://nobody:x@127.0.0.1:1/nothing", application_name="test"),
-        names=runtime.names,
+        source=runtime.stores[Side.LEGACY],
+        target=PostgresSide(nowhere, Side.NEW, names=runtime.names, catalog=runtime.catalog),
+        service=runtime.service,
         catalog=runtime.catalog,
         direction=Direction.TO_NEW,
         settings=lambda: RelaySettings(retry_attempts=1),

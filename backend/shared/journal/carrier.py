@@ -10,12 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-
 from backend.shared.domain.errors import FencedError, TandemError
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Direction, Side
-from backend.shared.stores.postgres import clashes, parents
 from backend.shared.stores.postgres.errors import (
     classify,
     constraint_of,
@@ -23,8 +20,8 @@ from backend.shared.stores.postgres.errors import (
     is_database_error,
     sqlstate_of,
 )
-from backend.shared.stores.postgres.store import PostgresStore
 from backend.shared.stores.protocol import OutdatedReadError, Position, StateBatch, Trouble
+from backend.shared.stores.side import Connection, SideStore
 
 KeysByEntity = Mapping[str, Sequence[str]]
 Hook = Callable[[str], Awaitable[None]]
@@ -76,16 +73,14 @@ class Carrier:
     def __init__(
         self,
         *,
-        source: AsyncEngine,
-        target: AsyncEngine,
-        store: PostgresStore,
+        source: SideStore,
+        target: SideStore,
         catalog: EntityCatalog,
         direction: Direction,
         hook: Hook = no_hook,
     ) -> None:
-        self._source = source.execution_options(isolation_level="AUTOCOMMIT")
+        self._source = source
         self._target = target
-        self._store = store
         self._catalog = catalog
         self._direction = direction
         self._hook = hook
@@ -152,19 +147,21 @@ class Carrier:
         """Keys of missing parents that have not been carried for this yet."""
         _, name = constraint_of(error)
         async with self._target.connect() as connection:
-            found = await parents.missing_parents(connection, self._catalog, batches, name)
+            found = await self._target.state.missing_parents(connection, batches, name)
         left = {
             entity: [key for key in keys if (entity, key) not in asked_for] for entity, keys in found.items()
         }
         return {entity: keys for entity, keys in left.items() if keys}
 
     async def _read(self, keys: KeysByEntity) -> list[StateBatch]:
-        async with self._source.connect() as connection:
+        async with self._source.reading() as connection:
             batches = [
-                await self._store.read_state(connection, self._catalog[entity], self._direction, keys=found)
+                await self._source.state.read_state(
+                    connection, self._catalog[entity], self._direction, keys=found
+                )
                 for entity, found in keys.items()
             ]
-            await self._store.make_durable(connection)
+            await self._source.state.make_durable(connection)
         await self._hook("after_read")
         return batches
 
@@ -173,14 +170,14 @@ class Carrier:
         batches: Sequence[StateBatch],
         *,
         epoch: int,
-        before: Callable[[AsyncConnection], Awaitable[None]] | None = None,
+        before: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> Outcomes:
-        async with self._target.connect() as connection, connection.begin():
+        async with self._target.begin() as connection:
             if before:
                 await before(connection)
             for left in range(READS_AT_MOST, 0, -1):
                 try:
-                    applied = await self._store.apply(connection, batches, epoch=epoch)
+                    applied = await self._target.state.apply(connection, batches, epoch=epoch)
                     break
                 except OutdatedReadError:
                     # Nothing was written. Read again inside of this transaction: what it holds keeps the next chunk of
@@ -220,8 +217,8 @@ class Carrier:
     async def _position(self) -> Position:
         """Where the source stands now: not before what a read that failed has seen."""
         try:
-            async with self._source.connect() as connection:
-                return await self._store.position(connection)
+            async with self._source.reading() as connection:
+                return await self._source.state.position(connection)
         except Exception as error:
             if not is_database_error(error):
                 raise
@@ -249,10 +246,10 @@ class Carrier:
         keys = set(batch.keys)
         while True:
             async with self._target.connect() as connection:
-                index = await clashes.find_index(connection, batch, name)
+                index = await self._target.state.find_unique(connection, batch, name)
                 if index is None:
                     return None
-                more = await clashes.holders(connection, batch, index) - keys
+                more = await self._target.state.holders(connection, batch, index) - keys
             if not more:
                 break
             keys |= more
@@ -263,18 +260,20 @@ class Carrier:
             return None
         return await self._apply_parked(batch, index, epoch=epoch)
 
-    async def _apply_parked(self, batch: StateBatch, index: clashes.UniqueIndex, *, epoch: int) -> Outcomes:
-        async def let_go(connection: AsyncConnection) -> None:
-            await self._store.enter(connection, batch.direction, epoch=epoch)
-            await self._store.lock_guards(connection, batch.entity, keys=batch.keys)
+    async def _apply_parked(self, batch: StateBatch, index: object, *, epoch: int) -> Outcomes:
+        state = self._target.state
+
+        async def let_go(connection: Connection) -> None:
+            await state.enter(connection, batch.direction, epoch=epoch)
+            await state.lock_guards(connection, batch.entity, keys=batch.keys)
             newer = await self._newer_guards(connection, batch, epoch=epoch)
-            await clashes.let_go(connection, batch.entity, index, sorted(set(batch.keys) - newer))
+            await state.let_go(connection, batch.entity, index, sorted(set(batch.keys) - newer))
 
         return await self._apply([batch], epoch=epoch, before=let_go)
 
-    async def _newer_guards(self, connection: AsyncConnection, batch: StateBatch, *, epoch: int) -> set[str]:
+    async def _newer_guards(self, connection: Connection, batch: StateBatch, *, epoch: int) -> set[str]:
         """Keys that this batch will not write, and which must not be parked either."""
-        guards = await self._store.read_guards(connection, batch.entity, keys=batch.keys)
+        guards = await self._target.state.read_guards(connection, batch.entity, keys=batch.keys)
         return {key for key, guard in guards.items() if guard >= (epoch, batch.position)}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.domain.phases import Side
 from backend.shared.journal.conflict_records import (
@@ -15,7 +15,6 @@ from backend.shared.journal.conflict_records import (
     OpenFailureKey,
 )
 from backend.shared.journal.repository import COUNT_LIMIT
-from backend.shared.stores.postgres.errors import is_database_error
 from backend.shared.stores.postgres.names import EngineNames
 
 

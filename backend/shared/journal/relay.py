@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from backend.shared.domain.errors import FencedError
 from backend.shared.domain.mapping import EntityCatalog
@@ -30,11 +29,9 @@ from backend.shared.journal.carrier import (
 )
 from backend.shared.journal.records import Claim, ClaimedKey
 from backend.shared.journal.refusals import withdraw_outdated
-from backend.shared.journal.repository import FailureRepository, JournalRepository
 from backend.shared.stores.postgres.errors import is_database_error
-from backend.shared.stores.postgres.names import EngineNames
-from backend.shared.stores.postgres.store import PostgresStore
 from backend.shared.stores.protocol import Position
+from backend.shared.stores.side import Connection, SideStore
 
 MAX_WAIT_SECONDS = 60.0
 FIRST_WAIT_SECONDS = 0.1
@@ -79,9 +76,9 @@ class Relay:
     def __init__(
         self,
         *,
-        source: AsyncEngine,
-        target: AsyncEngine,
-        names: EngineNames,
+        source: SideStore,
+        target: SideStore,
+        service: str,
         catalog: EntityCatalog,
         direction: Direction,
         settings: Callable[[], RelaySettings],
@@ -90,21 +87,18 @@ class Relay:
         on_unavailable: Callable[[TargetUnavailableError], None] | None = None,
     ) -> None:
         self.direction = direction
-        self._names = names
+        self._service = service
         self._source = source
         self._target = target
-        self._store = PostgresStore(names, catalog)
         self._catalog = catalog
-        self._journal = JournalRepository(names)
-        self._failures = FailureRepository(names)
+        self._journal = source.journal
+        self._failures = source.failures
         self._settings = settings
         self._hook = hook
         self._on_pass = on_pass
         self._on_unavailable = on_unavailable
         self._wake = asyncio.Event()
-        self._carrier = Carrier(
-            source=source, target=target, store=self._store, catalog=catalog, direction=direction, hook=hook
-        )
+        self._carrier = Carrier(source=source, target=target, catalog=catalog, direction=direction, hook=hook)
 
     def wake(self) -> None:
         """Tell a relay that runs in this process that there is something to carry."""
@@ -133,8 +127,7 @@ class Relay:
         settings = self._settings()
         started = time.perf_counter()
         try:
-            async with self._source.connect() as connection, connection.begin():
-                claim = await self._journal.claim(connection, limit=settings.batch_size)
+            async with self._journal.claiming(limit=settings.batch_size) as (connection, claim):
                 if not claim.keys:
                     return RelayPass()
                 await self._hook("after_claim")
@@ -147,9 +140,7 @@ class Relay:
                 epoch=settings.epoch,
                 source=self._source,
                 target=self._target,
-                store=self._store,
                 catalog=self._catalog,
-                failures=self._failures,
                 by="relay",
             )
         except Exception as error:
@@ -183,7 +174,7 @@ class Relay:
         return keys
 
     async def _settle(
-        self, connection: AsyncConnection, claim: Claim, outcomes: Outcomes, settings: RelaySettings
+        self, connection: Connection, claim: Claim, outcomes: Outcomes, settings: RelaySettings
     ) -> tuple[RelayPass, Outcomes]:
         """Write back what did not go; answers what the pass did, and the keys that it made FAILED."""
         failed: Outcomes = {}
@@ -211,7 +202,7 @@ class Relay:
         )
         return done, failed
 
-    async def _wait(self, connection: AsyncConnection, claimed: ClaimedKey, outcome: KeyOutcome) -> None:
+    async def _wait(self, connection: Connection, claimed: ClaimedKey, outcome: KeyOutcome) -> None:
         waits = claimed.waits + 1
         delay = backoff(waits, first=FIRST_WAIT_SECONDS, most=MAX_WAIT_SECONDS)
         await self._journal.requeue(
@@ -219,7 +210,7 @@ class Relay:
         )
 
     async def _refuse(
-        self, connection: AsyncConnection, claimed: ClaimedKey, outcome: KeyOutcome, settings: RelaySettings
+        self, connection: Connection, claimed: ClaimedKey, outcome: KeyOutcome, settings: RelaySettings
     ) -> bool:
         """Count an attempt; True if it was the last one and the key is now FAILED."""
         tried = replace(claimed, attempts=claimed.attempts + 1)
@@ -238,7 +229,7 @@ class Relay:
         )
         log.error(
             "key_failed",
-            service=self._names.service,
+            service=self._service,
             entity=tried.entity,
             key=tried.key,
             direction=self.direction.value,
@@ -255,7 +246,7 @@ class Relay:
             claimed = claim.keys.get(identity)
             log.info(
                 _EVENTS[outcome.outcome],
-                service=self._names.service,
+                service=self._service,
                 entity=identity[0],
                 key=identity[1],
                 direction=self.direction.value,
@@ -270,7 +261,7 @@ class Relay:
         log.log(
             level,
             "relay_held",
-            service=self._names.service,
+            service=self._service,
             direction=self.direction.value,
             reason=str(error),
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.breaker import CircuitBreaker
 from backend.shared.domain.errors import FencedError, SideError
@@ -22,7 +22,6 @@ from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Direction
 from backend.shared.domain.results import SecondWrite
 from backend.shared.journal.carrier import READS_AT_MOST, Hook, no_hook
-from backend.shared.journal.repository import FailureRepository, JournalRepository
 from backend.shared.stores.postgres import clashes
 from backend.shared.stores.postgres.errors import (
     classify,
@@ -31,9 +30,9 @@ from backend.shared.stores.postgres.errors import (
     is_database_error,
     to_side_error,
 )
-from backend.shared.stores.postgres.names import EngineNames
-from backend.shared.stores.postgres.store import PostgresStore
+from backend.shared.stores.postgres.side import PostgresSide
 from backend.shared.stores.protocol import OutdatedReadError, Position, StateBatch, Trouble
+from backend.shared.stores.side import Connection
 from backend.shared.unit_runner import Unit, UnitRunner, UnitTransaction
 
 T = TypeVar("T")
@@ -55,7 +54,7 @@ class SynchronousOutcome(Generic[T]):
 class _Trial:
     """The open transaction on the secondary side."""
 
-    connection: AsyncConnection
+    connection: Connection
     batches: Sequence[StateBatch]
 
 
@@ -74,9 +73,9 @@ class SynchronousWriter:
         self,
         *,
         runner: UnitRunner,
-        target: AsyncEngine,
+        source: PostgresSide,
+        target: PostgresSide,
         target_breaker: CircuitBreaker,
-        names: EngineNames,
         catalog: EntityCatalog,
         direction: Direction,
         hook: Hook = no_hook,
@@ -84,10 +83,11 @@ class SynchronousWriter:
         self._runner = runner
         self._target = target
         self._breaker = target_breaker
-        self._store = PostgresStore(names, catalog)
+        self._source = source.state
+        self._store = target.state
         self._catalog = catalog
-        self._journal = JournalRepository(names)
-        self._failures = FailureRepository(names)
+        self._journal = source.journal
+        self._failures = source.failures
         self._direction = direction
         self._hook = hook
 
@@ -131,7 +131,7 @@ class SynchronousWriter:
         connection: AsyncConnection | None = None
         try:
             self._breaker.check()
-            connection = await self._target.connect()
+            connection = await self._target.engine.connect()
             await connection.begin()
             await self._store.enter(connection, self._direction, epoch=epoch)
             for entity in sorted(keys, key=self._catalog.rank):
@@ -166,15 +166,15 @@ class SynchronousWriter:
             await first.connection.exec_driver_sql("ROLLBACK TO SAVEPOINT tandem_trial")
             raise
 
-    async def _states(self, connection: AsyncConnection, keys: dict[str, list[str]]) -> list[StateBatch]:
+    async def _states(self, connection: Connection, keys: dict[str, list[str]]) -> list[StateBatch]:
         return [
-            await self._store.read_state(
+            await self._source.read_state(
                 connection, self._catalog[entity], self._direction, keys=keys[entity]
             )
             for entity in sorted(keys, key=self._catalog.rank)
         ]
 
-    async def _write(self, connection: AsyncConnection, batches: Sequence[StateBatch]) -> None:
+    async def _write(self, connection: Connection, batches: Sequence[StateBatch]) -> None:
         """Write `batches`; unique values that two of their own keys swap are let go of first."""
         moved = {batch.entity.name: frozenset(batch.keys) for batch in batches}
         await connection.exec_driver_sql("SAVEPOINT tandem_write")
@@ -189,7 +189,7 @@ class SynchronousWriter:
             await self._store.write(connection, batches, moved)
 
     @staticmethod
-    async def _let_go(connection: AsyncConnection, batches: Sequence[StateBatch], error: Exception) -> bool:
+    async def _let_go(connection: Connection, batches: Sequence[StateBatch], error: Exception) -> bool:
         _, name = constraint_of(error)
         for batch in batches:
             index = await clashes.find_index(connection, batch, name)
@@ -233,7 +233,7 @@ class SynchronousWriter:
         return None
 
     async def _final_states(
-        self, first: AsyncConnection, second: AsyncConnection, keys: dict[str, list[str]], *, epoch: int
+        self, first: Connection, second: Connection, keys: dict[str, list[str]], *, epoch: int
     ) -> list[StateBatch]:
         """What the first side holds, with the guards moved to where it was read.
 
@@ -242,7 +242,7 @@ class SynchronousWriter:
         """
         for _ in range(READS_AT_MOST):
             batches = await self._states(first, keys)
-            await self._store.make_durable(first)
+            await self._source.make_durable(first)
             await self._hook("after_final_read")
             try:
                 for final in batches:
@@ -253,7 +253,7 @@ class SynchronousWriter:
             return batches
         raise to_side_error(outdated, self._direction.target) from outdated
 
-    async def _move_guards(self, connection: AsyncConnection, final: StateBatch, *, epoch: int) -> None:
+    async def _move_guards(self, connection: Connection, final: StateBatch, *, epoch: int) -> None:
         """Move the guards that this transaction holds; no other position can be newer than one read after the commit."""
         if await self._store.move_guards(connection, final, epoch=epoch) != frozenset(final.keys):
             raise FencedError("a newer state is there already", side=self._direction.target, unavailable=True)

@@ -87,7 +87,7 @@ class ConflictWriter:
         """Put keys on their way once more. Raises `FencedError` if the authority has moved."""
         async with self._runtime.engines[self._side].begin() as connection:
             await assert_authority(connection, self._runtime.names, self._side, epoch=self._epoch)
-            await self._runtime.journal.add(connection, entity, keys)
+            await self._runtime.stores[self._side].journal.add(connection, entity, keys)
 
     async def put(self, conflict: Conflict) -> None:
         """Bring a foreign write to the secondary side into force. May be repeated; what holds already is not written.

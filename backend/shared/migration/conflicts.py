@@ -20,7 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from backend.shared.domain.errors import ConflictError, NotFoundError, ValidationError
 from backend.shared.domain.phases import Side
 from backend.shared.journal.conflict_records import Conflict
-from backend.shared.journal.conflicts import ConflictRepository, count_open
+from backend.shared.journal.conflicts import ConflictRepository
+from backend.shared.journal.on_sides import count_open_conflicts
 from backend.shared.migration.conflict_settling import Settlement, SettleOutcome, Settler
 from backend.shared.runtime import ServiceRuntime
 from backend.shared.stores.postgres.errors import is_database_error, sqlstate_of, to_side_error
@@ -90,7 +91,7 @@ class Conflicts:
         late = set(Side) - set(runtime.sides_in_use)
         if not runtime.base_settings.legacy_database_url:
             return list(runtime.sides_in_use)
-        there = await count_open(runtime.engines, runtime.names, late)
+        there = await count_open_conflicts(runtime.stores, late)
         return [side for side in Side if side not in late or side in there]
 
     async def plan(self, wanted: ConflictId, *, keep: Side, show_values: bool = False) -> Settlement:

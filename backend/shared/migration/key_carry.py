@@ -6,17 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping
 from backend.shared.domain.phases import Direction
 from backend.shared.journal.carrier import Carrier, Hook, Outcome, Outcomes, no_hook
 from backend.shared.journal.records import ClaimedKey
 from backend.shared.journal.refusals import withdraw_outdated
-from backend.shared.journal.repository import FailureRepository, JournalRepository
 from backend.shared.migration.range_sql import EntityRanges
 from backend.shared.stores.postgres.key_sql import KeyRange
-from backend.shared.stores.postgres.store import PostgresStore
+from backend.shared.stores.side import SideStore
 
 KEYS_AT_ONCE = 500
 KEYS_OF_TARGET = 10_000
@@ -39,23 +36,19 @@ class KeyCarrier:
     def __init__(
         self,
         *,
-        source: AsyncEngine,
-        target: AsyncEngine,
-        store: PostgresStore,
+        source: SideStore,
+        target: SideStore,
         catalog: EntityCatalog,
         direction: Direction,
         hook: Hook = no_hook,
     ) -> None:
         self._source = source
         self._target = target
-        self._store = store
         self._catalog = catalog
         self._direction = direction
-        self._carrier = Carrier(
-            source=source, target=target, store=store, catalog=catalog, direction=direction, hook=hook
-        )
-        self._failures = FailureRepository(store.names)
-        self._journal = JournalRepository(store.names)
+        self._carrier = Carrier(source=source, target=target, catalog=catalog, direction=direction, hook=hook)
+        self._failures = source.failures
+        self._journal = source.journal
 
     async def carry_range(self, ranges: EntityRanges, keys: KeyRange, *, epoch: int) -> Carried:
         """Carry all keys that a range has on the source or, where it means the same there, on the target."""
@@ -128,9 +121,7 @@ class KeyCarrier:
             epoch=epoch,
             source=self._source,
             target=self._target,
-            store=self._store,
             catalog=self._catalog,
-            failures=self._failures,
             by="backfill",
         )
         return len(refused) - len(outdated)

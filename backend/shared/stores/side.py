@@ -45,6 +45,15 @@ class Mark:
     identity: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """A pool of connections: how many it keeps, how many are lent out, how many tasks wait for one."""
+
+    size: int
+    in_use: int
+    waiting: int
+
+
 class LockHeldError(Exception):
     """A lock was not to be had in the time given: somebody writes, or changes the phase too. Nothing was changed."""
 
@@ -218,6 +227,12 @@ class State(Protocol):
         """What this side, the target of `direction`, itself holds of `keys`: mapped columns only."""
         ...
 
+    async def stored_rows(
+        self, connection: Connection, entity: EntityMapping, keys: Sequence[str]
+    ) -> dict[str, dict[str, str]]:
+        """The rows that this side holds of `keys`, mapped columns only: by key and table or collection, as JSON."""
+        ...
+
     async def position(self, connection: Connection) -> Position:
         """Where this side, the source, stands: the position of a snapshot taken now."""
         ...
@@ -237,10 +252,42 @@ class State(Protocol):
         """
         ...
 
+    async def enter(self, connection: Connection, direction: Direction, *, epoch: int) -> None:
+        """Make the transaction a carry in `direction`, where `apply` is not the first thing that it does."""
+        ...
+
+    async def lock_guards(
+        self, connection: Connection, entity: EntityMapping, *, keys: Sequence[str]
+    ) -> None:
+        """Hold the guards of `keys` until the transaction ends, without moving them."""
+        ...
+
     async def read_guards(
         self, connection: Connection, entity: EntityMapping, *, keys: Sequence[str]
     ) -> dict[str, tuple[int, Position]]:
         """Epoch and position of the guards of `keys` that have one."""
+        ...
+
+    async def missing_parents(
+        self, connection: Connection, batches: Sequence[StateBatch], constraint: str | None
+    ) -> dict[str, list[str]]:
+        """Keys by entity that a foreign key asks for and this side lacks; nothing where that cannot be told."""
+        ...
+
+    async def find_unique(
+        self, connection: Connection, batch: StateBatch, constraint: str | None
+    ) -> object | None:
+        """The unique index of that name which `batch` has clashed with; None where nothing can be done about it."""
+        ...
+
+    async def holders(self, connection: Connection, batch: StateBatch, unique: Any) -> set[str]:
+        """Keys that hold, on this side, a unique value which the batch is to get."""
+        ...
+
+    async def let_go(
+        self, connection: Connection, entity: EntityMapping, unique: Any, keys: list[str]
+    ) -> None:
+        """Take what `keys` have here out of the unique index's way, in the caller's transaction."""
         ...
 
     async def keys_after(
@@ -301,13 +348,45 @@ class Conflicts(Protocol):
 class SideStore(Protocol):
     """One side of one service."""
 
-    side: Side
-    kind: StoreKind
-    journal: Journal
-    failures: Failures
-    marks: Marks
-    state: State
-    conflicts: Conflicts
+    @property
+    def side(self) -> Side:
+        """Which side it is."""
+        ...
+
+    @property
+    def kind(self) -> StoreKind:
+        """What kind of database it is."""
+        ...
+
+    @property
+    def journal(self) -> Journal:
+        """Keys changed here and not carried over yet."""
+        ...
+
+    @property
+    def failures(self) -> Failures:
+        """Keys of this side that could not be carried."""
+        ...
+
+    @property
+    def marks(self) -> Marks:
+        """Mark and fence."""
+        ...
+
+    @property
+    def state(self) -> State:
+        """The state of entities."""
+        ...
+
+    @property
+    def conflicts(self) -> Conflicts:
+        """What this side keeps for somebody to decide."""
+        ...
+
+    @property
+    def engine_room(self) -> str:
+        """What Tandem keeps here, in words: the last thing to be deleted."""
+        ...
 
     def connect(self) -> AbstractAsyncContextManager[Connection]:
         """A connection whose transaction is rolled back at the end unless `connection.commit()` was awaited."""
@@ -323,6 +402,26 @@ class SideStore(Protocol):
 
     async def ping(self) -> None:
         """Raise what the database does when it does not answer."""
+        ...
+
+    def pool(self) -> Pool | None:
+        """The pool as it is now; None where there is nothing to tell."""
+        ...
+
+    async def connection_share(self) -> float:
+        """The share (0 to 1) of the server's connections that is in use; 0 where it does not tell."""
+        ...
+
+    async def now(self) -> datetime:
+        """The server's clock."""
+        ...
+
+    async def await_older_units(self) -> None:
+        """Wait until every unit has ended that may have begun before capture was on, where units write the journal."""
+        ...
+
+    async def estimated_rows(self, entity: EntityMapping) -> int:
+        """About how many there are of an entity, quickly had, or 0 for unknown."""
         ...
 
     async def dispose(self) -> None:
@@ -355,6 +454,10 @@ class SideStore(Protocol):
         """
         ...
 
+    async def epoch_of_mark(self, connection: Connection) -> int:
+        """The epoch of the mark; raises `InstallationError` where there is none."""
+        ...
+
     async def restore(self, connection: Connection, *, is_open: bool, epoch: int, phase: Phase) -> None:
         """After this side was restored: fence and capture in order, the mark what it has to be, whatever it says now.
 
@@ -375,6 +478,7 @@ __all__ = [
     "LockHeldError",
     "Mark",
     "Marks",
+    "Pool",
     "SideStore",
     "State",
     "StoreKind",

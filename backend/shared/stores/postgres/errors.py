@@ -13,6 +13,7 @@ UNIQUE_VIOLATION = "23505"
 FOREIGN_KEY_VIOLATION = "23503"
 SERIALIZATION_FAILURE = "40001"
 DEADLOCK_DETECTED = "40P01"
+LOCK_NOT_AVAILABLE = "55P03"
 INTERNAL_PYTHON_VALUE = "22000"
 
 # Class 22 is "data exception", 23 "integrity constraint violation", 44 "with check option"; P0001 is RAISE EXCEPTION
@@ -98,7 +99,7 @@ def may_pass(error: BaseException) -> bool:
     if isinstance(error, OutdatedReadError) or is_connection_loss(error) or is_timeout(error):
         return True
     state = sqlstate_of(error)
-    return state is None or state == "55P03" or state.startswith(("08", "40", "53", "57", "58"))
+    return state is None or state == LOCK_NOT_AVAILABLE or state.startswith(("08", "40", "53", "57", "58"))
 
 
 def is_database_error(error: BaseException) -> bool:
@@ -156,7 +157,7 @@ _STATES = {
     "22P02": "text is not a value of the column's type",
     SERIALIZATION_FAILURE: "serialization failure",
     DEADLOCK_DETECTED: "deadlock",
-    "55P03": "lock not available in time",
+    LOCK_NOT_AVAILABLE: "lock not available in time",
     "57014": "statement cancelled or timed out",
     "42501": "permission missing",
     "42P01": "table missing",

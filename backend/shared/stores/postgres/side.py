@@ -1,0 +1,328 @@
+"""PostgreSQL as one side of a service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
+
+from sqlalchemy import QueuePool, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from backend.shared.domain.errors import InstallationError
+from backend.shared.domain.mapping import EntityCatalog, EntityMapping
+from backend.shared.domain.phases import Capture, Direction, Phase, Side
+from backend.shared.journal.conflicts import ConflictRepository
+from backend.shared.journal.install import (
+    capture_token,
+    check_installation,
+    create_triggers,
+    drop_unwanted,
+    install_side,
+    installed,
+    missing_triggers,
+    wanted_triggers,
+)
+from backend.shared.journal.marks import MarkRepository, identity_of
+from backend.shared.journal.records import Claim
+from backend.shared.journal.repository import FailureRepository, JournalRepository
+from backend.shared.journal.triggers import InstalledTrigger
+from backend.shared.stores.postgres import clashes, parents
+from backend.shared.stores.postgres.errors import (
+    DEADLOCK_DETECTED,
+    LOCK_NOT_AVAILABLE,
+    describe,
+    is_database_error,
+    sqlstate_of,
+)
+from backend.shared.stores.postgres.names import EngineNames
+from backend.shared.stores.postgres.projection_sql import ESTIMATED_ROWS, key_text, ordered_bound, table_name
+from backend.shared.stores.postgres.store import PostgresStore, entity_sql
+from backend.shared.stores.protocol import StateBatch
+from backend.shared.stores.side import LockHeldError, Pool, StoreKind
+
+COUNT_MS = 3000
+_CONNECTIONS = text(
+    "SELECT count(*)::float8 / current_setting('max_connections')::float8 FROM pg_stat_activity "
+    "WHERE backend_type = 'client backend'"
+)
+
+
+class PostgresJournal(JournalRepository):
+    """The journal, with the transaction that a claim is made in."""
+
+    def __init__(self, names: EngineNames, engine: AsyncEngine) -> None:
+        super().__init__(names)
+        self._engine = engine
+
+    @asynccontextmanager
+    async def claiming(self, *, limit: int) -> AsyncIterator[tuple[AsyncConnection, Claim]]:
+        """Take up to `limit` rows that are due; they end when the body does, in its transaction (decision 0003)."""
+        async with self._engine.connect() as connection, connection.begin():
+            yield connection, await self.claim(connection, limit=limit)
+
+
+class PostgresState(PostgresStore):
+    """The state of entities, with what foreign keys and unique indexes make of it."""
+
+    def __init__(self, names: EngineNames, catalog: EntityCatalog, side: Side) -> None:
+        super().__init__(names, catalog)
+        self.side = side
+
+    async def missing_parents(
+        self, connection: AsyncConnection, batches: Sequence[StateBatch], constraint: str | None
+    ) -> dict[str, list[str]]:
+        """Keys by entity that a foreign key asks for and this side lacks; nothing where that cannot be told."""
+        return await parents.missing_parents(connection, self.catalog, batches, constraint)
+
+    async def find_unique(
+        self, connection: AsyncConnection, batch: StateBatch, constraint: str | None
+    ) -> clashes.UniqueIndex | None:
+        """The unique index of that name which `batch` has clashed with."""
+        return await clashes.find_index(connection, batch, constraint)
+
+    async def holders(
+        self, connection: AsyncConnection, batch: StateBatch, unique: clashes.UniqueIndex
+    ) -> set[str]:
+        """Keys that hold, on this side, a unique value which the batch is to get."""
+        return await clashes.holders(connection, batch, unique)
+
+    async def let_go(
+        self, connection: AsyncConnection, entity: EntityMapping, unique: clashes.UniqueIndex, keys: list[str]
+    ) -> None:
+        """Take the rows of `keys` out of the unique index's way, in the caller's transaction."""
+        await clashes.let_go(connection, entity, unique, keys)
+
+    async def stored_rows(
+        self, connection: AsyncConnection, entity: EntityMapping, keys: Sequence[str]
+    ) -> dict[str, dict[str, str]]:
+        """The rows that this side holds of `keys`, mapped columns only: by key and table, as JSON."""
+        found: dict[str, dict[str, str]] = {}
+        for sql in entity_sql(entity, Direction.towards(self.side)).projections:
+            rows = await connection.exec_driver_sql(
+                f"SELECT s.k, json_agg(s.r)::text AS rows FROM ({sql.keyed_rows(sql.table, '$1')}) AS s GROUP BY s.k",
+                (list(keys),),
+            )
+            for row in rows:
+                found.setdefault(row.k, {})[sql.projection.table.fullname] = row.rows
+        return found
+
+    async def keys_after(
+        self, connection: AsyncConnection, entity: EntityMapping, *, after: str | None, limit: int
+    ) -> list[str]:
+        """Up to `limit` canonical keys of the entity's root table, past `after`, in the order of their bytes."""
+        root = entity_sql(entity, Direction.towards(self.side)).projections[0]
+        key = key_text(root.key, entity.key)
+        order = ordered_bound(key, entity.key)
+        past = f"WHERE {order} > {ordered_bound('$2', entity.key)} " if after is not None else ""
+        rows = await connection.exec_driver_sql(
+            f"SELECT {key} AS k FROM {root.table} {past}ORDER BY {order} LIMIT $1",
+            (limit,) if after is None else (limit, after),
+        )
+        return [row.k for row in rows]
+
+    async def count(self, connection: AsyncConnection, entity: EntityMapping) -> int:
+        """Rows of the root table."""
+        root = entity_sql(entity, Direction.towards(self.side)).projections[0]
+        return int((await connection.exec_driver_sql(f"SELECT count(*) FROM {root.table}")).scalar_one())
+
+
+class PostgresSide:
+    """One side of one service on PostgreSQL. Implements `backend.shared.stores.side.SideStore`."""
+
+    kind = StoreKind.POSTGRES
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        side: Side,
+        *,
+        names: EngineNames,
+        catalog: EntityCatalog,
+        capture: Capture = Capture.TRIGGER,
+    ) -> None:
+        self.engine = engine
+        self.side = side
+        self.journal = PostgresJournal(names, engine)
+        self.failures = FailureRepository(names)
+        self.marks = MarkRepository(names, engine, side)
+        self.state = PostgresState(names, catalog, side)
+        self.conflicts = ConflictRepository(names)
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._names = names
+        self._catalog = catalog
+        self._capture = capture
+
+    @property
+    def engine_room(self) -> str:
+        """What Tandem keeps here, in words: the last thing to be deleted."""
+        return f"schema {self._names.schema}"
+
+    def connect(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A connection whose transaction is rolled back at the end unless `connection.commit()` was awaited."""
+        return self.engine.connect()
+
+    def begin(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A connection whose transaction is committed at the end, and rolled back if the body raises."""
+        return self.engine.begin()
+
+    def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A connection on which each statement is a transaction of its own."""
+        return self._autocommit.connect()
+
+    async def ping(self) -> None:
+        """Raise what the database does when it does not answer."""
+        async with self.engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    def pool(self) -> Pool | None:
+        """The pool as it is now."""
+        pool = self.engine.pool
+        if not isinstance(pool, QueuePool):
+            return None
+        return Pool(size=pool.size(), in_use=pool.checkedout(), waiting=_waiting_for(pool))
+
+    async def connection_share(self) -> float:
+        """The share (0 to 1) of the server's connections that is in use."""
+        async with self.engine.connect() as connection:
+            return float((await connection.execute(_CONNECTIONS)).scalar_one())
+
+    async def now(self) -> datetime:
+        """The server's clock."""
+        async with self.engine.connect() as connection:
+            found: datetime = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
+            return found
+
+    async def await_older_units(self) -> None:
+        """Where units write the journal: wait until every transaction has ended that may have begun without doing so."""
+        if self._capture is not Capture.UNIT:
+            return
+        async with self.reading() as connection:
+            now = (await connection.execute(text("SELECT pg_current_xact_id()::text::bigint"))).scalar_one()
+            oldest = text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+            while (await connection.execute(oldest)).scalar_one() < now:  # noqa: ASYNC110 - another server's affair
+                await asyncio.sleep(0.1)
+
+    async def estimated_rows(self, entity: EntityMapping) -> int:
+        """Rows of the entity's root table: the planner's estimate, or a count if that is quickly had, or 0 for unknown."""
+        table = table_name(entity.sources(self.side)[0].table)
+        async with self.engine.connect() as connection:
+            if estimate := (await connection.exec_driver_sql(ESTIMATED_ROWS, (table,))).scalar():
+                return int(estimate)
+            try:
+                await connection.exec_driver_sql(f"SET LOCAL statement_timeout = {COUNT_MS}")
+                return int((await connection.exec_driver_sql(f"SELECT count(*) FROM {table}")).scalar_one())
+            except Exception as error:
+                if not is_database_error(error):
+                    raise
+                return 0
+
+    async def dispose(self) -> None:
+        """Let go of all connections; new ones may be made."""
+        await self.engine.dispose()
+
+    async def identity(self, connection: AsyncConnection) -> str:
+        """Which database this is; see `identity_of`."""
+        return await identity_of(connection)
+
+    async def install(self, *, phase: Phase, epoch: int, foreign_writes: str) -> None:
+        """Put journal, guards, mark and fence here, and capture if `phase` asks for it. May be repeated."""
+        await install_side(
+            self.engine,
+            self._names,
+            self._catalog,
+            side=self.side,
+            phase=phase,
+            epoch=epoch,
+            capture=self._capture,
+            foreign_writes=foreign_writes,
+        )
+
+    async def check_installation(self, *, phase: Phase) -> None:
+        """Raise `InstallationError` unless this side bears what this version of the service needs in `phase`."""
+        await check_installation(
+            self.engine, self._names, self._catalog, side=self.side, phase=phase, capture=self._capture
+        )
+
+    def _wanted(self, phase: Phase) -> list[InstalledTrigger]:
+        return wanted_triggers(self._names, self._catalog, side=self.side, phase=phase, capture=self._capture)
+
+    async def capture_token(self, connection: AsyncConnection, *, phase: Phase) -> str:
+        """A text that stays the same as long as capture here has had no gap in `phase`, or "" while it has one now."""
+        return await capture_token(connection, self._names, self._wanted(phase))
+
+    async def switch_capture(
+        self, connection: AsyncConnection, *, phase: Phase, number: int, timeout_ms: int
+    ) -> bool:
+        """Make capture what `phase` asks for, under the number of the change; False where a later change has been.
+
+        CREATE TRIGGER waits for whoever writes the table, so nobody is under way then. `LockHeldError` if that takes longer
+        than `timeout_ms`.
+        """
+        try:
+            return await self._switch_capture(connection, phase, number=number, timeout_ms=timeout_ms)
+        except Exception as error:
+            if sqlstate_of(error) not in (LOCK_NOT_AVAILABLE, DEADLOCK_DETECTED):
+                raise
+            raise LockHeldError(describe(error)) from error
+
+    async def _switch_capture(
+        self, connection: AsyncConnection, phase: Phase, *, number: int, timeout_ms: int
+    ) -> bool:
+        await connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(timeout_ms)}")
+        if not await self.marks.change_capture(connection, captures=phase.policy.captures, number=number):
+            return False
+        wanted = self._wanted(phase)
+        await drop_unwanted(connection, self._names, wanted)
+        missing = await missing_triggers(connection, self._names, wanted)
+        await create_triggers(connection, [trigger for trigger in wanted if trigger.name in missing])
+        if phase.policy.captures:
+            token = await capture_token(connection, self._names, wanted)
+            await self.marks.note_capture(connection, token=token)
+        return True
+
+    async def epoch_of_mark(self, connection: AsyncConnection) -> int:
+        """The epoch of the mark; raises `InstallationError` where there is none."""
+        if await installed(connection, self._names) is None:
+            raise InstallationError(
+                f"the journal is not installed on the {self.side.value} side: run `tandem install {self._names.service}`, "
+                "then this again"
+            )
+        return (await self.marks.read(connection)).epoch
+
+    async def restore(self, connection: AsyncConnection, *, is_open: bool, epoch: int, phase: Phase) -> None:
+        """After this side was restored: fence and capture in order, the mark what it has to be, whatever it says now.
+
+        The caller holds the fence lock alone. The journal of a side that is closed is forgotten.
+        """
+        wanted = self._wanted(phase)
+        missing = await missing_triggers(connection, self._names, wanted)
+        await create_triggers(connection, [trigger for trigger in wanted if trigger.name in missing])
+        await self.marks.overrule(
+            connection, is_open=is_open, epoch=epoch, identity=await identity_of(connection)
+        )
+        if is_open and phase.policy.captures:
+            token = await capture_token(connection, self._names, wanted)
+            await self.marks.note_capture(connection, token=token)
+        if not is_open:
+            # Rows from a time when it was authoritative: they were carried, before it was closed.
+            await self.journal.forget(connection)
+
+    async def tables(self, entity: EntityMapping) -> list[str]:
+        """The tables of an entity with their sizes."""
+        found = []
+        async with self.engine.connect() as connection:
+            for projection in entity.projections(Direction.towards(self.side)):
+                name = projection.table.name
+                size = await connection.execute(
+                    text("SELECT pg_size_pretty(pg_total_relation_size(to_regclass(:name)))"), {"name": name}
+                )
+                found.append(f"table {name} ({size.scalar() or 'gone'})")
+        return found
+
+
+def _waiting_for(pool: QueuePool) -> int:
+    """How many tasks wait for a connection of `pool`."""
+    waiters = getattr(getattr(pool, "_pool", None), "_queue", None)
+    return len(getattr(waiters, "_getters", ()) or ())

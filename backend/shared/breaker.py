@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from backend.shared.domain.errors import SideError, side_error
 from backend.shared.domain.phases import Side
 from backend.shared.observability.labels import BreakerState
-from backend.shared.stores.postgres.errors import describe, is_database_error
+from backend.shared.stores.errors import describe, is_database_error
 
 log = structlog.get_logger(__name__)
 

@@ -27,7 +27,7 @@ from backend.shared.read_sides import Subject
 from backend.shared.reads import ReadPath
 from backend.shared.runtime import ServiceRuntime
 from backend.shared.schema_version import check_schema_version
-from backend.shared.stores.postgres.errors import is_connection_loss, is_database_error, to_side_error
+from backend.shared.stores.errors import is_connection_loss, is_database_error, to_side_error
 from backend.shared.unit_of_work import UnitOfWork
 from backend.shared.unit_runner import Unit
 from backend.shared.writes import WritePath

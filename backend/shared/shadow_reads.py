@@ -25,7 +25,7 @@ from backend.shared.read_answers import Image, differences, image_of, image_of_e
 from backend.shared.read_sides import Answer, OnTheWay, SideReader, Subject
 from backend.shared.replicas import ShadowReads
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import is_database_error
+from backend.shared.stores.errors import is_database_error
 from backend.shared.unit_runner import Unit
 
 AT_ONCE = 16

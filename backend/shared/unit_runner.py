@@ -29,7 +29,7 @@ from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Capture, Side
 from backend.shared.journal.fence import FENCED, assert_open
 from backend.shared.journal.repository import JournalRepository
-from backend.shared.stores.postgres.errors import (
+from backend.shared.stores.errors import (
     describe,
     is_connection_loss,
     is_database_error,

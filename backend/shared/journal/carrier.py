@@ -15,14 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from backend.shared.domain.errors import FencedError, TandemError
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Direction, Side
+from backend.shared.stores.errors import classify, constraint_of, describe, is_database_error, sqlstate_of
 from backend.shared.stores.postgres import clashes, parents
-from backend.shared.stores.postgres.errors import (
-    classify,
-    constraint_of,
-    describe,
-    is_database_error,
-    sqlstate_of,
-)
 from backend.shared.stores.postgres.store import PostgresStore
 from backend.shared.stores.protocol import OutdatedReadError, Position, StateBatch, Trouble
 

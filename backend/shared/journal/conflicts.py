@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from backend.shared.domain.phases import Side
 from backend.shared.journal.repository import COUNT_LIMIT
-from backend.shared.stores.postgres.errors import is_database_error
+from backend.shared.stores.errors import is_database_error
 from backend.shared.stores.postgres.names import EngineNames
 
 

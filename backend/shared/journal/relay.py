@@ -30,7 +30,7 @@ from backend.shared.journal.carrier import (
 )
 from backend.shared.journal.refusals import withdraw_outdated
 from backend.shared.journal.repository import Claim, ClaimedKey, FailureRepository, JournalRepository
-from backend.shared.stores.postgres.errors import is_database_error
+from backend.shared.stores.errors import is_database_error
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.store import PostgresStore
 from backend.shared.stores.protocol import Position

@@ -32,7 +32,8 @@ from backend.shared.migration.cutover import (
     ChangeOvertakenError,
 )
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import DEADLOCK_DETECTED, sqlstate_of
+from backend.shared.stores.errors import sqlstate_of
+from backend.shared.stores.postgres.errors import DEADLOCK_DETECTED
 
 _HELD_UP = ("55P03", DEADLOCK_DETECTED)
 _PAUSE_SECONDS = 0.5

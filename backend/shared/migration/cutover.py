@@ -31,7 +31,7 @@ from backend.shared.migration.capture_proof import whole_since
 from backend.shared.migration.failed_keys import keep_failed_keys
 from backend.shared.migration.sequences import move_sequences
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import describe, is_database_error, sqlstate_of
+from backend.shared.stores.errors import describe, is_database_error, sqlstate_of
 
 LOCK_MS = 100
 """How long traffic may queue up behind one try for a fence lock."""

@@ -15,7 +15,7 @@ from backend.shared.domain.errors import ConfigurationError
 from backend.shared.domain.phases import Direction
 from backend.shared.journal.repository import JournalRepository
 from backend.shared.migration.backfill_state import BackfillControl, BackfillRepository
-from backend.shared.stores.postgres.errors import describe, is_database_error
+from backend.shared.stores.errors import describe, is_database_error
 
 CHECK_SECONDS = 0.5
 RATE_SECONDS = 10.0

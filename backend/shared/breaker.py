@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from backend.shared.domain.errors import SideError, side_error
+from backend.shared.domain.outages import Outage
 from backend.shared.domain.phases import Side
 from backend.shared.observability.labels import BreakerState
 from backend.shared.stores.errors import describe, is_database_error
@@ -57,7 +58,12 @@ class CircuitBreaker:
 
     def error(self) -> SideError:
         """What a refused call gets."""
-        return side_error(self.side, "not reachable, circuit breaker is open", unavailable=True)
+        return side_error(
+            self.side,
+            "not reachable, circuit breaker is open",
+            unavailable=True,
+            outage=Outage.CIRCUIT_OPEN,
+        )
 
     def succeeded(self) -> None:
         """A call came through."""

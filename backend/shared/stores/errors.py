@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import cast
 
 from backend.shared.domain.errors import SideError
+from backend.shared.domain.outages import Outage
 from backend.shared.domain.phases import Side
 from backend.shared.stores.postgres import errors as postgres
 from backend.shared.stores.protocol import Trouble
@@ -44,6 +45,11 @@ def is_timeout(error: BaseException) -> bool:
 def is_unreachable(error: BaseException) -> bool:
     """Whether the server could not be reached or did not answer in time; a full pool is this process's own affair."""
     return bool(_room_of(error).is_unreachable(error))
+
+
+def outage_of(error: BaseException) -> Outage | None:
+    """What kept the database from answering; None where it refused the data."""
+    return cast("Outage | None", _room_of(error).outage_of(error))
 
 
 def says_nothing_of_a_commit(error: BaseException) -> bool:
@@ -96,6 +102,7 @@ __all__ = [
     "is_timeout",
     "is_unreachable",
     "may_pass",
+    "outage_of",
     "says_nothing_of_a_commit",
     "sqlstate_of",
     "to_side_error",

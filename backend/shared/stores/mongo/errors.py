@@ -24,6 +24,7 @@ from pymongo.errors import (
 )
 
 from backend.shared.domain.errors import SideError, side_error
+from backend.shared.domain.outages import Outage
 from backend.shared.domain.phases import Side
 from backend.shared.stores.protocol import OutdatedReadError, Trouble
 
@@ -70,6 +71,7 @@ _OTHERS: Mapping[int, str] = {
     91: "server is shutting down or starting",
     112: "write conflict",
     133: "no server that may be written to",
+    146: "out of memory",
     251: "transaction is gone",
     286: "change stream's history is lost",
     8000: "refused by the provider",
@@ -79,6 +81,17 @@ _OTHERS: Mapping[int, str] = {
     13435: "not the primary",
     13436: "server is recovering",
     14031: "out of disk space",
+}
+_OUTAGES = {
+    24: Outage.LOCK_TIMEOUT,
+    50: Outage.STATEMENT_TIMEOUT,
+    64: Outage.NO_ANSWER,
+    112: Outage.CONTENDED,
+    133: Outage.UNREACHABLE,
+    146: Outage.OVERLOADED,
+    251: Outage.CONTENDED,
+    262: Outage.STATEMENT_TIMEOUT,
+    14031: Outage.OVERLOADED,
 }
 _TEXTS = {**dict.fromkeys(_DUPLICATE_KEYS, "unique value refused"), **_REFUSALS, **_TIMEOUTS, **_OTHERS}
 # What follows are values.
@@ -136,6 +149,21 @@ def is_unreachable(error: BaseException) -> bool:
     if isinstance(error, WaitQueueTimeoutError):
         return False
     return isinstance(error, ConnectionFailure | TimeoutError) or is_connection_loss(error)
+
+
+def outage_of(error: BaseException) -> Outage | None:
+    """What kept the database from answering; None where it refused the data."""
+    if classify(error) is not Trouble.UNAVAILABLE:
+        return None
+    if isinstance(error, WaitQueueTimeoutError):
+        return Outage.POOL_FULL
+    if known := _OUTAGES.get(_code_of(error) or 0):
+        return known
+    if isinstance(error, ServerSelectionTimeoutError) or is_connection_loss(error):
+        return Outage.UNREACHABLE
+    if is_timeout(error):
+        return Outage.NO_ANSWER
+    return Outage.CONTENDED if is_repeatable(error) else Outage.OTHER
 
 
 def says_nothing_of_a_commit(error: BaseException) -> bool:
@@ -207,6 +235,7 @@ def to_side_error(
         key=key,
         unavailable=classify(error) is Trouble.UNAVAILABLE,
         sqlstate=sqlstate_of(error),
+        outage=outage_of(error),
     )
 
 
@@ -271,6 +300,7 @@ __all__ = [
     "is_timeout",
     "is_unreachable",
     "may_pass",
+    "outage_of",
     "says_nothing_of_a_commit",
     "sqlstate_of",
     "to_side_error",

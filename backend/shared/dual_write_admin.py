@@ -19,7 +19,7 @@ from backend.shared.dual_write_config import DualWriteSettings
 from backend.shared.journal.fence import FENCED, assert_open
 from backend.shared.journal.relay import Relay
 from backend.shared.journal.repository import Failure
-from backend.shared.measuring import waiting_for
+from backend.shared.measuring import bound_of, waiting_for
 from backend.shared.observability.admin_views import (
     ConfigView,
     FailureView,
@@ -250,7 +250,7 @@ async def _side_health(runtime: ServiceRuntime, side: Side) -> SideHealthView:
     view = None
     if isinstance(pool, QueuePool):
         view = PoolView(
-            size_count=pool.size(), in_use_count=pool.checkedout(), waiting_count=waiting_for(pool)
+            size_count=bound_of(pool), in_use_count=pool.checkedout(), waiting_count=waiting_for(pool)
         )
     started, detail = time.perf_counter(), None
     try:

@@ -66,7 +66,7 @@ class DualWriteManager(AdminOperations):
             settings = replace(settings, legacy_database_url=legacy_db_url)
         self._settings = replace(settings, service=self.service)
         self._metrics = metrics or default_metrics()
-        self._limits = limits
+        self._limits = limits or DatabaseLimits.from_env(self.service)
         self._hook = hook
         self.counted = True
         self._operations: set[str] = set()

@@ -67,7 +67,7 @@ class Measuring:
                     side=side,
                     in_use_count=pool.checkedout(),
                     waiting_count=waiting_for(pool),
-                    size_count=pool.size(),
+                    size_count=bound_of(pool),
                 )
         async with self._engines[authoritative].connect() as connection:
             depth = await self._journal.depth(connection)
@@ -81,6 +81,11 @@ class Measuring:
         )
         self._metrics.failures_counted(service=self._service, direction=direction, open_count=depth.failures)
         return depth
+
+
+def bound_of(pool: QueuePool) -> int:
+    """How many connections `pool` may open, those beyond its size included."""
+    return pool.size() + int(getattr(pool, "_max_overflow", 0))
 
 
 def waiting_for(pool: QueuePool) -> int:

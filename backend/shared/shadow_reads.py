@@ -19,6 +19,7 @@ from sqlalchemy import QueuePool, Table
 from backend.shared.control import Control
 from backend.shared.domain.errors import FencedError, TandemError
 from backend.shared.domain.phases import Side
+from backend.shared.measuring import bound_of
 from backend.shared.observability.labels import ShadowOutcome
 from backend.shared.observability.seldom import Seldom
 from backend.shared.read_answers import Image, differences, image_of, image_of_error
@@ -213,7 +214,7 @@ class ShadowReader:
     def _has_room(self, side: Side) -> bool:
         """Whether a connection of `side` can be had, and one is left for somebody who is waited for."""
         pool = self._runtime.engines[side].pool
-        return not isinstance(pool, QueuePool) or pool.size() - pool.checkedout() > 1
+        return not isinstance(pool, QueuePool) or bound_of(pool) - pool.checkedout() > 1
 
     def _differences(self, one: Image, other: Image) -> tuple[str, ...]:
         return differences(one, other, names=self._columns)

@@ -12,7 +12,7 @@ from typing import Any
 from backend.shared.dual_write_manager import DualWriteManager
 from backend.shared.migration.backfill import Backfill, BackfillStatus
 from backend.shared.migration.backfill_state import estimate
-from backend.shared.stores.postgres.errors import is_database_error
+from backend.shared.stores.errors import is_database_error
 from backend.shared.testing.processes import ServiceProcess
 
 from . import steps

@@ -187,7 +187,9 @@ def closing_table(report: DemoReport) -> Table:
     )
     excused = http.server_error_count - http.unexcused_count
     table.add_row(
-        "server errors", _judged(http.unexcused_count), f"besides {excused} times 503 while a fault was on"
+        "server errors",
+        _judged(http.unexcused_count),
+        f"besides {excused} times 503 or 504 while a fault was on",
     )
     table.add_row("requests", f"{http.requests:,}", _latencies(http))
     lags = ", ".join(f"{name} {lag:.1f} s" for name, lag in report.relay_lag_by_service.items())

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from backend.shared.domain.phases import Side
 from backend.shared.dual_write_manager import DualWriteManager
 from backend.shared.journal.records import JournalDepth
-from backend.shared.stores.postgres.errors import is_database_error
+from backend.shared.stores.errors import is_database_error
 
 LOOK_EVERY_SECONDS = 0.25
 DRAIN_EVERY_SECONDS = 0.1

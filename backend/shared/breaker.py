@@ -9,9 +9,10 @@ from contextlib import suppress
 import structlog
 
 from backend.shared.domain.errors import SideError, side_error
+from backend.shared.domain.outages import Outage
 from backend.shared.domain.phases import Side
 from backend.shared.observability.labels import BreakerState
-from backend.shared.stores.postgres.errors import describe, is_database_error
+from backend.shared.stores.errors import describe, is_database_error
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +56,12 @@ class CircuitBreaker:
 
     def error(self) -> SideError:
         """What a refused call gets."""
-        return side_error(self.side, "not reachable, circuit breaker is open", unavailable=True)
+        return side_error(
+            self.side,
+            "not reachable, circuit breaker is open",
+            unavailable=True,
+            outage=Outage.CIRCUIT_OPEN,
+        )
 
     def succeeded(self) -> None:
         """A call came through."""

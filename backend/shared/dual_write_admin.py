@@ -30,7 +30,7 @@ from backend.shared.observability.admin_views import (
 from backend.shared.observability.labels import Verdict
 from backend.shared.observability.metrics_snapshot import MetricsSnapshot
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import describe, is_database_error
+from backend.shared.stores.errors import describe, is_database_error
 from backend.shared.stores.side import Connection, SideStore
 from backend.shared.sync_validator import SyncValidator, parse_key
 from backend.shared.unit_of_work import UnitOfWork

@@ -27,7 +27,7 @@ from backend.shared.read_sides import Subject
 from backend.shared.reads import ReadPath
 from backend.shared.runtime import ServiceRuntime
 from backend.shared.schema_version import check_schema_version
-from backend.shared.stores.postgres.errors import is_connection_loss, is_database_error, to_side_error
+from backend.shared.stores.errors import is_connection_loss, is_database_error, to_side_error
 from backend.shared.unit_of_work import UnitOfWork
 from backend.shared.unit_runner import Unit
 from backend.shared.writes import WritePath
@@ -66,7 +66,7 @@ class DualWriteManager(AdminOperations):
             settings = replace(settings, legacy_database_url=legacy_db_url)
         self._settings = replace(settings, service=self.service)
         self._metrics = metrics or default_metrics()
-        self._limits = limits
+        self._limits = limits or DatabaseLimits.from_env(self.service)
         self._hook = hook
         self.counted = True
         self._operations: set[str] = set()

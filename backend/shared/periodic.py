@@ -9,7 +9,7 @@ import structlog
 
 from backend.shared.domain.errors import TandemError
 from backend.shared.observability.seldom import Seldom
-from backend.shared.stores.postgres.errors import describe, is_database_error
+from backend.shared.stores.errors import describe, is_database_error
 
 SAID_EVERY_SECONDS = 30.0
 

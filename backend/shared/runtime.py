@@ -36,7 +36,7 @@ from backend.shared.periodic import every
 from backend.shared.phase_follower import PhaseFollower
 from backend.shared.replicas import Measured, ReplicaRepository, ShadowTally
 from backend.shared.side_watch import SideWatch
-from backend.shared.stores.postgres.errors import describe, is_database_error, is_unreachable
+from backend.shared.stores.errors import describe, is_database_error, is_unreachable
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.side import PostgresSide
 from backend.shared.stores.side import Connection, SideStore, StoreKind

@@ -13,7 +13,7 @@ from backend.shared.domain.phases import Direction, Phase, Side
 from backend.shared.observability.admin_views import FieldDifferenceView, ValidationView
 from backend.shared.observability.labels import RunKind, Verdict
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import describe, is_database_error, to_side_error
+from backend.shared.stores.errors import describe, is_database_error, to_side_error
 from backend.shared.validation.changes import Changes, alone, estimated_rows
 from backend.shared.validation.chunks import EntityComparer
 from backend.shared.validation.entity_run import EntityRun, Progress, Tell

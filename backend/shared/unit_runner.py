@@ -26,10 +26,11 @@ from backend.shared.breaker import CircuitBreaker
 from backend.shared.database import XID
 from backend.shared.domain.errors import FencedError, SideError, side_error
 from backend.shared.domain.mapping import EntityCatalog
+from backend.shared.domain.outages import Outage
 from backend.shared.domain.phases import Capture, Side
 from backend.shared.journal.fence import FENCED, assert_open
 from backend.shared.journal.repository import JournalRepository
-from backend.shared.stores.postgres.errors import (
+from backend.shared.stores.errors import (
     describe,
     is_connection_loss,
     is_database_error,
@@ -202,7 +203,10 @@ class UnitTransaction:
     async def _ask(self, xid: int | None, error: Exception) -> None:
         if xid is None:
             raise side_error(
-                self._runner.side, "connection lost at COMMIT, outcome unknown", unavailable=True
+                self._runner.side,
+                "connection lost at COMMIT, outcome unknown",
+                unavailable=True,
+                outage=Outage.NO_ANSWER,
             ) from error
         status = await self._runner.status_of(xid, begun_at=self._begun_at)
         log.warning("commit_answer_lost", side=self._runner.side.value, xid=xid, status=status)
@@ -213,6 +217,7 @@ class UnitTransaction:
                 self._runner.side,
                 f"connection lost at COMMIT, transaction {xid} is {status}",
                 unavailable=True,
+                outage=Outage.NO_ANSWER,
             ) from error
 
 

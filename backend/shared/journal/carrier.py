@@ -13,7 +13,7 @@ from enum import StrEnum
 from backend.shared.domain.errors import FencedError, TandemError
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Direction, Side
-from backend.shared.stores.postgres.errors import (
+from backend.shared.stores.errors import (
     classify,
     constraint_of,
     describe,

@@ -18,7 +18,7 @@ from backend.shared.journal.capture import capture_triggers, fingerprint
 from backend.shared.journal.fence import assert_function, fence_triggers
 from backend.shared.journal.marks import MarkRepository, identity_of
 from backend.shared.journal.triggers import InstalledTrigger
-from backend.shared.stores.postgres.errors import is_database_error, to_side_error
+from backend.shared.stores.errors import is_database_error, to_side_error
 from backend.shared.stores.postgres.names import EngineNames
 
 LOCK_TIMEOUT_MS = 3000

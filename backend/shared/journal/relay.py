@@ -29,7 +29,7 @@ from backend.shared.journal.carrier import (
 )
 from backend.shared.journal.records import Claim, ClaimedKey
 from backend.shared.journal.refusals import withdraw_outdated
-from backend.shared.stores.postgres.errors import is_database_error
+from backend.shared.stores.errors import is_database_error
 from backend.shared.stores.protocol import Position
 from backend.shared.stores.side import Connection, SideStore
 

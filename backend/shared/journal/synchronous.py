@@ -22,14 +22,14 @@ from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Direction
 from backend.shared.domain.results import SecondWrite
 from backend.shared.journal.carrier import READS_AT_MOST, Hook, no_hook
-from backend.shared.stores.postgres import clashes
-from backend.shared.stores.postgres.errors import (
+from backend.shared.stores.errors import (
     classify,
     constraint_of,
     is_connection_loss,
     is_database_error,
     to_side_error,
 )
+from backend.shared.stores.postgres import clashes
 from backend.shared.stores.postgres.side import PostgresSide
 from backend.shared.stores.protocol import OutdatedReadError, Position, StateBatch, Trouble
 from backend.shared.stores.side import Connection

@@ -31,7 +31,7 @@ from backend.shared.migration.progress import keeper_of, repository_of
 from backend.shared.migration.range_sql import EntityRanges, ranges_of
 from backend.shared.migration.throttle import Throttle
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import is_database_error
+from backend.shared.stores.errors import is_database_error
 from backend.shared.stores.postgres.projection_sql import mapping_print
 from backend.shared.stores.postgres.store import PostgresStore, entity_sql
 

@@ -26,7 +26,7 @@ from backend.shared.migration.conflict_images import ImageWriter, field, images_
 from backend.shared.migration.repair_authority import assert_authority
 from backend.shared.migration.repair_results import FieldChange
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import is_database_error, to_side_error
+from backend.shared.stores.errors import is_database_error, to_side_error
 from backend.shared.stores.postgres.store import PostgresStore, entity_sql
 from backend.shared.stores.protocol import Position, StateBatch
 

@@ -24,7 +24,7 @@ from backend.shared.journal.conflicts import ConflictRepository
 from backend.shared.journal.on_sides import count_open_conflicts
 from backend.shared.migration.conflict_settling import Settlement, SettleOutcome, Settler
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import is_database_error, sqlstate_of, to_side_error
+from backend.shared.stores.errors import is_database_error, sqlstate_of, to_side_error
 
 PATIENCE_SECONDS = 10.0
 BATCH_CONFLICTS = 200

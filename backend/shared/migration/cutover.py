@@ -28,7 +28,7 @@ from backend.shared.migration.capture_proof import whole_since
 from backend.shared.migration.failed_keys import keep_failed_keys
 from backend.shared.migration.sequences import SequenceState, move_sequences
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import describe, is_database_error
+from backend.shared.stores.errors import describe, is_database_error
 from backend.shared.stores.side import Connection, LockHeldError
 
 LOCK_MS = 100

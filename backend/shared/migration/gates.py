@@ -18,7 +18,7 @@ from backend.shared.migration.conflicts import Conflicts
 from backend.shared.migration.sequences import sequences_of
 from backend.shared.observability.labels import Verdict
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import describe, is_database_error
+from backend.shared.stores.errors import describe, is_database_error
 from backend.shared.sync_validator import SyncValidator
 
 

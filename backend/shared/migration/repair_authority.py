@@ -24,12 +24,11 @@ from backend.shared.migration.repair_looks import Looks
 from backend.shared.migration.repair_results import Identity, RepairOutcome
 from backend.shared.migration.repair_writers import Written, help_relay
 from backend.shared.runtime import ServiceRuntime
+from backend.shared.stores.errors import is_database_error, to_side_error
 from backend.shared.stores.postgres.errors import (
     DEADLOCK_DETECTED,
     FOREIGN_KEY_VIOLATION,
     SERIALIZATION_FAILURE,
-    is_database_error,
-    to_side_error,
 )
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.store import PostgresStore

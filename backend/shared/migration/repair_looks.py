@@ -11,7 +11,7 @@ from backend.shared.domain.mapping import EntityMapping
 from backend.shared.domain.phases import Direction
 from backend.shared.migration.repair_results import Identity
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import describe
+from backend.shared.stores.errors import describe
 from backend.shared.validation.recheck import Look, Recheck
 from backend.shared.validation.sides import Sides, UnreadableRowError
 from backend.shared.validation.statements import statements_of

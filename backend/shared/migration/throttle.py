@@ -12,7 +12,7 @@ import structlog
 from backend.shared.domain.errors import ConfigurationError
 from backend.shared.domain.phases import Direction
 from backend.shared.migration.backfill_state import BackfillControl, BackfillRepository
-from backend.shared.stores.postgres.errors import describe, is_database_error
+from backend.shared.stores.errors import describe, is_database_error
 from backend.shared.stores.side import SideStore
 
 CHECK_SECONDS = 0.5

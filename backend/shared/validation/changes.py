@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from backend.shared.domain.mapping import EntityMapping
 from backend.shared.domain.phases import Side
-from backend.shared.stores.postgres.errors import is_database_error, to_side_error
+from backend.shared.stores.errors import is_database_error, to_side_error
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.projection_sql import ESTIMATED_ROWS, POSITION, table_name
 from backend.shared.stores.protocol import Position

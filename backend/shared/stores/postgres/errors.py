@@ -6,6 +6,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from backend.shared.domain.errors import SideError, side_error
+from backend.shared.domain.outages import Outage
 from backend.shared.domain.phases import Side
 from backend.shared.stores.protocol import OutdatedReadError, Trouble
 
@@ -20,6 +21,10 @@ INTERNAL_PYTHON_VALUE = "22000"
 # in a trigger of the user's. All else says nothing about the row at hand.
 _REFUSALS = ("22", "23", "44", "P0001")
 _WIRE_ERRORS = (OSError, InterfaceError)
+
+
+class ConnectTimeoutError(TimeoutError):
+    """No connection could be made in time. Nothing was sent."""
 
 
 def sqlstate_of(error: BaseException) -> str | None:
@@ -84,6 +89,20 @@ def is_unreachable(error: BaseException) -> bool:
     return is_connection_loss(error) or (is_timeout(error) and not isinstance(error, PoolTimeoutError))
 
 
+def outage_of(error: BaseException) -> Outage | None:
+    """What kept the database from answering; None where it refused the data."""
+    if classify(error) is not Trouble.UNAVAILABLE:
+        return None
+    if isinstance(error, PoolTimeoutError):
+        return Outage.POOL_FULL
+    state = sqlstate_of(error)
+    if state is not None and (known := _OUTAGES.get(state) or _OUTAGE_CLASSES.get(state[:2])):
+        return known
+    if is_connection_loss(error) or isinstance(error, ConnectTimeoutError):
+        return Outage.UNREACHABLE
+    return Outage.NO_ANSWER if is_timeout(error) else Outage.OTHER
+
+
 def says_nothing_of_a_commit(error: BaseException) -> bool:
     """Whether a COMMIT that ended so may have been done or not."""
     return sqlstate_of(error) is None or is_connection_loss(error)
@@ -121,6 +140,8 @@ def describe(error: BaseException) -> str:
     if isinstance(error, OutdatedReadError):
         return "a backfill copies newer state faster than this one can be read"
     if state is None:
+        if isinstance(error, PoolTimeoutError):
+            return "no connection free in time"
         root = getattr(error, "orig", None) or error
         return f"not reachable ({type(root).__name__})"
     text = _STATES.get(state) or _CLASSES.get(state[:2]) or "database error"
@@ -144,6 +165,7 @@ def to_side_error(
         key=key,
         unavailable=classify(error) is Trouble.UNAVAILABLE,
         sqlstate=sqlstate_of(error),
+        outage=outage_of(error),
     )
 
 
@@ -173,3 +195,10 @@ _CLASSES = {
     "57": "server is shutting down or starting",
     "P0": "refused by a trigger",
 }
+_OUTAGES = {
+    SERIALIZATION_FAILURE: Outage.CONTENDED,
+    DEADLOCK_DETECTED: Outage.CONTENDED,
+    "55P03": Outage.LOCK_TIMEOUT,
+    "57014": Outage.STATEMENT_TIMEOUT,
+}
+_OUTAGE_CLASSES = {"08": Outage.UNREACHABLE, "53": Outage.OVERLOADED, "57": Outage.UNREACHABLE}

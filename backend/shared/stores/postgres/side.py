@@ -181,7 +181,7 @@ class PostgresSide:
         pool = self.engine.pool
         if not isinstance(pool, QueuePool):
             return None
-        return Pool(size=pool.size(), in_use=pool.checkedout(), waiting=_waiting_for(pool))
+        return Pool(size=bound_of(pool), in_use=pool.checkedout(), waiting=waiting_for(pool))
 
     async def connection_share(self) -> float:
         """The share (0 to 1) of the server's connections that is in use."""
@@ -322,7 +322,12 @@ class PostgresSide:
         return found
 
 
-def _waiting_for(pool: QueuePool) -> int:
+def bound_of(pool: QueuePool) -> int:
+    """How many connections `pool` may open, those beyond its size included."""
+    return pool.size() + int(getattr(pool, "_max_overflow", 0))
+
+
+def waiting_for(pool: QueuePool) -> int:
     """How many tasks wait for a connection of `pool`."""
     waiters = getattr(getattr(pool, "_pool", None), "_queue", None)
     return len(getattr(waiters, "_getters", ()) or ())

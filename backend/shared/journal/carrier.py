@@ -20,7 +20,13 @@ from backend.shared.stores.errors import (
     is_database_error,
     sqlstate_of,
 )
-from backend.shared.stores.protocol import OutdatedReadError, Position, StateBatch, Trouble
+from backend.shared.stores.protocol import (
+    OutdatedReadError,
+    Position,
+    StateBatch,
+    Trouble,
+    UnfitKeysError,
+)
 from backend.shared.stores.side import Connection, SideStore
 
 KeysByEntity = Mapping[str, Sequence[str]]
@@ -117,7 +123,10 @@ class Carrier:
         """Carry `keys`, in parts if need be. `asked_for`: parents that were carried for them already."""
         batches: list[StateBatch] = []
         try:
-            batches = await self._read(keys)
+            batches, unfit = await self._read_fit(keys)
+            outcomes.update(unfit)
+            if not batches:
+                return
             outcomes.update(await self._apply(batches, epoch=epoch))
         except FencedError:
             raise
@@ -152,6 +161,22 @@ class Carrier:
             entity: [key for key in keys if (entity, key) not in asked_for] for entity, keys in found.items()
         }
         return {entity: keys for entity, keys in left.items() if keys}
+
+    async def _read_fit(self, keys: KeysByEntity) -> tuple[list[StateBatch], Outcomes]:
+        """The state of `keys`, but for those that the target's shape cannot say: what became of these."""
+        unfit: Outcomes = {}
+        batches: list[StateBatch] = []
+        for entity, found in keys.items():
+            left = list(found)
+            try:
+                batches += await self._read({entity: left})
+            except UnfitKeysError as error:
+                unfit |= {
+                    (entity, key): _unfit(reason, error.position) for key, reason in error.reasons.items()
+                }
+                if left := [key for key in left if key not in error.reasons]:
+                    batches += await self._read({entity: left})
+        return batches, unfit
 
     async def _read(self, keys: KeysByEntity) -> list[StateBatch]:
         async with self._source.reading() as connection:
@@ -275,6 +300,10 @@ class Carrier:
         """Keys that this batch will not write, and which must not be parked either."""
         guards = await self._target.state.read_guards(connection, batch.entity, keys=batch.keys)
         return {key for key, guard in guards.items() if guard >= (epoch, batch.position)}
+
+
+def _unfit(reason: str, position: Position) -> KeyOutcome:
+    return KeyOutcome(outcome=Outcome.REFUSED, position=position, reason=reason)
 
 
 def _still_clashing(batch: StateBatch, error: BaseException) -> KeyOutcome:

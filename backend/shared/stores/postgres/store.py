@@ -224,7 +224,8 @@ class PostgresStore:
     async def _delete(connection: AsyncConnection, batch: StateBatch, keys: frozenset[str]) -> None:
         statements = entity_sql(batch.entity, batch.direction).projections
         for sql, present in reversed(list(zip(statements, batch.present, strict=True))):
-            if gone := keys - present:
+            # Where a key has several rows they are replaced as a whole.
+            if gone := keys if sql.projection.many else keys - present:
                 await connection.exec_driver_sql(sql.delete, (sorted(gone),))
 
 

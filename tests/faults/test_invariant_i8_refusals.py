@@ -140,6 +140,24 @@ async def test_missing_parent_waits_and_counts_no_attempt(
     assert await manager.list_failures(limit=10) == []
 
 
+async def test_child_of_a_parent_that_is_nowhere_is_refused_and_goes_once_there_is_one(
+    make_manager: MakeManager, legacy_sql: Sql, people_databases: Databases
+) -> None:
+    manager = await make_manager(retry_attempts=1)
+    await legacy_sql("ALTER TABLE notes DROP CONSTRAINT notes_folk_no_fkey")
+    await legacy_sql("INSERT INTO folk (folk_no, mail) VALUES (1, 'a')")
+    await legacy_sql("INSERT INTO notes (folk_no, body) VALUES (99, 'orphan'), (1, 'child')")
+    done = await manager.relay().run_once()
+    assert (done.carried, done.waiting, done.failed) == (2, 0, 1)
+    (failure,) = await manager.list_failures(limit=10)
+    assert "the legacy side has none either: person [99]" in failure.error
+    await legacy_sql("INSERT INTO folk (folk_no, mail) VALUES (99, 'b')")
+    await manager.retry_failures()
+    assert await manager.relay().drain(timeout_seconds=20)
+    await assert_equal_sides(people_databases)
+    assert await manager.list_failures(limit=10) == []
+
+
 async def test_child_brings_the_parents_that_history_has_not_brought_yet(
     make_manager: MakeManager, legacy_sql: Sql, people_databases: Databases
 ) -> None:

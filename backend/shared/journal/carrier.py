@@ -230,14 +230,33 @@ class Carrier:
             swapped = await self._swap(batches[0], error, epoch=epoch)
             if swapped is not None:
                 return swapped
+        waits, reason = False, describe(error)
+        if trouble is Trouble.MISSING_PARENT and batches:
+            orphaned = await self._not_on_source(batches, error)
+            waits = not orphaned
+            reason += (
+                f"; the {self._direction.source.value} side has none either: {orphaned}" if orphaned else ""
+            )
         return {
             (entity, key): KeyOutcome(
-                outcome=Outcome.WAITING if trouble is Trouble.MISSING_PARENT else Outcome.REFUSED,
+                outcome=Outcome.WAITING if waits else Outcome.REFUSED,
                 position=batches[0].position if batches else await self._position(),
-                reason=describe(error),
+                reason=reason,
                 sqlstate=sqlstate_of(error),
             )
         }
+
+    async def _not_on_source(self, batches: Sequence[StateBatch], error: BaseException) -> str:
+        """A parent that the source does not have either, read later than the child; empty if they may be on their way.
+
+        A source that enforces no foreign keys may hold a child without its parent: no waiting mends that (decision 0014).
+        """
+        for entity, keys in (await self._parents(batches, error, frozenset())).items():
+            found, _ = await self._read_fit({entity: keys})
+            for batch in found:
+                if gone := sorted(set(batch.keys) - batch.present[0]):
+                    return f"{entity} {gone[0]}"
+        return ""
 
     async def _position(self) -> Position:
         """Where the source stands now: not before what a read that failed has seen."""

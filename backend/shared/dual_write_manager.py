@@ -28,6 +28,7 @@ from backend.shared.reads import ReadPath
 from backend.shared.runtime import ServiceRuntime
 from backend.shared.schema_version import check_schema_version
 from backend.shared.stores.errors import is_connection_loss, is_database_error, to_side_error
+from backend.shared.stores.mongo.limits import DocumentLimits
 from backend.shared.unit_of_work import UnitOfWork
 from backend.shared.unit_runner import Unit
 from backend.shared.writes import WritePath
@@ -105,6 +106,7 @@ class DualWriteManager(AdminOperations):
             settings=self._settings,
             metrics=self._metrics,
             limits=self._limits,
+            document_limits=DocumentLimits.from_env(self.service),
             capture=self.capture,
             hook=self._hook,
         )

@@ -16,6 +16,7 @@ from backend.shared.control_listener import listen
 from backend.shared.database import DatabaseLimits, create_side_engine
 from backend.shared.domain.errors import (
     ConfigurationError,
+    ConflictError,
     InstallationError,
     SideError,
     TandemError,
@@ -37,10 +38,12 @@ from backend.shared.phase_follower import PhaseFollower
 from backend.shared.replicas import Measured, ReplicaRepository, ShadowTally
 from backend.shared.side_watch import SideWatch
 from backend.shared.stores.errors import describe, is_database_error, is_unreachable
+from backend.shared.stores.mongo.limits import DocumentLimits
+from backend.shared.stores.mongo.urls import is_mongo_url
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.side import PostgresSide
 from backend.shared.stores.side import Connection, SideStore, StoreKind
-from backend.shared.unit_runner import UnitRunner
+from backend.shared.unit_runner import Runner, UnitRunner
 
 REFRESH_SECONDS = 1.0
 CHECK_SECONDS = 30.0
@@ -64,6 +67,7 @@ class ServiceRuntime:
         settings: DualWriteSettings,
         metrics: Metrics,
         limits: DatabaseLimits | None = None,
+        document_limits: DocumentLimits | None = None,
         capture: Capture = Capture.TRIGGER,
         hook: Hook = no_hook,
     ) -> None:
@@ -75,6 +79,7 @@ class ServiceRuntime:
         self.base_settings = settings
         self.settings = settings
         self.limits = limits or DatabaseLimits()
+        self.document_limits = document_limits or DocumentLimits()
         urls = {Side.LEGACY: settings.legacy_database_url, Side.NEW: settings.database_url}
         self.engines: dict[Side, AsyncEngine] = {}
         """Of the sides that are SQL databases; the new one is, since it keeps the phase row."""
@@ -83,7 +88,7 @@ class ServiceRuntime:
             side: CircuitBreaker(store.ping, side, on_change=partial(self._breaker_changed, side))
             for side, store in self.stores.items()
         }
-        self.runners = {side: self._runner(side) for side in Side}
+        self.runners: dict[Side, Runner] = {side: self._runner(side) for side in Side}
         self.controls = ControlRepository(self.engines[Side.NEW], self.names)
         self.replicas = ReplicaRepository(self.engines[Side.NEW], self.names)
         self.shadow_tally = ShadowTally()
@@ -128,10 +133,10 @@ class ServiceRuntime:
         """The phase that this process goes by."""
         return self.control.phase
 
-    @property
-    def journals_touched(self) -> bool:
-        """Whether units of work write the journal themselves in the present phase."""
-        return self.capture is Capture.UNIT and self.phase.policy.dual
+    def journals_touched(self, side: Side) -> bool:
+        """Whether units of work on `side` write the journal themselves in the present phase."""
+        by_unit = self.capture is Capture.UNIT or self.stores[side].kind is StoreKind.MONGO
+        return by_unit and self.phase.policy.dual
 
     @property
     def relay_running(self) -> bool:
@@ -148,21 +153,58 @@ class ServiceRuntime:
         if not url and not self._may_lack(side):
             raise self._not_set(side)
         application = f"tandem-{self.names.service}"
+        if is_mongo_url(url):
+            return self._document_store(side, url, application=application)
         engine = create_side_engine(
             url or NO_DATABASE, application_name=application, variable=variable, limits=self.limits
         )
         self.engines[side] = engine
         return PostgresSide(engine, side, names=self.names, catalog=self.catalog, capture=self.capture)
 
-    def _runner(self, side: Side) -> UnitRunner:
+    def _document_store(self, side: Side, url: str, *, application: str) -> SideStore:
+        if side is Side.NEW:
+            raise ConfigurationError(
+                "must be a PostgreSQL database: it keeps the phase row", variable=_URL_VARIABLES[side]
+            )
+        if lacking := [entity.name for entity in self.catalog.ordered if entity.document is None]:
+            raise ConfigurationError(
+                f"is a MongoDB, and {lacking[0]} has no document's shape", variable=_URL_VARIABLES[side]
+            )
+        # Its driver is an extra.
+        from backend.shared.stores.mongo.side import open_mongo_side  # noqa: PLC0415
+
+        return open_mongo_side(
+            url,
+            side,
+            names=self.names,
+            catalog=self.catalog,
+            limits=self.document_limits,
+            application_name=application,
+            variable=_URL_VARIABLES[side],
+            hook=self.hook,
+        )
+
+    def _runner(self, side: Side) -> Runner:
+        store, breaker = self.stores[side], self.breakers[side]
+        if store.kind is StoreKind.MONGO:
+            from backend.shared.document_units import document_runner  # noqa: PLC0415 - the same
+
+            return document_runner(store, names=self.names, catalog=self.catalog, breaker=breaker)
         return UnitRunner(
             self.engines[side],
             side,
             names=self.names,
             catalog=self.catalog,
-            breaker=self.breakers[side],
+            breaker=breaker,
             capture=self.capture,
         )
+
+    def sql_runner(self, side: Side) -> UnitRunner:
+        """The runner of a side that is an SQL database; raises `ConflictError` where it is none."""
+        runner = self.runners[side]
+        if not isinstance(runner, UnitRunner):
+            raise ConflictError(f"the {side.value} side holds documents: this is for SQL databases only")
+        return runner
 
     def _may_lack(self, side: Side) -> bool:
         """Whether it may turn out that `side` is not needed: legacy, when the phase row says that it was let go."""
@@ -378,7 +420,7 @@ class ServiceRuntime:
         if not isinstance(source, PostgresSide) or not isinstance(target, PostgresSide):
             raise TypeError("both sides must be SQL databases")
         return SynchronousWriter(
-            runner=self.runners[direction.source],
+            runner=self.sql_runner(direction.source),
             source=source,
             target=target,
             target_breaker=self.breakers[direction.target],

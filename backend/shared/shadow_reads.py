@@ -22,10 +22,11 @@ from backend.shared.domain.phases import Side
 from backend.shared.observability.labels import ShadowOutcome
 from backend.shared.observability.seldom import Seldom
 from backend.shared.read_answers import Image, differences, image_of, image_of_error
-from backend.shared.read_sides import Answer, OnTheWay, SideReader, Subject
+from backend.shared.read_sides import Answer, SideReader, Subject
 from backend.shared.replicas import ShadowReads
 from backend.shared.runtime import ServiceRuntime
 from backend.shared.stores.errors import is_database_error
+from backend.shared.stores.side import OnTheWay
 from backend.shared.unit_runner import Unit
 
 AT_ONCE = 16

@@ -15,7 +15,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import structlog
 from sqlalchemy import Connection
@@ -60,6 +60,44 @@ class _RunAgainError(Exception):
     def __init__(self, cause: BaseException) -> None:
         super().__init__(str(cause))
         self.cause = cause
+
+
+class Transaction(Protocol):
+    """One transaction of a unit, on whatever kind of side: rolled back on leaving unless it was committed inside."""
+
+    @property
+    def work(self) -> UnitOfWork:
+        """What the unit works with."""
+        ...
+
+    async def commit(self) -> None:
+        """Commit. Returns only if it is durable."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Runner(Protocol):
+    """Runs units of work on one side; see `UnitRunner`."""
+
+    async def repeat(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Call `attempt` until it goes through, while its failures are of the kind that leaves nothing behind."""
+        ...
+
+    def transaction(
+        self,
+        *,
+        request_id: str,
+        journals_touched: bool = False,
+        only_reads: bool = False,
+        even_if_closed: bool = False,
+    ) -> Transaction:
+        """A transaction, to be entered with `async with`."""
+        ...
 
 
 class UnitTransaction:

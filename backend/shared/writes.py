@@ -73,7 +73,8 @@ class WritePath:
 
         async def attempt() -> T:
             async with runner.transaction(
-                request_id=request_id, journals_touched=self._runtime.journals_touched
+                request_id=request_id,
+                journals_touched=self._runtime.journals_touched(phase.policy.authoritative),
             ) as transaction:
                 value = await unit(transaction.work)
                 await transaction.commit()
@@ -104,7 +105,7 @@ class WritePath:
                 request_id=request_id,
                 epoch=epoch,
                 fails_call=fails_call,
-                journals_touched=runtime.journals_touched,
+                journals_touched=runtime.journals_touched(direction.source),
             )
 
         task = asyncio.ensure_future(runtime.runners[direction.source].repeat(attempt))

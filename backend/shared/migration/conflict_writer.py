@@ -102,7 +102,7 @@ class ConflictWriter:
                 return
             if trial.says_nothing:
                 raise self._cannot_say(trial.changed)
-            runner = self._runtime.runners[self._side]
+            runner = self._runtime.sql_runner(self._side)
             if await runner.repeat(partial(self._write, conflict, trial)):
                 await self._runtime.hook("conflict_written")
                 return
@@ -180,7 +180,7 @@ class ConflictWriter:
         """One transaction. False, with nothing kept, if the key was written since the trial."""
         keys = list(trial.now.keys)
         entity = trial.now.entity
-        async with self._runtime.runners[self._side].transaction(
+        async with self._runtime.sql_runner(self._side).transaction(
             request_id="settle", journals_touched=True, isolation="REPEATABLE READ"
         ) as transaction:
             connection = transaction.connection
@@ -207,13 +207,13 @@ class ConflictWriter:
 
         Raises `ConflictError` where the row was written again since.
         """
-        runner = self._runtime.runners[self._side]
+        runner = self._runtime.sql_runner(self._side)
         await runner.repeat(partial(self._write_here, conflict, keep))
         await self._runtime.hook("conflict_written")
 
     async def _write_here(self, conflict: Conflict, keep: Side) -> None:
         entity = self._runtime.catalog[conflict.entity]
-        async with self._runtime.runners[self._side].transaction(
+        async with self._runtime.sql_runner(self._side).transaction(
             request_id="settle", journals_touched=True, isolation="REPEATABLE READ"
         ) as transaction:
             connection = transaction.connection

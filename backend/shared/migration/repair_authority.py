@@ -115,7 +115,7 @@ class AuthorityWriter:
             case = await self._case(item, look)
             if case is None:
                 return _CHANGED
-            runner = self._runtime.runners[side]
+            runner = self._runtime.sql_runner(side)
             return await runner.repeat(partial(self._attempt, case))
         except _CannotSayError as error:
             return Written(outcome=RepairOutcome.REFUSED, detail=_NO_WAY_BACK.format(side.value, error))
@@ -147,7 +147,7 @@ class AuthorityWriter:
         return _Case(entity=entity, look=look, here=here, there=there)
 
     async def _attempt(self, case: _Case) -> Written:
-        runner = self._runtime.runners[self._direction.source]
+        runner = self._runtime.sql_runner(self._direction.source)
         keys = list(case.here.keys)
         async with runner.transaction(
             request_id="repair", journals_touched=True, isolation="REPEATABLE READ"

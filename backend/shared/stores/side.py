@@ -46,6 +46,30 @@ class Mark:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OnTheWay:
+    """What of a side's changes had not been carried at one moment.
+
+    `entities` are those with open journal rows; of the subject's own entity the rows of other keys are left out. None where
+    there were too many to look at. `captured`: the side was open, and its changes were journalled.
+    """
+
+    captured: bool
+    epoch: int
+    entities: frozenset[str] | None
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether anything at all may be on its way."""
+        return not self.captured or self.entities is None
+
+    def touches(self, entities: frozenset[str]) -> bool:
+        """Whether anything of `entities` may be on its way; none named stands for all."""
+        if not self.captured or self.entities is None:
+            return True
+        return bool(self.entities & entities if entities else self.entities)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pool:
     """A pool of connections: how many it keeps, how many are lent out, how many tasks wait for one."""
 
@@ -412,6 +436,15 @@ class SideStore(Protocol):
         """The share (0 to 1) of the server's connections that is in use; 0 where it does not tell."""
         ...
 
+    async def on_the_way(
+        self, *, entity: str | None, key: str | None, with_failures: bool, most: int
+    ) -> OnTheWay:
+        """What of this side's changes is not carried yet, seen at one moment; of `entity` only `key`, if that is given.
+
+        `with_failures` also names what could not be carried. More than `most` rows are too many to look at.
+        """
+        ...
+
     async def now(self) -> datetime:
         """The server's clock."""
         ...
@@ -478,6 +511,7 @@ __all__ = [
     "LockHeldError",
     "Mark",
     "Marks",
+    "OnTheWay",
     "Pool",
     "SideStore",
     "State",

@@ -17,8 +17,8 @@ from pymongo.uri_parser import parse_uri, parse_userinfo, split_hosts, split_opt
 from backend.shared.domain.errors import ConfigurationError
 
 from .limits import DocumentLimits
+from .urls import is_mongo_url
 
-_SCHEMES = ("mongodb://", "mongodb+srv://")
 _OF_LIMITS = {
     "maxpoolsize": "MONGO_MAX_POOL_SIZE",
     "minpoolsize": "MONGO_MIN_POOL_SIZE",
@@ -45,11 +45,6 @@ class MongoUrl:
 
     def __repr__(self) -> str:
         return f"MongoUrl(database={self.database!r})"
-
-
-def is_mongo_url(url: str) -> bool:
-    """Whether `url` is meant for MongoDB."""
-    return url.startswith(_SCHEMES)
 
 
 def parse_mongo_url(url: str, *, variable: str) -> MongoUrl:

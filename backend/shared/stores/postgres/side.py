@@ -40,7 +40,7 @@ from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.projection_sql import ESTIMATED_ROWS, key_text, ordered_bound, table_name
 from backend.shared.stores.postgres.store import PostgresStore, entity_sql
 from backend.shared.stores.protocol import StateBatch
-from backend.shared.stores.side import LockHeldError, Pool, StoreKind
+from backend.shared.stores.side import LockHeldError, OnTheWay, Pool, StoreKind
 
 COUNT_MS = 3000
 _CONNECTIONS = text(
@@ -187,6 +187,29 @@ class PostgresSide:
         """The share (0 to 1) of the server's connections that is in use."""
         async with self.engine.connect() as connection:
             return float((await connection.execute(_CONNECTIONS)).scalar_one())
+
+    async def on_the_way(
+        self, *, entity: str | None, key: str | None, with_failures: bool, most: int
+    ) -> OnTheWay:
+        """What of this side's changes is not carried yet, in one statement; of `entity` only `key`, if that is given."""
+        names = self._names
+        rows = f"SELECT entity, key FROM {names.journal}"
+        if with_failures:
+            rows += f" UNION ALL SELECT entity, key FROM {names.failure} WHERE state = 'open'"
+        statement = (
+            f"WITH w AS MATERIALIZED (SELECT entity, key FROM ({rows}) AS r LIMIT {most + 1}) "
+            "SELECT m.state = 'open' AND m.captures AS captured, m.epoch, "
+            f"(SELECT count(*) FROM w) > {most} AS too_many, "
+            "ARRAY(SELECT DISTINCT entity FROM w WHERE $1::text IS NULL OR entity <> $2 OR key = $1) AS entities "
+            f"FROM {names.mark} AS m"
+        )
+        async with self.reading() as connection:
+            row = (await connection.exec_driver_sql(statement, (key, entity or ""))).one()
+        return OnTheWay(
+            captured=row.captured,
+            epoch=row.epoch,
+            entities=None if row.too_many else frozenset(row.entities),
+        )
 
     async def now(self) -> datetime:
         """The server's clock."""

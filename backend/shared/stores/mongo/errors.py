@@ -28,6 +28,15 @@ from backend.shared.domain.outages import Outage
 from backend.shared.domain.phases import Side
 from backend.shared.stores.protocol import OutdatedReadError, Trouble
 
+
+class UnfitKeysError(BSONError):
+    """Keys whose state cannot be said in the other shape: a refusal. `reasons`, by canonical key, hold no value."""
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        super().__init__("; ".join(list(dict.fromkeys(reasons.values()))[:_MAX_FIELDS]))
+        self.reasons = dict(reasons)
+
+
 TRANSIENT = "TransientTransactionError"
 UNKNOWN_COMMIT = "UnknownTransactionCommitResult"
 WRITE_CONFLICT = "mongo:112"
@@ -208,6 +217,8 @@ def describe(error: BaseException) -> str:
     """
     if isinstance(error, OutdatedReadError):
         return "a backfill copies newer state faster than this one can be read"
+    if isinstance(error, UnfitKeysError):
+        return str(error)
     if isinstance(error, BSONError):
         return "document too large" if isinstance(error, DocumentTooLarge) else "cannot be written as BSON"
     code = _code_of(error)
@@ -290,6 +301,7 @@ __all__ = [
     "UNKNOWN_COMMIT",
     "VALIDATION_FAILURE",
     "WRITE_CONFLICT",
+    "UnfitKeysError",
     "classify",
     "constraint_of",
     "describe",

@@ -26,7 +26,7 @@ from backend.shared.stores.protocol import Position, StateBatch
 from backend.shared.stores.side import SideStore
 from backend.shared.testing.clusters import Cluster
 from backend.shared.testing.document_servers import DocumentServer
-from tests.support.documents import CATALOG, DDL, NOTE, digits, key
+from tests.support.notes import CATALOG, DDL, NOTE, digits, key
 from tests.support.steps import Crash, CrashAt
 
 NAMES = EngineNames("notes")
@@ -35,7 +35,10 @@ NAMES = EngineNames("notes")
 class Kind(Protocol):
     """One side, and what the cases need to know of its kind."""
 
-    side: SideStore
+    @property
+    def side(self) -> SideStore:
+        """The side."""
+        ...
 
     def again(self, *, hook: Hook = no_hook) -> SideStore:
         """The same side, as another process sees it."""

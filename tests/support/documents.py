@@ -1,81 +1,158 @@
-"""Two small entities that are documents on one side: a plain one, and one with an array in a table of its own."""
+"""Documents of the task service that fit, with everything that BSON knows, for Hypothesis."""
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Integer, MetaData, Table, Text
+import math
+from datetime import UTC
+from decimal import Decimal
+from typing import Any
 
-from backend.shared.domain.mapping import (
-    Document,
-    DocumentShape,
-    EntityCatalog,
-    RowsByTable,
-    UnfitError,
-    document_entity,
+import bson
+from bson import (
+    Binary,
+    Code,
+    DatetimeMS,
+    DBRef,
+    Decimal128,
+    Int64,
+    MaxKey,
+    MinKey,
+    ObjectId,
+    Regex,
+    Timestamp,
 )
-from backend.shared.stores.mongo.shapes import id_of, key_of
+from hypothesis import strategies as st
 
-METADATA = MetaData()
-NOTES = Table("notes", METADATA, Column("id", Text, primary_key=True), Column("n", Integer))
-BOARDS = Table("boards", METADATA, Column("id", Text, primary_key=True), Column("name", Text))
-BOARD_TAGS = Table(
-    "board_tags",
-    METADATA,
-    Column("board_id", Text, primary_key=True),
-    Column("place", Integer, primary_key=True),
-    Column("tag", Text),
-)
-DDL = (
-    'CREATE TABLE notes (id text COLLATE "C" PRIMARY KEY, n integer)',
-    'CREATE TABLE boards (id text COLLATE "C" PRIMARY KEY, name text)',
-    "CREATE TABLE board_tags (board_id text, place integer, tag text, PRIMARY KEY (board_id, place))",
+from backend.task_service.app.mapping import CODEC, Collection, Items
+from backend.task_service.app.mapping.embedded import EmbeddedKind
+from backend.task_service.app.mapping.fields import Nested, ObjectFields, Scalar
+from backend.task_service.app.mapping.values import (
+    BooleanKind,
+    ChoiceKind,
+    Kind,
+    MomentKind,
+    NumberKind,
+    ReferenceKind,
+    TextKind,
 )
 
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
+NAMES = st.one_of(
+    st.sampled_from(["", "source.app", "extra", "mongo_id", "unknown", "null", "é", "long name " * 9, "_ID"]),
+    TEXTS.filter(lambda name: not name.startswith("$")),
+)
+IDS = st.binary(min_size=12, max_size=12).map(ObjectId)
+MOMENTS = st.datetimes(timezones=st.just(UTC)).map(
+    lambda moment: moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+)
+DOUBLES = st.floats().map(lambda number: math.nan if math.isnan(number) else number)
+INTEGERS = st.one_of(
+    st.integers(-(2**31), 2**31 - 1),
+    st.integers(-(2**63), 2**63 - 1).map(Int64),
+    st.integers(0, 9).map(Int64),
+)
 
-def _note_rows(document: Document) -> RowsByTable:
-    if not isinstance(document.get("n"), int):
-        raise UnfitError("n: not a whole number")
-    return {"notes": [{"id": str(document["_id"]), "n": document["n"]}]}
+
+def _decimal(sign: int, digits: int, exponent: int) -> Decimal128:
+    return Decimal128(Decimal((sign, tuple(map(int, str(digits))), exponent)))
 
 
-def _note_document(rows: RowsByTable) -> Document:
-    (row,) = rows["notes"]
-    if row["n"] is None:
-        raise UnfitError("n: missing")
-    return {"_id": id_of(f'["{row["id"]}"]'), "n": row["n"]}
+def decimals(exponents: st.SearchStrategy[int]) -> st.SearchStrategy[Decimal128]:
+    return st.one_of(
+        st.sampled_from(["NaN", "Infinity", "-Infinity", "-0", "0E+3", "-0.00", "1E+6", "1.20"]).map(
+            Decimal128
+        ),
+        st.builds(_decimal, st.integers(0, 1), st.integers(0, 10**34 - 1), exponents),
+    )
 
 
-def _board_rows(document: Document) -> RowsByTable:
-    key = str(document["_id"])
-    tags = [
-        {"board_id": key, "place": place, "tag": tag} for place, tag in enumerate(document.get("tags", ()))
+SCALARS = st.one_of(
+    *(st.none(), st.booleans(), INTEGERS, DOUBLES, TEXTS, MOMENTS, IDS, decimals(st.integers(-6176, 6111))),
+    *(st.binary(max_size=8), st.just(MinKey()), st.just(MaxKey()), st.just(DatetimeMS(2**62))),
+    st.builds(Binary, st.binary(max_size=8), st.sampled_from([0, 2, 5, 128])),
+    st.builds(Binary, st.binary(min_size=16, max_size=16), st.just(4)),
+    st.builds(Regex, TEXTS, st.sampled_from(["", "i", "imx"])),
+    st.builds(Timestamp, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),
+    st.builds(Code, TEXTS),
+    st.builds(Code, TEXTS, st.dictionaries(NAMES, INTEGERS, max_size=3)),
+    st.builds(DBRef, TEXTS, IDS),
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def _of_choice(kind: ChoiceKind) -> st.SearchStrategy[Any]:
+    words = [*kind.choices, *(word for word, _ in kind.spellings)]
+    forms = [
+        str,
+        str.upper,
+        str.title,
+        lambda word: word.replace("_", " "),
+        lambda word: word.replace("_", "-"),
     ]
-    return {"boards": [{"id": key, "name": document["name"]}], "board_tags": tags}
+    return st.builds(lambda word, form: form(word), st.sampled_from(words), st.sampled_from(forms))
 
 
-def _board_document(rows: RowsByTable) -> Document:
-    (row,) = rows["boards"]
-    tags = [tag["tag"] for tag in sorted(rows["board_tags"], key=lambda tag: int(tag["place"]))]
-    return {"_id": id_of(f'["{row["id"]}"]'), "name": row["name"], "tags": tags}
+def of_kind(kind: Kind) -> st.SearchStrategy[Any]:
+    """Values that fit a field of this kind."""
+    match kind:
+        case TextKind(pattern=None):
+            return TEXTS
+        case TextKind():
+            return st.from_regex("[0-9A-Fa-f]{6}", fullmatch=True).map(lambda digits: f"#{digits}")
+        case ChoiceKind():
+            return _of_choice(kind)
+        case ReferenceKind():
+            return IDS
+        case BooleanKind():
+            return st.booleans()
+        case MomentKind():
+            return MOMENTS
+        case NumberKind():
+            return st.one_of(decimals(st.integers(-900, 900)), INTEGERS, DOUBLES)
+        case EmbeddedKind():
+            return st.dictionaries(NAMES, VALUES, max_size=4)
+        case _:
+            raise AssertionError(kind)
 
 
-NOTE = document_entity(
-    "note",
-    shape=DocumentShape(collection="notes", rows_of=_note_rows, document_of=_note_document),
-    tables={NOTES: "id"},
-)
-BOARD = document_entity(
-    "board",
-    shape=DocumentShape(collection="boards", rows_of=_board_rows, document_of=_board_document),
-    tables={BOARDS: "id", BOARD_TAGS: "board_id"},
-)
-CATALOG = EntityCatalog([NOTE, BOARD])
+@st.composite
+def _objects(draw: st.DrawFn, fields: ObjectFields, *, unknown: bool = True) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for item in fields.fields:
+        found = of_kind(item.kind) if isinstance(item, Scalar) else _objects(ObjectFields(fields=item.fields))
+        if isinstance(item, Nested) or item.nullable:
+            state = draw(st.sampled_from(["there", "there", "null", "missing"]))
+            if state != "there":
+                value |= {item.name: None} if state == "null" else {}
+                continue
+        value[item.name] = draw(found)
+    return value | (draw(_unknown(fields)) if unknown else {})
 
 
-def digits(number: int) -> str:
-    """The 24 digits of a small number's ObjectId."""
-    return f"{number:024x}"
+def _unknown(fields: ObjectFields) -> st.SearchStrategy[dict[str, Any]]:
+    names = NAMES.filter(lambda name: name not in fields._known)
+    return st.one_of(st.just({}), st.dictionaries(names, VALUES, max_size=3))
 
 
-def key(number: int) -> str:
-    """The canonical key of a small number."""
-    return key_of(id_of(f'["{digits(number)}"]'))
+def _array(items: Items) -> st.SearchStrategy[Any]:
+    if items.scalar is not None:
+        one = of_kind(items.scalar.kind)
+        return st.lists(one, max_size=3).map(lambda values: values + values[:1])
+    return st.lists(_objects(items._item), max_size=3)
+
+
+@st.composite
+def documents(draw: st.DrawFn, collection: Collection) -> dict[str, Any]:
+    """A document that fits, as the driver reads it, its known fields in the order of the schema."""
+    known = draw(_objects(ObjectFields(fields=collection.fields), unknown=False))
+    value = {"_id": draw(IDS), **known}
+    for items in collection.items:
+        state = draw(st.sampled_from(["there", "there", "null", "missing"]))
+        if state != "missing":
+            value[items.name] = draw(_array(items)) if state == "there" else None
+    value |= draw(_unknown(collection._object))
+    return bson.decode(bson.encode(value), CODEC)

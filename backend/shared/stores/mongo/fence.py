@@ -120,25 +120,24 @@ class Fence:
     ) -> str | None:
         """Write the stripe; answers the token of the lock that stands in the way, if any."""
         self._hold(connection, number)
+        session = await connection.session()
+        # What is locked is not written, not even to be rolled back: its holder would meet a conflict. A lock whose holder
+        # fell silent is taken off: from then on that one does not hold all stripes, and changes nothing any more.
         found = await self._fence.find_one_and_update(
-            {"_id": stripe_id(number)},
+            {"_id": stripe_id(number), "lock": {"$in": [None, *dead]}},
             {
+                "$set": {"lock": None},
                 "$inc": {"turn": 1},
                 "$push": {"by": {"$each": [by] if by else [], "$slice": -KEPT_WRITERS}},
             },
             projection={"by": 0},
-            session=await connection.session(),
+            session=session,
         )
         if found is None:
-            raise InstallationError(f"the fence is not installed on the {self._side.value} side")
-        lock: str | None = found["lock"]
-        if lock is not None and lock not in dead:
-            return lock
-        if lock is not None:
-            # Whoever held it fell silent. From now on it does not hold all stripes, and changes nothing any more.
-            await self._fence.update_one(
-                {"_id": stripe_id(number)}, {"$set": {"lock": None}}, session=await connection.session()
-            )
+            locked = await self._fence.find_one({"_id": stripe_id(number)}, {"lock": 1}, session=session)
+            if locked is None:
+                raise InstallationError(f"the fence is not installed on the {self._side.value} side")
+            return str(locked["lock"])
         stripe = Stripe(
             number=number,
             is_open=found["state"] == "open",

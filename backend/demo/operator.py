@@ -16,8 +16,8 @@ from backend.shared.testing.watchdog import WATCHDOG, kill_tree
 
 from . import steps
 from .errors import StepError
-from .stack import Stack
 from .waiting import to_the_end
+from .workplace import Workplace
 
 LOG = "operator.log"
 _POLL_SECONDS = 0.02
@@ -35,12 +35,11 @@ class Told:
 class Operator:
     """Types `tandem` commands at a stack. What they print is kept in `operator.log` beside the other logs."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Workplace) -> None:
         self._stack = stack
 
     async def run(self, command: str, service: str, *arguments: str, within_seconds: float = 120.0) -> Told:
         """Run a command to its end. Raises `StepError` if that takes too long; it is killed then, and when this is cancelled."""
-        member = next(member for member in self._stack.members if member.name == service)
         argv = steps.tandem_argv(command, service, *arguments)
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
             child = subprocess.Popen(  # noqa: ASYNC220 - it is polled
@@ -48,7 +47,7 @@ class Operator:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=errors,
-                env=self._stack.child_env(member),
+                env=self._stack.env_of(service),
                 start_new_session=True,  # Ctrl-C at the terminal is for us
             )
             WATCHDOG.watch(child.pid)

@@ -25,6 +25,7 @@ class FaultKind(StrEnum):
     RELAY_KILLED = "relay_killed"
     SERVICE_KILLED = "service_killed"
     CLUSTER_STOPPED = "cluster_stopped"
+    CLUSTER_KILLED = "cluster_killed"
     DOCUMENTS_KILLED = "documents_killed"
 
 

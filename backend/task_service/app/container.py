@@ -1,0 +1,59 @@
+"""Which store the use cases run on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import assert_never, cast
+
+from backend.shared import ConfigurationError
+
+from .adapters.given import GivenRepositories
+from .adapters.single import SingleStore
+from .core.settings import Address, Orm, TaskSettings
+from .ports import Repositories, TaskStore, Transactions
+
+_PACKAGES = {
+    "aiosqlite": "peewee",
+    "peewee": "peewee",
+    "playhouse": "peewee",
+    "pymongo": "mongo",
+    "bson": "mongo",
+}
+"""The extras that bring the packages of the stores."""
+
+
+def make_store(settings: TaskSettings, *, repositories: Repositories | None = None) -> TaskStore:
+    """The store that the settings ask for, or one over `repositories` that were made by hand. Connects to nothing yet.
+
+    Raises ConfigurationError, with the variable, for a URL that is missing or wrong and for an extra that is not installed.
+    """
+    if repositories is not None:
+        return GivenRepositories(repositories)
+    match settings.orm:
+        case Orm.SQLALCHEMY:
+            return _single("sqlalchemy", settings.needed_database())
+        case Orm.PEEWEE:
+            return _single("peewee", settings.needed_database())
+        case Orm.MONGO:
+            return _single("mongo", settings.needed_mongo())
+        case Orm.DUAL:
+            # Here the store over the migration engine comes in.
+            raise ConfigurationError("dual is not available yet", variable="ORM")
+        case _:
+            assert_never(settings.orm)
+
+
+def _single(room: str, address: Address) -> TaskStore:
+    """The store in a room of `adapters`, loaded only now: the packages of the others need not be installed."""
+    try:
+        module = import_module(f".adapters.{room}.transactions", package=__package__)
+        open_transactions = cast("Callable[[Address], Transactions]", module.open_transactions)
+        return SingleStore(open_transactions(address))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in _PACKAGES:
+            raise
+        raise ConfigurationError(
+            f"{room} needs the package {package}: install the extra '{_PACKAGES[package]}'", variable="ORM"
+        ) from error

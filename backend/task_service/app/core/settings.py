@@ -1,0 +1,93 @@
+"""What an operator may set for the task service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from backend.shared import ConfigurationError
+from backend.shared.environment import load_environment
+
+DATABASE_VARIABLES = ("TASK_DATABASE_URL", "DATABASE_URL")
+MONGO_VARIABLES = ("TASK_MONGO_URL", "MONGO_URL")
+
+
+class Orm(StrEnum):
+    """What the service keeps its tasks with."""
+
+    SQLALCHEMY = "sqlalchemy"
+    PEEWEE = "peewee"
+    MONGO = "mongo"
+    DUAL = "dual"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where a store is, and the variable that says so. The URL may hold a password: only the variable is shown."""
+
+    url: str
+    variable: str
+
+    def __repr__(self) -> str:
+        return f"Address(variable={self.variable!r})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """Settings of the task service. Read with `from_env`; a wrong one raises `ConfigurationError` with its variable.
+
+    Without a key set and without a public key every route that needs a token is refused.
+    """
+
+    orm: Orm = Orm.SQLALCHEMY
+    database: Address | None = None
+    mongo: Address | None = None
+    jwks_url: str | None = None
+    public_key_file: Path | None = None
+    log_level: str = "INFO"
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str] | None = None) -> TaskSettings:
+        """Settings from `ORM`, `TASK_DATABASE_URL` (else `DATABASE_URL`), `TASK_MONGO_URL` (else `MONGO_URL`),
+        `AUTH_JWKS_URL`, `AUTH_PUBLIC_KEY_FILE` (which wins over it), and `LOG_LEVEL`.
+        """
+        found = load_environment() if environment is None else environment
+        key_file = found.get("AUTH_PUBLIC_KEY_FILE", "").strip()
+        return cls(
+            orm=_orm(found),
+            database=_address(found, DATABASE_VARIABLES),
+            mongo=_address(found, MONGO_VARIABLES),
+            jwks_url=found.get("AUTH_JWKS_URL", "").strip() or None,
+            public_key_file=Path(key_file) if key_file else None,
+            log_level=found.get("LOG_LEVEL", "").strip() or "INFO",
+        )
+
+    def needed_database(self) -> Address:
+        """Where the SQL database is. Raises ConfigurationError when nothing says so."""
+        return _needed(self.database, DATABASE_VARIABLES, orm=self.orm)
+
+    def needed_mongo(self) -> Address:
+        """Where the document database is. Raises ConfigurationError when nothing says so."""
+        return _needed(self.mongo, MONGO_VARIABLES, orm=self.orm)
+
+
+def _orm(found: Mapping[str, str]) -> Orm:
+    text = found.get("ORM", "").strip().lower() or Orm.SQLALCHEMY.value
+    if text not in set(Orm):
+        raise ConfigurationError(f"must be one of {', '.join(Orm)}", variable="ORM")
+    return Orm(text)
+
+
+def _address(found: Mapping[str, str], variables: tuple[str, ...]) -> Address | None:
+    for variable in variables:
+        if url := found.get(variable, "").strip():
+            return Address(url=url, variable=variable)
+    return None
+
+
+def _needed(address: Address | None, variables: tuple[str, ...], *, orm: Orm) -> Address:
+    if address is None:
+        raise ConfigurationError(f"is not set, and ORM={orm.value} needs it", variable=variables[0])
+    return address

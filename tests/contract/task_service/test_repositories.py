@@ -46,7 +46,7 @@ async def get(store: TaskStore, task_id: str) -> Task | None:
     async def unit(repositories: Repositories) -> Task | None:
         return await repositories.tasks.get(task_id)
 
-    return await store.read("get", unit, entity="task", key=task_id)
+    return await store.read("get", unit, entity="tasks", key=task_id)
 
 
 async def test_what_is_saved_is_there(filled: TaskStore) -> None:

@@ -25,11 +25,14 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """How a command ended: its exit code, its JSON document (empty if there was none), the last line of what else it said."""
+    """How a command ended: its exit code, its JSON document (empty if there was none), the last line of what else it said,
+    and all that it printed.
+    """
 
     code: int
     document: dict[str, Any]
     message: str
+    output: str = ""
 
 
 class Operator:
@@ -66,7 +69,9 @@ class Operator:
             log.write(
                 f"$ {_shown(command, service, *arguments)}\n{said}{complained}(exit {child.returncode})\n"
             )
-        return Told(code=child.returncode, document=_document(said), message=_last_line(complained))
+        return Told(
+            code=child.returncode, document=_document(said), message=_last_line(complained), output=said
+        )
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -34,6 +34,8 @@ class Collections:
         self.prefix = names.schema
         self.database = client.get_database(
             database_name,
+            # A text that is no UTF-8 is to fail with its own document, not with all that were read with it.
+            codec_options=client.codec_options.with_options(unicode_decode_error_handler="surrogateescape"),
             read_preference=ReadPreference.PRIMARY,
             read_concern=ReadConcern("majority"),
             write_concern=MAJORITY,

@@ -10,12 +10,13 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import structlog
 from bson import ObjectId
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
+from sqlalchemy import Table
 
 from backend.shared.domain.errors import ConfigurationError, ValidationError, side_error
 from backend.shared.domain.mapping import DocumentShape, EntityCatalog, Key, UnfitError, encode_key
@@ -32,6 +33,9 @@ from backend.shared.stores.mongo.errors import (
 )
 from backend.shared.stores.mongo.shapes import id_of, shape_of
 from backend.shared.stores.mongo.side import MongoSide
+from backend.shared.stores.postgres.names import EngineNames
+from backend.shared.stores.side import SideStore
+from backend.shared.unit_runner import Runner
 
 T = TypeVar("T")
 
@@ -81,11 +85,14 @@ class DocumentUnitOfWork:
         self.request_id = request_id
         self.touched: dict[str, set[str]] = {}
         """Canonical keys that this unit has written, by entity."""
+        self.shaped: set[Table] = set()
+        """Tables of the new side whose entities this unit has asked for."""
         self._catalog = catalog
         self._only_reads = only_reads
 
     def shape(self, entity: str) -> DocumentShape:
         """How an entity looks in its collection."""
+        self.shaped.update(self._catalog[entity].new_tables())
         return shape_of(self._catalog[entity])
 
     def collection(self, entity: str) -> Collection:
@@ -178,7 +185,7 @@ class DocumentUnitTransaction:
 
     async def __aenter__(self) -> Self:
         runner = self._runner
-        self.connection = DocumentConnection(runner.store.client)
+        self.connection = DocumentConnection(runner.store.collections.client)
         try:
             await self._enter()
             self.session = await self.connection.begun()
@@ -346,10 +353,20 @@ class DocumentUnitRunner:
             await asyncio.sleep(0.1)
 
 
+def document_runner(
+    store: SideStore, *, names: EngineNames, catalog: EntityCatalog, breaker: Breaker
+) -> Runner:
+    """The runner of a side of documents, as the engine asks for it. Its units get a `DocumentUnitOfWork`."""
+    if not isinstance(store, MongoSide):
+        raise TypeError(f"the {store.side.value} side of {names.service} is no MongoDB")
+    return cast("Runner", DocumentUnitRunner(store, catalog=catalog, breaker=breaker))
+
+
 __all__ = [
     "DocumentUnit",
     "DocumentUnitOfWork",
     "DocumentUnitRunner",
     "DocumentUnitTransaction",
     "RunAgainError",
+    "document_runner",
 ]

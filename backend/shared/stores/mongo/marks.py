@@ -149,6 +149,11 @@ class DocumentMarks:
             only_if={},
         )
 
+    async def captured(self, connection: DocumentConnection) -> tuple[bool, int]:
+        """Whether this side is open and its changes are journalled, and in which epoch."""
+        found = await self._find(connection)
+        return found["state"] == _OPEN and found["captures"], found["epoch"]
+
     async def set_foreign_writes(self, connection: DocumentConnection, value: str) -> None:
         """Say what becomes of foreign programs' writes while the side is closed."""
         await self._collections.fence.update_one(

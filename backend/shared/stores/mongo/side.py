@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 
@@ -13,8 +13,9 @@ from backend.shared.domain.mapping import EntityCatalog, EntityMapping
 from backend.shared.domain.phases import Phase, Side
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.stores.postgres.names import EngineNames
-from backend.shared.stores.side import Pool, StoreKind
+from backend.shared.stores.side import OnTheWay, Pool, SideStore, StoreKind
 
+from .client import create_client, parse_mongo_url
 from .collections import Client, Collections
 from .conflicts import DocumentConflicts
 from .connection import DocumentConnection
@@ -22,6 +23,7 @@ from .failures import DocumentFailures
 from .fence import LOCK_MS, Fence
 from .installation import DocumentInstallation
 from .journal import LEASE_SECONDS, DocumentJournal
+from .limits import DocumentLimits
 from .marks import DocumentMarks
 from .shapes import shape_of
 from .state import DocumentState
@@ -32,7 +34,7 @@ _COUNT_SECONDS = 3.0
 class MongoSide:
     """One side of one service on MongoDB. Implements `backend.shared.stores.side.SideStore`.
 
-    The caller owns the client. `hook` is for tests.
+    The caller owns the client, unless it says how to `reopen` one: then `dispose` closes it. `hook` is for tests.
     """
 
     kind = StoreKind.MONGO
@@ -48,19 +50,19 @@ class MongoSide:
         hook: Hook = no_hook,
         lock_ms: int = LOCK_MS,
         lease_seconds: float = LEASE_SECONDS,
+        reopen: Callable[[], Client] | None = None,
     ) -> None:
-        self.client = client
         self.side = side
-        self.collections = Collections(client, database_name, names)
-        self.fence = Fence(client, self.collections, side, hook=hook, lock_ms=lock_ms)
-        self.journal = DocumentJournal(client, self.collections, hook=hook, lease_seconds=lease_seconds)
+        self.collections = Collections(client, database_name, names, reopen=reopen)
+        self.fence = Fence(self.collections, side, hook=hook, lock_ms=lock_ms)
+        self.journal = DocumentJournal(self.collections, hook=hook, lease_seconds=lease_seconds)
         self.failures = DocumentFailures(self.collections, self.journal)
         self.marks = DocumentMarks(self.collections, self.fence, side)
         self.state = DocumentState(
-            client, self.collections, catalog, side, fence=self.fence, marks=self.marks, hook=hook
+            self.collections, catalog, side, fence=self.fence, marks=self.marks, hook=hook
         )
         self.conflicts = DocumentConflicts(self.collections, self.failures)
-        self._installation = DocumentInstallation(client, self.collections, catalog, side)
+        self._installation = DocumentInstallation(self.collections, catalog, side)
 
     @property
     def engine_room(self) -> str:
@@ -69,7 +71,7 @@ class MongoSide:
 
     def connect(self) -> AbstractAsyncContextManager[DocumentConnection]:
         """A connection whose transaction is rolled back at the end unless `connection.commit()` was awaited."""
-        return DocumentConnection(self.client)
+        return DocumentConnection(self.collections.client)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[DocumentConnection]:
@@ -77,13 +79,13 @@ class MongoSide:
 
         The transaction begins with the first command, and a write conflict comes out as it is.
         """
-        async with DocumentConnection(self.client) as connection:
+        async with DocumentConnection(self.collections.client) as connection:
             yield connection
             await connection.commit()
 
     def reading(self) -> AbstractAsyncContextManager[DocumentConnection]:
         """A connection on which each command stands by itself."""
-        return DocumentConnection(self.client, transactional=False)
+        return DocumentConnection(self.collections.client, transactional=False)
 
     async def ping(self) -> None:
         """Raise what the database does when it does not answer."""
@@ -99,6 +101,20 @@ class MongoSide:
         connections = status.get("connections", {})
         current, free = float(connections.get("current", 0)), float(connections.get("available", 0))
         return current / (current + free) if current + free else 0.0
+
+    async def on_the_way(
+        self, *, entity: str | None, key: str | None, with_failures: bool, most: int
+    ) -> OnTheWay:
+        """What of this side's changes is not carried yet, in one snapshot; of `entity` only `key`, if that is given."""
+        async with self.connect() as connection:
+            captured, epoch = await self.marks.captured(connection)
+            rows = await self.journal.some(connection, most=most + 1)
+            if with_failures:
+                rows += await self.failures.some_open(connection, most=most + 1)
+        wanted = {row[0] for row in rows if key is None or row[0] != entity or row[1] == key}
+        return OnTheWay(
+            captured=captured, epoch=epoch, entities=None if len(rows) > most else frozenset(wanted)
+        )
 
     async def now(self) -> datetime:
         """The server's clock."""
@@ -117,7 +133,8 @@ class MongoSide:
             return 0
 
     async def dispose(self) -> None:
-        """Nothing: the driver finds its connections dead by itself, and makes new ones."""
+        """Let go of all connections; new ones may be made."""
+        await self.collections.dispose()
 
     async def identity(self, connection: DocumentConnection) -> str:
         """Which database this is; see `DocumentInstallation.identity`."""
@@ -172,3 +189,23 @@ class MongoSide:
         """The collection of an entity with its size."""
         count = await self.estimated_rows(entity)
         return [f"collection {shape_of(entity).collection} ({count} documents)"]
+
+
+def open_mongo_side(
+    url: str,
+    side: Side,
+    *,
+    names: EngineNames,
+    catalog: EntityCatalog,
+    limits: DocumentLimits,
+    application_name: str,
+    variable: str,
+    hook: Hook = no_hook,
+) -> SideStore:
+    """The side that `url` names, with a client of its own that `dispose` closes. Connects to nothing yet."""
+
+    def reopen() -> Client:
+        return create_client(url, limits=limits, application_name=application_name, variable=variable)
+
+    database = parse_mongo_url(url, variable=variable).database
+    return MongoSide(reopen(), database, side, names=names, catalog=catalog, hook=hook, reopen=reopen)

@@ -33,8 +33,6 @@ from backend.shared.stores.mongo.errors import (
 )
 from backend.shared.stores.mongo.shapes import id_of, shape_of
 from backend.shared.stores.mongo.side import MongoSide
-from backend.shared.stores.postgres.names import EngineNames
-from backend.shared.stores.side import SideStore
 from backend.shared.unit_runner import Runner
 
 T = TypeVar("T")
@@ -257,6 +255,13 @@ class DocumentUnitTransaction:
         ) from error
 
 
+def document_runner(
+    store: MongoSide, *, catalog: EntityCatalog, breaker: Breaker, hook: Callable[[str], Awaitable[None]]
+) -> Runner:
+    """A runner of units on `store`, in the form in which the engine knows runners: its units are of documents."""
+    return cast("Runner", DocumentUnitRunner(store, catalog=catalog, breaker=breaker, hook=hook))
+
+
 class DocumentUnitRunner:
     """Runs units of work on one side of documents."""
 
@@ -351,15 +356,6 @@ class DocumentUnitRunner:
             if time.monotonic() > deadline:
                 return "unknown"
             await asyncio.sleep(0.1)
-
-
-def document_runner(
-    store: SideStore, *, names: EngineNames, catalog: EntityCatalog, breaker: Breaker
-) -> Runner:
-    """The runner of a side of documents, as the engine asks for it. Its units get a `DocumentUnitOfWork`."""
-    if not isinstance(store, MongoSide):
-        raise TypeError(f"the {store.side.value} side of {names.service} is no MongoDB")
-    return cast("Runner", DocumentUnitRunner(store, catalog=catalog, breaker=breaker))
 
 
 __all__ = [

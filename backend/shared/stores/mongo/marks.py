@@ -33,6 +33,7 @@ class DocumentMarks:
         found = await self._find(connection)
         return Mark(
             is_open=found["state"] == _OPEN,
+            captures=found["captures"],
             epoch=found["epoch"],
             foreign_writes=found["foreign_writes"],
             capture_change=found["capture_change"],
@@ -148,11 +149,6 @@ class DocumentMarks:
             mark={**told, "identity": identity, "capture_token": capture_token},
             only_if={},
         )
-
-    async def captured(self, connection: DocumentConnection) -> tuple[bool, int]:
-        """Whether this side is open and its changes are journalled, and in which epoch."""
-        found = await self._find(connection)
-        return found["state"] == _OPEN and found["captures"], found["epoch"]
 
     async def set_foreign_writes(self, connection: DocumentConnection, value: str) -> None:
         """Say what becomes of foreign programs' writes while the side is closed."""

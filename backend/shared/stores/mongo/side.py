@@ -13,7 +13,7 @@ from backend.shared.domain.mapping import EntityCatalog, EntityMapping
 from backend.shared.domain.phases import Phase, Side
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.stores.postgres.names import EngineNames
-from backend.shared.stores.side import OnTheWay, Pool, SideStore, StoreKind
+from backend.shared.stores.side import OnTheWay, Pool, StoreKind
 
 from .client import create_client, parse_mongo_url
 from .collections import Client, Collections
@@ -107,13 +107,15 @@ class MongoSide:
     ) -> OnTheWay:
         """What of this side's changes is not carried yet, in one snapshot; of `entity` only `key`, if that is given."""
         async with self.connect() as connection:
-            captured, epoch = await self.marks.captured(connection)
+            mark = await self.marks.read(connection)
             rows = await self.journal.some(connection, most=most + 1)
             if with_failures:
                 rows += await self.failures.some_open(connection, most=most + 1)
         wanted = {row[0] for row in rows if key is None or row[0] != entity or row[1] == key}
         return OnTheWay(
-            captured=captured, epoch=epoch, entities=None if len(rows) > most else frozenset(wanted)
+            captured=mark.is_open and mark.captures,
+            epoch=mark.epoch,
+            entities=None if len(rows) > most else frozenset(wanted),
         )
 
     async def now(self) -> datetime:
@@ -201,7 +203,7 @@ def open_mongo_side(
     application_name: str,
     variable: str,
     hook: Hook = no_hook,
-) -> SideStore:
+) -> MongoSide:
     """The side that `url` names, with a client of its own that `dispose` closes. Connects to nothing yet."""
 
     def reopen() -> Client:

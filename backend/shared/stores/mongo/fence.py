@@ -37,7 +37,6 @@ ENTER_SECONDS = 5.0
 """So long a writer waits for a lock to be let go of; it is held for a fraction of a second."""
 KEPT_WRITERS = 128
 """So many of its last writers a stripe remembers: whoever lost the answer of a COMMIT finds itself there."""
-_RENEW_SECONDS = LOCK_MS / 1000 / 5
 _SERVER_NOW = {"$toLong": "$$NOW"}
 
 
@@ -257,7 +256,7 @@ class Fence:
 
         async def heartbeat() -> None:
             nonlocal renewed_at
-            if time.monotonic() - renewed_at > _RENEW_SECONDS:
+            if time.monotonic() - renewed_at > self._lock_ms / 5000:
                 await self._renew(token)
                 renewed_at = time.monotonic()
 

@@ -12,7 +12,12 @@ from bson import ObjectId
 
 from backend.shared.database import create_side_engine
 from backend.shared.document_units import DocumentUnitOfWork, DocumentUnitRunner
-from backend.shared.domain.errors import ConfigurationError, FencedError, ValidationError
+from backend.shared.domain.errors import (
+    ConfigurationError,
+    FencedError,
+    InstallationError,
+    ValidationError,
+)
 from backend.shared.domain.mapping import Key
 from backend.shared.domain.phases import Direction, Phase, Side
 from backend.shared.journal.carrier import Hook, no_hook
@@ -102,6 +107,50 @@ async def scene(document_url: str) -> AsyncIterator[Scene]:
     await found.side.install(phase=Phase.DUALWRITE, epoch=1, foreign_writes="report")
     yield found
     await client.close()
+
+
+# Installation -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_side_that_lacks_something_says_what_to_run(scene: Scene) -> None:
+    side, fence = scene.side, scene.side.collections.fence
+    await side.check_installation(phase=Phase.DUALWRITE)
+    await fence.delete_one({"_id": "fence:07"})
+    with pytest.raises(InstallationError, match="incomplete: run `tandem install notes`"):
+        await side.check_installation(phase=Phase.DUALWRITE)
+    await side.collections.installation.update_one({}, {"$set": {"fingerprint": "old"}})
+    with pytest.raises(InstallationError, match="another version: run `tandem install notes`"):
+        await side.check_installation(phase=Phase.DUALWRITE)
+    await side.collections.installation.drop()
+    await fence.drop()
+    with pytest.raises(InstallationError, match="not installed on the legacy side: run"):
+        await side.check_installation(phase=Phase.DUALWRITE)
+    async with side.connect() as connection:
+        with pytest.raises(InstallationError, match="run `tandem install notes`, then this again"):
+            await side.epoch_of_mark(connection)
+
+
+async def test_a_database_that_was_made_anew_is_another_one(scene: Scene) -> None:
+    side = scene.side
+    async with side.connect() as connection:
+        before = await side.identity(connection)
+        assert before == await scene.process().identity(connection)
+        assert (await side.marks.read(connection)).identity == before
+    await side.collections.fence.drop()
+    await side.install(phase=Phase.DUALWRITE, epoch=1, foreign_writes="report")
+    async with side.connect() as connection:
+        assert await side.identity(connection) != before
+
+
+async def test_a_known_gap_in_capture_changes_its_token(scene: Scene) -> None:
+    side = scene.side
+    async with side.connect() as connection:
+        before = await side.capture_token(connection, phase=Phase.DUALWRITE)
+        assert (await side.marks.read(connection)).capture_token == before != ""
+    await side.marks.note_capture_gap()
+    async with side.connect() as connection:
+        after = await side.capture_token(connection, phase=Phase.DUALWRITE)
+    assert after not in ("", before)
 
 
 # Units --------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The fence of stripes under traffic, each interleaving driven by hooks (decision 0012)."""
+"""The fence of stripes under traffic, each interleaving driven by hooks (decision 0015)."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 IN_AT_MOST = 100
 """Longer lists in `$in` make some servers read the whole collection."""
-MAJORITY = WriteConcern("majority")
+MAJORITY = WriteConcern("majority", j=True)
 
 
 class Collections:

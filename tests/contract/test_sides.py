@@ -321,6 +321,9 @@ async def test_the_lock_waits_for_who_writes_and_keeps_out_who_comes_after(opene
         for _ in range(30):  # time enough for somebody whom nothing keeps out
             assert (await side.journal.remainder(connection)).rows == 1
         assert not late.done()
+        async with opened.again().journal.claiming(limit=10):
+            pass
+        assert (await side.journal.remainder(connection)).rows == 0
         assert await side.marks.close(connection, epoch=2)
         await connection.commit()
     with pytest.raises(FencedError):

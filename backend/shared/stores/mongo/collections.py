@@ -66,6 +66,11 @@ class Collections:
         return self._own("journal")
 
     @property
+    def lease(self) -> Collection:
+        """Which rows of the journal somebody has claimed, and until when."""
+        return self._own("lease")
+
+    @property
     def failure(self) -> Collection:
         """Keys that could not be carried."""
         return self._own("failure")
@@ -100,6 +105,7 @@ class Collections:
         """All of Tandem's own."""
         return (
             self.journal,
+            self.lease,
             self.failure,
             self.conflict,
             self.guard,

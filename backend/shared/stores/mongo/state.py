@@ -7,9 +7,10 @@ The position is a ticket, drawn in the transaction that reads (decision 0013).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bson import ObjectId, json_util
-from pymongo import DeleteOne, ReplaceOne, UpdateOne
+from pymongo import DeleteOne, InsertOne, ReplaceOne, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping
@@ -176,10 +177,11 @@ class DocumentState:
         if moved:
             await self._collections.guard.bulk_write(
                 [
-                    UpdateOne(
-                        {"_id": subject(batch.entity.name, key)},
-                        {"$set": {**told, "gone": key not in batch.present[0]}},
-                        upsert=True,
+                    _guard(
+                        subject(batch.entity.name, key),
+                        there=key in there,
+                        gone=key not in batch.present[0],
+                        **told,
                     )
                     for key in moved
                 ],
@@ -241,7 +243,12 @@ class DocumentState:
             changed = [document for key, document in wanted.items() if there.get(key) != document]
             if changed:
                 await self._collections.of(batch.entity).bulk_write(
-                    [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in changed],
+                    [
+                        ReplaceOne({"_id": document["_id"]}, document)
+                        if key_of(document["_id"]) in there
+                        else InsertOne(document)
+                        for document in changed
+                    ],
                     session=session,
                 )
 
@@ -285,3 +292,10 @@ class DocumentState:
     async def count(self, connection: DocumentConnection, entity: EntityMapping) -> int:
         """Documents in the entity's collection."""
         return await self._collections.of(entity).count_documents({}, session=await connection.session())
+
+
+def _guard(number: str, *, there: bool, **told: Any) -> InsertOne[Stored] | UpdateOne:
+    """A guard as it has to be. That somebody else makes it too since the snapshot is a write conflict either way."""
+    if there:
+        return UpdateOne({"_id": number}, {"$set": told})
+    return InsertOne({"_id": number, **told})

@@ -118,7 +118,8 @@ class Collections:
         """The collection that an entity is kept in."""
         if entity.document is None:
             raise AssertionError(f"entity {entity.name} is no document on either side")
-        return self.database[entity.document.collection]
+        found = self.database[entity.document.collection]
+        return found.with_options(codec_options=entity.document.codec) if entity.document.codec else found
 
     async def next_number(self, what: str, *, count: int = 1) -> int:
         """The first of `count` new numbers. Outside of any transaction: nobody waits for another's, and there are gaps."""

@@ -1,6 +1,6 @@
 """State of entities on MongoDB: read with its position, applied behind the guard (R2, R3).
 
-The position is a ticket, drawn in the transaction that reads (decision 0013).
+The position is a ticket, drawn in the transaction that reads (decision 0016).
 """
 
 # ruff: noqa: ARG002 - the protocol knows arguments that only other kinds of databases need

@@ -553,6 +553,21 @@ async def test_a_failure_is_kept_once_and_closed_by_what_is_as_new(opened: Kind)
 
 
 @pytest.mark.invariant("I8")
+async def test_what_fails_while_the_lock_is_held_is_seen_by_its_holder(opened: Kind) -> None:
+    side = opened.side
+    async with side.connect() as connection:
+        await side.marks.lock_alone(connection, timeout_ms=1000)
+        assert (await side.marks.read(connection)).is_open
+        assert await side.capture_token(connection, phase=Phase.DUALWRITE)
+        assert not await side.conflicts.open_failures(connection, after_id=0, limit=10)
+        await _record(opened.again(), 1, at=5)
+        (found,) = await side.conflicts.open_failures(connection, after_id=0, limit=10)
+        assert found.key == key(1)
+        assert await side.marks.close(connection, epoch=2)
+        await connection.commit()
+
+
+@pytest.mark.invariant("I8")
 async def test_a_failed_key_becomes_a_conflict_that_one_may_settle(opened: Kind) -> None:
     side = opened.side
     await _record(side, 1, at=5, reason="does not fit")

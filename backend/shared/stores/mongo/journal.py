@@ -120,7 +120,6 @@ class DocumentJournal:
     async def _claim(self, session: AsyncClientSession, lease: ObjectId, *, limit: int) -> list[Stored]:
         """Take rows that are due and in nobody's lease. Who does so at the same time conflicts, and looks again."""
         leases = self._collections.lease
-        await leases.update_one({"_id": "turn"}, {"$inc": {"n": 1}}, upsert=True, session=session)
         held: set[ObjectId] = set()
         over: list[ObjectId] = []
         steps: list[Stored] = [
@@ -133,9 +132,11 @@ class DocumentJournal:
             else:
                 held.update(other["rows"])
         rows = await self._oldest_due(session, limit, held)
-        if over:
-            await leases.delete_many({"_id": {"$in": over}}, session=session)
         if rows:
+            # Who looks for nothing writes nothing; of two who have found something, one conflicts here.
+            await leases.update_one({"_id": "turn"}, {"$inc": {"n": 1}}, upsert=True, session=session)
+            if over:
+                await leases.delete_many({"_id": {"$in": over}}, session=session)
             await leases.update_one(
                 {"_id": lease},
                 [
@@ -258,7 +259,7 @@ class DocumentJournal:
     async def open_keys(self, connection: DocumentConnection, entity: str, keys: Sequence[str]) -> set[str]:
         """Those of `keys` that have an open journal row."""
         found: set[str] = set()
-        session = await connection.session()
+        session = await connection.reader()
         for part in chunks(subject(entity, key) for key in keys):
             rows = self._rows.find({"subject": {"$in": list(part)}}, {"key": 1}, session=session)
             found |= {row["key"] async for row in rows}
@@ -266,12 +267,12 @@ class DocumentJournal:
 
     async def some(self, connection: DocumentConnection, *, most: int) -> list[tuple[str, str]]:
         """Entity and key of up to `most` rows."""
-        rows = self._rows.find({}, {"entity": 1, "key": 1}, session=await connection.session()).limit(most)
+        rows = self._rows.find({}, {"entity": 1, "key": 1}, session=await connection.reader()).limit(most)
         return [(row["entity"], row["key"]) async for row in rows]
 
     async def depth(self, connection: DocumentConnection) -> JournalDepth:
         """How much is waiting, without reading a long journal to its end."""
-        session = await connection.session()
+        session = await connection.reader()
         fresh = await self._oldest_age(session, waiting=False)
         waiting = await self._oldest_age(session, waiting=True)
         return JournalDepth(

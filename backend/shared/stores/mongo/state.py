@@ -112,14 +112,14 @@ class DocumentState:
     ) -> StateBatch:
         """What the target of `direction` itself holds of `keys`, without a position."""
         ordered = tuple(sorted(set(keys)))
-        found = await self._documents(entity, ids_of(ordered), session=await connection.session())
+        found = await self._documents(entity, ids_of(ordered), session=await connection.reader())
         return batch_of(entity, direction, found, keys=ordered, position=_NOTHING_THERE)
 
     async def stored_rows(
         self, connection: DocumentConnection, entity: EntityMapping, keys: Sequence[str]
     ) -> dict[str, dict[str, str]]:
         """The documents that this side holds of `keys`, as MongoDB's extended JSON: by key and collection."""
-        found = await self._documents(entity, ids_of(keys), session=await connection.session())
+        found = await self._documents(entity, ids_of(keys), session=await connection.reader())
         collection = shape_of(entity).collection
         return {key_of(document["_id"]): {collection: f"[{json_util.dumps(document)}]"} for document in found}
 
@@ -213,7 +213,7 @@ class DocumentState:
         """Epoch and position of the guards of `keys` that have one."""
         found: dict[str, tuple[int, Position]] = {}
         by_subject = {subject(entity.name, key): key for key in keys}
-        session = await connection.session()
+        session = await connection.reader()
         for part in chunks(by_subject):
             async for guard in self._collections.guard.find({"_id": {"$in": list(part)}}, session=session):
                 at = Position(major=guard["major"], minor=guard["minor"])
@@ -286,12 +286,12 @@ class DocumentState:
         if after is not None:
             (past,) = ids_of([after])
             query["_id"]["$gt"] = past
-        found = self._collections.of(entity).find(query, {"_id": 1}, session=await connection.session())
+        found = self._collections.of(entity).find(query, {"_id": 1}, session=await connection.reader())
         return [key_of(document["_id"]) async for document in found.sort("_id", 1).limit(limit)]
 
     async def count(self, connection: DocumentConnection, entity: EntityMapping) -> int:
         """Documents in the entity's collection."""
-        return await self._collections.of(entity).count_documents({}, session=await connection.session())
+        return await self._collections.of(entity).count_documents({}, session=await connection.reader())
 
 
 def _guard(number: str, *, there: bool, **told: Any) -> InsertOne[Stored] | UpdateOne:

@@ -17,12 +17,13 @@ from backend.legacy_documents import Misfit
 from backend.shared.dual_write_manager import DualWriteManager
 
 from .audit import thing
-from .misfits import Listing, Name, Remedy, remedy_of, update_of
+from .misfits import Listing, Name, Remedy, document_name, remedy_of, update_of
 from .stack import SERVICE
 
 SOURCE = "operator"
 LIST_SECONDS = 60.0
 CLEAR_SECONDS = 60.0
+AT_ONCE = 6
 _LOOK_SECONDS = 1.0
 _MOST = 10_000
 
@@ -48,6 +49,7 @@ class Mender:
         self._misfits = misfits
         self._say = say
         self.listing = Listing.of(misfits, {})
+        self._keys: dict[Name, tuple[Any, ...]] = {}
 
     async def list_all(self) -> None:
         """Ask for the failures until every document that does not fit is among them, or time is over."""
@@ -65,8 +67,15 @@ class Mender:
 
     async def mend_all(self, *, somebody: str) -> None:
         """Mend each, then have all tried again, and wait until no failure is open. Raises `StepError` if one stays."""
-        for misfit in self._misfits:
-            await self._mend(misfit, somebody=ObjectId(somebody))
+        keys = dict(self._keys)
+        free = asyncio.Semaphore(AT_ONCE)
+
+        async def mend(misfit: Misfit) -> None:
+            key = keys.get((misfit.collection, str(misfit.id)), (str(misfit.id),))
+            async with free:
+                await self._mend(misfit, key=key, somebody=ObjectId(somebody))
+
+        await asyncio.gather(*(mend(misfit) for misfit in self._misfits))
         told = await self._operator.run("retry", SERVICE)
         if told.code:
             raise StepError(f"`tandem retry {SERVICE}` failed: {told.message}")
@@ -84,26 +93,29 @@ class Mender:
         if told.code not in (0, 1):
             raise StepError(f"`tandem failures {SERVICE}` failed: {told.message}")
         found = [json.loads(line) for line in told.output.splitlines() if line.startswith("{")]
-        return {(item["entity"], str(json.loads(item["key"])[0])): item["error"] for item in found}
+        self._keys = {
+            (item["entity"], document_name(item["key"])): tuple(json.loads(item["key"])) for item in found
+        }
+        return {(item["entity"], document_name(item["key"])): item["error"] for item in found}
 
-    async def _mend(self, misfit: Misfit, *, somebody: ObjectId) -> None:
+    async def _mend(self, misfit: Misfit, *, key: tuple[Any, ...], somebody: ObjectId) -> None:
         moved_to = ObjectId()
 
         async def unit(work: Any) -> None:
-            documents, key = work.database[misfit.collection], {"_id": misfit.id}
-            work.touch(misfit.collection, (str(misfit.id),))
+            documents, wanted = work.database[misfit.collection], {"_id": misfit.id}
+            work.touch(misfit.collection, key)
             match remedy_of(misfit):
                 case Remedy.DELETE:
-                    await documents.delete_one(key, session=work.session)
+                    await documents.delete_one(wanted, session=work.session)
                 case Remedy.NEW_ID:
                     work.touch(misfit.collection, (str(moved_to),))
-                    document = await documents.find_one(key, session=work.session)
+                    document = await documents.find_one(wanted, session=work.session)
                     if document is not None:
                         await documents.insert_one({**document, "_id": moved_to}, session=work.session)
-                        await documents.delete_one(key, session=work.session)
+                        await documents.delete_one(wanted, session=work.session)
                 case _:
                     update = update_of(misfit, somebody=somebody)
-                    await documents.update_one(key, update, session=work.session)
+                    await documents.update_one(wanted, update, session=work.session)
 
         began = time.time()
         (await self._manager.write("mend_document", unit)).unwrap()

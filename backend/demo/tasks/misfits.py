@@ -5,16 +5,16 @@ What an operator does about each is a table here: a field gets another value or 
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from bson import ObjectId
+from bson import ObjectId, json_util
 
 from backend.legacy_documents import Misfit
-from backend.shared.observability.admin_views import FailureView
 
 LISTED = 100
 
@@ -76,9 +76,10 @@ def names_of(misfit: Misfit) -> tuple[Name, ...]:
     return tuple((misfit.collection, str(found)) for found in ids)
 
 
-def listed(failures: Collection[FailureView]) -> dict[Name, str]:
-    """The reasons of open failures, by collection and id."""
-    return {(item.entity, item.key): item.error for item in failures}
+def document_name(key: str) -> str:
+    """The `_id` of a failure's key as the generator's report has it. One that is no ObjectId stands there as extended JSON."""
+    text = str(json.loads(key)[0])
+    return str(json_util.loads(text[1:])) if text.startswith("~") else text
 
 
 class Remedy(Enum):

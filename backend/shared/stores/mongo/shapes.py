@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bson import ObjectId
+from bson import ObjectId, json_util
 from sqlalchemy import Column
 from sqlalchemy.types import Double, Float, Numeric
 
@@ -30,6 +30,8 @@ from .collections import Stored
 from .errors import UnfitRowsError
 
 Row = Mapping[str, Any]
+_OTHER_ID = "~"
+"""Behind every hexadecimal digit, in the order of bytes."""
 
 
 def shape_of(entity: EntityMapping) -> DocumentShape:
@@ -39,28 +41,46 @@ def shape_of(entity: EntityMapping) -> DocumentShape:
     return entity.document
 
 
-def key_of(number: ObjectId) -> str:
-    """The canonical key of the document with this `_id`."""
-    return encode_key((str(number),))
+def key_of(number: object) -> str:
+    """The canonical key of the document with this `_id`.
+
+    One that is no ObjectId has a key all the same, past those of all ObjectIds: its document fits no table, and has to be
+    named as such.
+    """
+    if isinstance(number, ObjectId):
+        return encode_key((str(number),))
+    return encode_key(
+        (f"{_OTHER_ID}{json_util.dumps(number, json_options=json_util.CANONICAL_JSON_OPTIONS)}",)
+    )
 
 
 def id_of(key: str) -> ObjectId:
-    """The `_id` of a canonical key. Raises `UnfitError` for a key that no ObjectId has."""
+    """The ObjectId of a canonical key. Raises `UnfitError` for a key that no ObjectId has."""
     (text,) = decode_key(key)
     if not ObjectId.is_valid(text) or not isinstance(text, str):
         raise UnfitError("_id: not 24 hexadecimal digits")
     return ObjectId(text)
 
 
-def ids_of(keys: Iterable[str]) -> dict[ObjectId, str]:
-    """The keys by `_id`. A key that is no ObjectId's has no document."""
-    found: dict[ObjectId, str] = {}
+def ids_of(keys: Iterable[str]) -> dict[str, object]:
+    """The `_id`s of the documents that `keys` can be of, by key."""
+    found: dict[str, object] = {}
     for key in keys:
         try:
-            found[id_of(key)] = key
-        except UnfitError:
+            found[key] = _other_id(key) if is_other(key) else id_of(key)
+        except (UnfitError, ValueError, TypeError):
             continue
     return found
+
+
+def is_other(key: str) -> bool:
+    """Whether a key is that of a document whose `_id` is no ObjectId."""
+    return str(decode_key(key)[0]).startswith(_OTHER_ID)
+
+
+def _other_id(key: str) -> object:
+    (text,) = decode_key(key)
+    return json_util.loads(str(text)[len(_OTHER_ID) :], json_options=json_util.CANONICAL_JSON_OPTIONS)
 
 
 def batch_of(

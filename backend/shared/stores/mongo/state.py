@@ -6,10 +6,11 @@ The position is a ticket, drawn in the transaction that reads (decision 0016).
 # ruff: noqa: ARG002 - the protocol knows arguments that only other kinds of databases need
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from heapq import nsmallest
 from typing import Any
 
-from bson import ObjectId, json_util
+from bson import json_util
 from pymongo import DeleteOne, InsertOne, ReplaceOne, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 
@@ -22,7 +23,7 @@ from .collections import Collections, Stored, chunks, subject
 from .connection import DocumentConnection, Stripe, in_transaction
 from .fence import Fence
 from .marks import DocumentMarks
-from .shapes import batch_of, documents_of, ids_of, key_of, shape_of
+from .shapes import batch_of, documents_of, id_of, ids_of, is_other, key_of, shape_of
 
 _NOTHING_THERE = Position(major=0, minor=0)
 
@@ -65,14 +66,14 @@ class DocumentState:
         """
         ordered = tuple(sorted(set(keys)))
         ids = ids_of(ordered)
-        if strange := set(ordered) - set(ids.values()):
+        if strange := set(ordered) - ids.keys():
             reasons = dict.fromkeys(strange, "_id: not 24 hexadecimal digits")
             raise UnfitKeysError(reasons, position=await self.position(connection))
 
         async def read(session: AsyncClientSession) -> tuple[Position, list[Stored]]:
             position = await self._draw(session)
             await self._hook("ticket_drawn")
-            return position, await self._documents(entity, ids, session=session)
+            return position, await self._documents(entity, ids.values(), session=session)
 
         position, documents = await in_transaction(self._collections.client, read)
         return batch_of(entity, direction, documents, keys=ordered, position=position)
@@ -89,7 +90,7 @@ class DocumentState:
     async def _documents(
         self,
         entity: EntityMapping,
-        ids: Mapping[ObjectId, str],
+        ids: Iterable[object],
         *,
         session: AsyncClientSession | None,
     ) -> list[Stored]:
@@ -112,14 +113,14 @@ class DocumentState:
     ) -> StateBatch:
         """What the target of `direction` itself holds of `keys`, without a position."""
         ordered = tuple(sorted(set(keys)))
-        found = await self._documents(entity, ids_of(ordered), session=await connection.reader())
+        found = await self._documents(entity, ids_of(ordered).values(), session=await connection.reader())
         return batch_of(entity, direction, found, keys=ordered, position=_NOTHING_THERE)
 
     async def stored_rows(
         self, connection: DocumentConnection, entity: EntityMapping, keys: Sequence[str]
     ) -> dict[str, dict[str, str]]:
         """The documents that this side holds of `keys`, as MongoDB's extended JSON: by key and collection."""
-        found = await self._documents(entity, ids_of(keys), session=await connection.reader())
+        found = await self._documents(entity, ids_of(keys).values(), session=await connection.reader())
         collection = shape_of(entity).collection
         return {key_of(document["_id"]): {collection: f"[{json_util.dumps(document)}]"} for document in found}
 
@@ -232,13 +233,13 @@ class DocumentState:
             gone = moved[batch.entity.name] - batch.present[0]
             if ids := ids_of(gone):
                 await self._collections.of(batch.entity).bulk_write(
-                    [DeleteOne({"_id": number}) for number in ids], session=session
+                    [DeleteOne({"_id": number}) for number in ids.values()], session=session
                 )
         for batch in batches:
             wanted = documents_of(batch, moved[batch.entity.name])
             there = {
                 key_of(document["_id"]): document
-                for document in await self._documents(batch.entity, ids_of(wanted), session=session)
+                for document in await self._documents(batch.entity, ids_of(wanted).values(), session=session)
             }
             changed = [document for key, document in wanted.items() if there.get(key) != document]
             if changed:
@@ -281,13 +282,32 @@ class DocumentState:
     async def keys_after(
         self, connection: DocumentConnection, entity: EntityMapping, *, after: str | None, limit: int
     ) -> list[str]:
-        """Up to `limit` canonical keys of the documents past `after`; the order of ObjectIds is that of their digits."""
-        query: Stored = {"_id": {"$type": "objectId"}}
-        if after is not None:
-            (past,) = ids_of([after])
-            query["_id"]["$gt"] = past
-        found = self._collections.of(entity).find(query, {"_id": 1}, session=await connection.reader())
-        return [key_of(document["_id"]) async for document in found.sort("_id", 1).limit(limit)]
+        """Up to `limit` canonical keys of the documents past `after`: ObjectIds in their order, then all other `_id`s."""
+        session = await connection.reader()
+        found: list[str] = []
+        if after is None or not is_other(after):
+            query: Stored = {"_id": {"$type": "objectId"}}
+            if after is not None:
+                query["_id"]["$gt"] = id_of(after)
+            documents = self._collections.of(entity).find(query, {"_id": 1}, session=session)
+            found = [key_of(document["_id"]) async for document in documents.sort("_id", 1).limit(limit)]
+        if len(found) == limit:
+            return found
+        return found + await self._other_keys(entity, after, limit=limit - len(found), session=session)
+
+    async def _other_keys(
+        self, entity: EntityMapping, after: str | None, *, limit: int, session: AsyncClientSession | None
+    ) -> list[str]:
+        """Keys of documents whose `_id` is no ObjectId. There should be none, and so they are looked for one by one."""
+        found: list[str] = []
+        query = {"_id": {"$not": {"$type": "objectId"}}}
+        async for document in self._collections.of(entity).find(query, {"_id": 1}, session=session):
+            key = key_of(document["_id"])
+            if after is None or key > after:
+                found.append(key)
+            if len(found) > 2 * limit:
+                found = nsmallest(limit, found)
+        return nsmallest(limit, found)
 
     async def count(self, connection: DocumentConnection, entity: EntityMapping) -> int:
         """Documents in the entity's collection."""

@@ -79,7 +79,7 @@ def names_of(misfit: Misfit) -> tuple[Name, ...]:
 def document_name(key: str) -> str:
     """The `_id` of a failure's key as the generator's report has it. One that is no ObjectId stands there as extended JSON."""
     text = str(json.loads(key)[0])
-    return str(json_util.loads(text[1:])) if text.startswith("~") else text
+    return text if ObjectId.is_valid(text) else str(json_util.loads(text))
 
 
 class Remedy(Enum):

@@ -321,6 +321,10 @@ class State(Protocol):
         """Up to `limit` canonical keys of the entity's root that this side holds, past `after`, in the order of their bytes."""
         ...
 
+    async def strange_keys(self, connection: Connection, entity: EntityMapping, *, most: int) -> list[str]:
+        """Up to `most` keys that are none of the entity's kind, and which `keys_after` leaves out: nothing can hold them."""
+        ...
+
     async def count(self, connection: Connection, entity: EntityMapping) -> int:
         """About how many there are of an entity."""
         ...

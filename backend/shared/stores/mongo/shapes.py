@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from bson import ObjectId, json_util
+from bson.errors import BSONError
 from sqlalchemy import Column
 from sqlalchemy.types import Double, Float, Numeric
 
@@ -30,8 +32,6 @@ from .collections import Stored
 from .errors import UnfitRowsError
 
 Row = Mapping[str, Any]
-_OTHER_ID = "~"
-"""Behind every hexadecimal digit, in the order of bytes."""
 
 
 def shape_of(entity: EntityMapping) -> DocumentShape:
@@ -41,46 +41,34 @@ def shape_of(entity: EntityMapping) -> DocumentShape:
     return entity.document
 
 
-def key_of(number: object) -> str:
-    """The canonical key of the document with this `_id`.
+def key_of(number: Any) -> str:
+    """The canonical key of the document with this `_id`: an ObjectId's digits, else the value in extended JSON.
 
-    One that is no ObjectId has a key all the same, past those of all ObjectIds: its document fits no table, and has to be
-    named as such.
+    No row has a key of the second kind; but what cannot be carried has to have a name (I8).
     """
     if isinstance(number, ObjectId):
         return encode_key((str(number),))
-    return encode_key(
-        (f"{_OTHER_ID}{json_util.dumps(number, json_options=json_util.CANONICAL_JSON_OPTIONS)}",)
-    )
+    return encode_key((json_util.dumps(number, json_options=json_util.CANONICAL_JSON_OPTIONS),))
 
 
 def id_of(key: str) -> ObjectId:
-    """The ObjectId of a canonical key. Raises `UnfitError` for a key that no ObjectId has."""
+    """The `_id` of a canonical key. Raises `UnfitError` for a key that no ObjectId has."""
     (text,) = decode_key(key)
     if not ObjectId.is_valid(text) or not isinstance(text, str):
         raise UnfitError("_id: not 24 hexadecimal digits")
     return ObjectId(text)
 
 
-def ids_of(keys: Iterable[str]) -> dict[str, object]:
-    """The `_id`s of the documents that `keys` can be of, by key."""
-    found: dict[str, object] = {}
+def ids_of(keys: Iterable[str]) -> list[tuple[Any, str]]:
+    """`_id` and key of each of `keys`. A key that is none of a document's is left out."""
+    found: list[tuple[Any, str]] = []
     for key in keys:
         try:
-            found[key] = _other_id(key) if is_other(key) else id_of(key)
-        except (UnfitError, ValueError, TypeError):
-            continue
+            found.append((id_of(key), key))
+        except UnfitError:
+            with suppress(ValueError, TypeError, BSONError):
+                found.append((json_util.loads(decode_key(key)[0]), key))
     return found
-
-
-def is_other(key: str) -> bool:
-    """Whether a key is that of a document whose `_id` is no ObjectId."""
-    return str(decode_key(key)[0]).startswith(_OTHER_ID)
-
-
-def _other_id(key: str) -> object:
-    (text,) = decode_key(key)
-    return json_util.loads(str(text)[len(_OTHER_ID) :], json_options=json_util.CANONICAL_JSON_OPTIONS)
 
 
 def batch_of(

@@ -6,10 +6,10 @@ The position is a ticket, drawn in the transaction that reads (decision 0016).
 # ruff: noqa: ARG002 - the protocol knows arguments that only other kinds of databases need
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from heapq import nsmallest
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import bson
 from bson import json_util
 from pymongo import DeleteOne, InsertOne, ReplaceOne, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -23,7 +23,7 @@ from .collections import Collections, Stored, chunks, subject
 from .connection import DocumentConnection, Stripe, in_transaction
 from .fence import Fence
 from .marks import DocumentMarks
-from .shapes import batch_of, documents_of, id_of, ids_of, is_other, key_of, shape_of
+from .shapes import batch_of, documents_of, id_of, ids_of, key_of, shape_of
 
 _NOTHING_THERE = Position(major=0, minor=0)
 
@@ -66,14 +66,14 @@ class DocumentState:
         """
         ordered = tuple(sorted(set(keys)))
         ids = ids_of(ordered)
-        if strange := set(ordered) - ids.keys():
+        if strange := set(ordered) - {key for _, key in ids}:
             reasons = dict.fromkeys(strange, "_id: not 24 hexadecimal digits")
             raise UnfitKeysError(reasons, position=await self.position(connection))
 
         async def read(session: AsyncClientSession) -> tuple[Position, list[Stored]]:
             position = await self._draw(session)
             await self._hook("ticket_drawn")
-            return position, await self._documents(entity, ids.values(), session=session)
+            return position, await self._documents(entity, ids, session=session)
 
         position, documents = await in_transaction(self._collections.client, read)
         return batch_of(entity, direction, documents, keys=ordered, position=position)
@@ -90,7 +90,7 @@ class DocumentState:
     async def _documents(
         self,
         entity: EntityMapping,
-        ids: Iterable[object],
+        ids: Sequence[tuple[Any, str]],
         *,
         session: AsyncClientSession | None,
     ) -> list[Stored]:
@@ -98,7 +98,7 @@ class DocumentState:
         for part in chunks(ids):
             found += (
                 await self._collections.of(entity)
-                .find({"_id": {"$in": list(part)}}, session=session)
+                .find({"_id": {"$in": [number for number, _ in part]}}, session=session)
                 .to_list()
             )
         return found
@@ -113,14 +113,25 @@ class DocumentState:
     ) -> StateBatch:
         """What the target of `direction` itself holds of `keys`, without a position."""
         ordered = tuple(sorted(set(keys)))
-        found = await self._documents(entity, ids_of(ordered).values(), session=await connection.reader())
+        found = await self._documents(entity, ids_of(ordered), session=await connection.reader())
         return batch_of(entity, direction, found, keys=ordered, position=_NOTHING_THERE)
+
+    async def read_uncommitted(
+        self,
+        connection: DocumentConnection,
+        entity: EntityMapping,
+        direction: Direction,
+        *,
+        keys: Sequence[str],
+    ) -> StateBatch:
+        """State of `keys` as the open transaction sees it: documents are the same in either direction."""
+        return await self.read_stored(connection, entity, direction, keys=keys)
 
     async def stored_rows(
         self, connection: DocumentConnection, entity: EntityMapping, keys: Sequence[str]
     ) -> dict[str, dict[str, str]]:
         """The documents that this side holds of `keys`, as MongoDB's extended JSON: by key and collection."""
-        found = await self._documents(entity, ids_of(keys).values(), session=await connection.reader())
+        found = await self._documents(entity, ids_of(keys), session=await connection.reader())
         collection = shape_of(entity).collection
         return {key_of(document["_id"]): {collection: f"[{json_util.dumps(document)}]"} for document in found}
 
@@ -145,10 +156,10 @@ class DocumentState:
         ordered = sorted(batches, key=lambda batch: self._catalog.rank(batch.entity.name))
         await self.enter(connection, ordered[0].direction, epoch=epoch)
         moved = {
-            batch.entity.name: await self._move_guards(connection, batch, epoch=epoch) for batch in ordered
+            batch.entity.name: await self.move_guards(connection, batch, epoch=epoch) for batch in ordered
         }
         await self._hook("guards_moved")
-        await self._write(connection, ordered, moved)
+        await self.write(connection, ordered, moved)
         return {
             batch.entity.name: Applied(
                 moved=moved[batch.entity.name], skipped=frozenset(batch.keys) - moved[batch.entity.name]
@@ -164,7 +175,7 @@ class DocumentState:
 
         await self._fence.enter(connection, check=check)
 
-    async def _move_guards(
+    async def move_guards(
         self, connection: DocumentConnection, batch: StateBatch, *, epoch: int
     ) -> frozenset[str]:
         """Move the guards of a batch to its position; answers the keys that moved.
@@ -189,6 +200,23 @@ class DocumentState:
                 session=await connection.session(),
             )
         return frozenset(moved)
+
+    async def set_guards(
+        self,
+        connection: DocumentConnection,
+        entity: EntityMapping,
+        *,
+        keys: Sequence[str],
+        guard: tuple[int, Position],
+        epoch: int,
+    ) -> None:
+        """Make the guards of `keys` `guard`, whatever they are. That this side is closed `enter` has seen to."""
+        to_epoch, position = guard
+        told = {"epoch": to_epoch, "major": position.major, "minor": position.minor}
+        for part in chunks(subject(entity.name, key) for key in keys):
+            await self._collections.guard.update_many(
+                {"_id": {"$in": list(part)}}, {"$set": told}, session=await connection.session()
+            )
 
     async def lock_guards(
         self, connection: DocumentConnection, entity: EntityMapping, *, keys: Sequence[str]
@@ -221,7 +249,7 @@ class DocumentState:
                 found[by_subject[guard["_id"]]] = (guard["epoch"], at)
         return found
 
-    async def _write(
+    async def write(
         self,
         connection: DocumentConnection,
         batches: Sequence[StateBatch],
@@ -233,15 +261,20 @@ class DocumentState:
             gone = moved[batch.entity.name] - batch.present[0]
             if ids := ids_of(gone):
                 await self._collections.of(batch.entity).bulk_write(
-                    [DeleteOne({"_id": number}) for number in ids.values()], session=session
+                    [DeleteOne({"_id": number}) for number, _ in ids], session=session
                 )
         for batch in batches:
             wanted = documents_of(batch, moved[batch.entity.name])
             there = {
                 key_of(document["_id"]): document
-                for document in await self._documents(batch.entity, ids_of(wanted).values(), session=session)
+                for document in await self._documents(batch.entity, ids_of(wanted), session=session)
             }
-            changed = [document for key, document in wanted.items() if there.get(key) != document]
+            # By their bytes: Python takes 1, 1.0 and true for the same.
+            changed = [
+                document
+                for key, document in wanted.items()
+                if key not in there or bson.encode(there[key]) != bson.encode(document)
+            ]
             if changed:
                 await self._collections.of(batch.entity).bulk_write(
                     [
@@ -282,32 +315,20 @@ class DocumentState:
     async def keys_after(
         self, connection: DocumentConnection, entity: EntityMapping, *, after: str | None, limit: int
     ) -> list[str]:
-        """Up to `limit` canonical keys of the documents past `after`: ObjectIds in their order, then all other `_id`s."""
-        session = await connection.reader()
-        found: list[str] = []
-        if after is None or not is_other(after):
-            query: Stored = {"_id": {"$type": "objectId"}}
-            if after is not None:
-                query["_id"]["$gt"] = id_of(after)
-            documents = self._collections.of(entity).find(query, {"_id": 1}, session=session)
-            found = [key_of(document["_id"]) async for document in documents.sort("_id", 1).limit(limit)]
-        if len(found) == limit:
-            return found
-        return found + await self._other_keys(entity, after, limit=limit - len(found), session=session)
+        """Up to `limit` canonical keys of the documents past `after`; the order of ObjectIds is that of their digits."""
+        query: Stored = {"_id": {"$type": "objectId"}}
+        if after is not None:
+            query["_id"]["$gt"] = id_of(after)
+        found = self._collections.of(entity).find(query, {"_id": 1}, session=await connection.reader())
+        return [key_of(document["_id"]) async for document in found.sort("_id", 1).limit(limit)]
 
-    async def _other_keys(
-        self, entity: EntityMapping, after: str | None, *, limit: int, session: AsyncClientSession | None
+    async def strange_keys(
+        self, connection: DocumentConnection, entity: EntityMapping, *, most: int
     ) -> list[str]:
-        """Keys of documents whose `_id` is no ObjectId. There should be none, and so they are looked for one by one."""
-        found: list[str] = []
+        """Up to `most` keys of documents whose `_id` is no ObjectId: they are in no order, and fit nowhere."""
         query = {"_id": {"$not": {"$type": "objectId"}}}
-        async for document in self._collections.of(entity).find(query, {"_id": 1}, session=session):
-            key = key_of(document["_id"])
-            if after is None or key > after:
-                found.append(key)
-            if len(found) > 2 * limit:
-                found = nsmallest(limit, found)
-        return nsmallest(limit, found)
+        found = self._collections.of(entity).find(query, {"_id": 1}, session=await connection.reader())
+        return [key_of(document["_id"]) async for document in found.limit(most)]
 
     async def count(self, connection: DocumentConnection, entity: EntityMapping) -> int:
         """Documents in the entity's collection."""

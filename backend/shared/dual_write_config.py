@@ -52,6 +52,26 @@ class ReadFallback(StrEnum):
     """Also when it has no such row, and none is on its way."""
 
 
+class Availability(StrEnum):
+    """Which sides have to be there for a write."""
+
+    AUTHORITATIVE = "authoritative"
+    """The authoritative one (I4)."""
+    ANY = "any"
+    """Either. What was written on the secondary side alone is settled when the authoritative one answers again."""
+
+
+class Ping(StrEnum):
+    """How a write learns which sides are there."""
+
+    BREAKER = "breaker"
+    """The circuit breakers know already."""
+    ALWAYS = "always"
+    """Both are asked before each write, at the same time."""
+    OFF = "off"
+    """It finds out by itself."""
+
+
 def _choice(kind: type[StrEnum]) -> Callable[[str], StrEnum]:
     def parse(text: str) -> StrEnum:
         try:
@@ -77,6 +97,9 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "DUAL_WRITE_FAIL_ON_NEW_ERROR": ("fail_on_new_error", _flag),
     "DUAL_WRITE_FAIL_ON_LEGACY_ERROR": ("fail_on_legacy_error", _flag),
     "DUAL_WRITE_ASYNC_LEGACY": ("async_legacy", _flag),
+    "DUAL_WRITE_TIMEOUT": ("timeout_seconds", _number),
+    "DUAL_WRITE_PING": ("ping", _choice(Ping)),
+    "DUAL_WRITE_AVAILABILITY": ("availability", _choice(Availability)),
     "DUAL_WRITE_VALIDATE_SYNC": ("validate_sync", _flag),
     "DUAL_WRITE_SYNC_INTERVAL": ("sync_interval_seconds", _number),
     "DUAL_WRITE_FULL_SYNC_INTERVAL": ("full_sync_interval_seconds", _number),
@@ -116,6 +139,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("new_read_share", 0, 1),
 )
 _ABOVE_ZERO = (
+    "timeout_seconds",
     "sync_interval_seconds",
     "full_sync_interval_seconds",
     "max_lag_seconds",
@@ -130,6 +154,8 @@ class DualWriteSettings:
     `batch_size` is in keys, `sync_interval_seconds`, `full_sync_interval_seconds` and `retry_delay_seconds` in seconds; the
     delay doubles with each attempt. A full interval below the other one makes every validation a full one. The URLs are
     secret: they are shown without password.
+
+    `timeout_seconds` bounds each side's part of a write that goes to both.
 
     What a step up asks for: `max_lag_seconds` not exceeded for `lag_window_seconds`, a validation not older than
     `validation_max_age_seconds`, and at least `min_shadow_reads` compared reads of which at most the share
@@ -147,6 +173,9 @@ class DualWriteSettings:
     fail_on_new_error: bool = True
     fail_on_legacy_error: bool = False
     async_legacy: bool = True
+    timeout_seconds: float = 5.0
+    ping: Ping = Ping.BREAKER
+    availability: Availability = Availability.AUTHORITATIVE
     validate_sync: bool = True
     sync_interval_seconds: float = 300.0
     full_sync_interval_seconds: float = 86_400.0
@@ -252,9 +281,14 @@ class DualWriteSettings:
         return ConfigurationError(message, variable=prefix + _VARIABLE_OF[name])
 
 
+_CHOICES: Mapping[str, type[StrEnum]] = {
+    kind.__name__: kind for kind in (ForeignWrites, ReadFallback, Availability, Ping)
+}
+
+
 def _fitting(name: str, value: object, *, kind: str) -> object:
     """`value` as a setting of the type named `kind`."""
-    if choices := {"ForeignWrites": ForeignWrites, "ReadFallback": ReadFallback}.get(kind):
+    if choices := _CHOICES.get(kind):
         try:
             return choices(str(value))
         except ValueError:

@@ -22,7 +22,7 @@ from backend.shared.testing.processes import ServiceProcess
 
 from . import steps
 from .record import RecordedProcess, StackRecord, write_private
-from .registry import DEFAULT_PORTS, RegisteredService, registered_services
+from .registry import DEFAULT_PORTS, RegisteredService, shop_services
 from .steps import ShopSource
 from .waiting import all_to_the_end, to_the_end
 
@@ -59,7 +59,7 @@ class Stack:
         self.folder = folder
         self.logs = folder / "logs"
         self.data = data
-        self.members = tuple(registered_services() if members is None else members)
+        self.members = tuple(shop_services() if members is None else members)
         self.processes: dict[str, ServiceProcess] = {}
         self.env: dict[str, str] = {}
         self._ports = dict(ports) if ports is not None else {}
@@ -338,4 +338,4 @@ class Stack:
 
 def default_ports() -> dict[str, int]:
     """The ports that the services are known under."""
-    return {member.name: DEFAULT_PORTS[member.name] for member in registered_services()}
+    return {member.name: DEFAULT_PORTS[member.name] for member in shop_services()}

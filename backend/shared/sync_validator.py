@@ -33,12 +33,7 @@ from backend.shared.validation.run_records import (
 from backend.shared.validation.runs import SILENT_SECONDS, RunRepository
 from backend.shared.validation.sides import Sides, UnreadableRowError
 from backend.shared.validation.statements import statements_of
-from backend.shared.validation.unlike import (
-    UnlikeChanges,
-    UnlikeComparer,
-    UnlikeRecheck,
-    unlike_statements_of,
-)
+from backend.shared.validation.unlike import UnlikeChanges, UnlikeComparer, UnlikeRecheck
 
 CHUNK_ROWS = 10_000
 PATIENCE_SECONDS = 10.0
@@ -223,8 +218,7 @@ class SyncValidator:
 
     def _planner(self, run: KeptRun) -> Planner:
         catalog, direction = self._runtime.catalog, run.circumstances.direction
-        made = statements_of if self._runtime.both_sql else unlike_statements_of
-        statements = {name: made(catalog[name], direction) for name in run.chosen}
+        statements = {name: statements_of(catalog[name], direction) for name in run.chosen}
         return Planner(changes=self._changes(run.circumstances), statements=statements)
 
     def _changes(self, circumstances: Circumstances) -> Changes | UnlikeChanges:
@@ -336,7 +330,7 @@ class SyncValidator:
             return UnlikeRecheck(
                 sides=sides,
                 names=runtime.names,
-                statements=unlike_statements_of(entity, direction),
+                statements=statements_of(entity, direction),
                 epoch=epoch,
                 show_values=show_values,
                 stores=runtime.stores,

@@ -106,7 +106,7 @@ class TableStatements(TablePair):
             sql=sql,
             source=_relation(sql, keys),
             target=target,
-            received=received(sql, "$1"),
+            received=_received(sql, "$1"),
         )
 
     def documents(self, condition: str) -> str:
@@ -127,7 +127,7 @@ class TableStatements(TablePair):
         return self.sql.projection.table.fullname
 
 
-def received(sql: ProjectionSql, parameter: str) -> Relation:
+def _received(sql: ProjectionSql, parameter: str) -> Relation:
     """The rows in the JSON array `parameter` in the types of the target's columns, read there as an apply reads them."""
     stored = {str(column.key): column.type for column in sql.projection.table.columns}
     names = [str(column.key) for column in sql.projection.columns]
@@ -176,7 +176,7 @@ class EntityStatements:
         """
         queries = [table.target.texts(table.target.among("$1")) for table in self.tables]
         made = [table for table in self.tables if table.received and received_rows]
-        back = [received(table.sql, f"${n}").texts("") for n, table in enumerate(made, start=3)]
+        back = [_received(table.sql, f"${n}").texts("") for n, table in enumerate(made, start=3)]
         return (
             "SELECT (SELECT coalesce(json_object_agg(g.key, json_build_array(g.epoch, g.major, g.minor)), '{}')::text "
             f"FROM {names.guard} AS g WHERE g.entity = $2 AND g.key = ANY ($1::text[])) AS guards, "

@@ -1,8 +1,9 @@
-"""Compares a store of documents with SQL tables (R9): both streamed in key order, in chunks, in the types of the tables.
+"""Compares a store of documents with SQL tables (R9): both streamed in key order, in chunks, in one canonical form.
 
-What a document holds is turned into rows by its shape, and the SQL side reads these as a carry would write them: so equal
-values print alike, whichever side they come from. Nothing is hashed, since one of the sides could not; a chunk of either side
-is all that is held in memory.
+The form is the rows that the document's shape makes: of what the tables hold, the document is made first, since a column of
+theirs may say the same in two ways (decision 0015). So equal documents have equal rows, whichever side they come from, and
+what a table's type has done to a value shows. Nothing is hashed, since one of the sides could not; a chunk of either side is
+all that is held in memory.
 """
 
 from __future__ import annotations
@@ -10,43 +11,76 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from types import SimpleNamespace
+from decimal import Decimal
 from typing import Any
 
-from backend.shared.domain.mapping import EntityMapping
+from backend.shared.domain.mapping import DocumentShape, EntityMapping, UnfitError
 from backend.shared.domain.phases import Direction, Side
 from backend.shared.stores.errors import is_database_error, to_side_error
-from backend.shared.stores.postgres.projection_sql import ProjectionSql
 from backend.shared.stores.protocol import Position, StateBatch, UnfitKeysError
-from backend.shared.stores.side import SideStore, StoreKind
+from backend.shared.stores.side import Connection, SideStore, StoreKind
 from backend.shared.validation.changes import EntityChanges
-from backend.shared.validation.recheck import FAILED_AT_ONCE, Recheck
-from backend.shared.validation.relation import Among
-from backend.shared.validation.sides import UnreadableRowError
-from backend.shared.validation.statements import EntityStatements, TableStatements, received
+from backend.shared.validation.recheck import FAILED_AT_ONCE, NOTHING, Entity, Fields, Look, Recheck
 from backend.shared.validation.walk import ChunkResult
 
 CHUNK_KEYS = 1_000
+UNREADABLE = "<unreadable>"
+"""Stands for a field's name where what a side holds is neither a document of this shape nor rows of it."""
 Stores = Mapping[Side, SideStore]
 
 
-@lru_cache(maxsize=1024)
-def unlike_statements_of(entity: EntityMapping, direction: Direction) -> EntityStatements:
-    """Statements on the SQL side, where every row of the documents is one that it receives."""
-    tables = []
-    for projection in entity.projections(direction):
-        sql = ProjectionSql(entity, projection)
-        tables.append(replace(TableStatements.of(sql), received=received(sql, "$1")))
-    return EntityStatements(entity=entity, tables=tuple(tables))
+def shape_of(entity: EntityMapping) -> DocumentShape:
+    """The shape of an entity of documents."""
+    if entity.document is None:
+        raise TypeError(f"{entity.name} is no document on either side")
+    return entity.document
+
+
+def canonical(store: SideStore, batch: StateBatch) -> dict[str, Entity]:
+    """By key, what a side has of it, in the form in which both sides are compared; keys without a root row are left out."""
+    tables = [projection.table.name for projection in batch.entity.projections(batch.direction)]
+    columns = [projection.key[0] for projection in batch.entity.projections(batch.direction)]
+    by_key: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for table, column, text in zip(tables, columns, batch.rows, strict=True):
+        for row in json.loads(text, parse_float=Decimal):
+            key = json.dumps([row[column]])
+            by_key.setdefault(key, {name: [] for name in tables})[table].append(row)
+    found = {}
+    for key in batch.present[0]:
+        rows: Mapping[str, Sequence[Mapping[str, Any]]] = by_key[key]
+        try:
+            if store.kind is StoreKind.POSTGRES:
+                shape = shape_of(batch.entity)
+                rows = shape.rows_of(shape.document_of(rows))
+        except UnfitError as error:
+            found[key] = Entity(fields={UNREADABLE: str(error)}, is_there=True)
+        else:
+            found[key] = Entity(fields=_fields(rows), is_there=True)
+    return found
+
+
+def _fields(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> Fields:
+    fields: Fields = {}
+    for number, (table, rows) in enumerate(tables.items()):
+        for position, row in enumerate(rows):
+            place = table if number == 0 else f"{table}[{position}]"
+            fields |= {f"{place}.{name}": _text(value) for name, value in row.items()}
+    return fields
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, Decimal) else json.dumps(value)
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnlikeRecheck(Recheck):
     """The second look, where one of the sides holds documents.
 
-    Of a source of documents, journal and failures are read after the snapshot of the state, and before the target: a key
-    without an open row by then was carried, with all that the snapshot had seen, before the target is looked at.
+    In this order: the source's state with its position; then its journal and failures: a key without an open row by then was
+    carried, with all that the position has seen, before the target is looked at; then the target's rows, and its guards last: a
+    carry that comes in between shows as a guard that is newer than what was read of the source.
     """
 
     stores: Stores
@@ -61,106 +95,90 @@ class UnlikeRecheck(Recheck):
         """The side that state is carried to."""
         return self.stores[self.sides.direction.target]
 
-    async def look_at_source(self, keys: Sequence[str], *, readable: bool) -> Any:
-        """See `Recheck`."""
-        if self.source.kind is StoreKind.POSTGRES:
-            plain = replace(
-                self.statements, tables=tuple(replace(t, received=None) for t in self.statements.tables)
-            )
-            return await Recheck.look_at_source(
-                Recheck(sides=self.sides, names=self.names, statements=plain, epoch=self.epoch),
-                keys,
-                readable=readable,
-            )
-        store, name = self.source, self.statements.entity.name
+    async def look(self, keys: Sequence[str]) -> list[Look]:
+        """Look at `keys` once. Raises `SideError` if a side does not answer."""
+        entity = self.statements.entity
         try:
-            async with store.reading() as connection:
-                position, rows = await self._documents(connection, keys, readable=readable)
-                opened = await store.journal.open_keys(connection, name, keys)
-                failed = await store.failures.failed_keys(connection, name, keys)
-        except UnfitKeysError as error:
-            raise UnreadableRowError from error
+            async with self.source.reading() as connection:
+                ours, unfit, position = await self._state(connection, keys)
+                moving = await self.source.journal.open_keys(connection, entity.name, keys)
+                failed = await self.source.failures.failed_keys(connection, entity.name, keys)
         except Exception as error:
-            raise _told(error, store.side) from error
-        found = {
-            "major": position.major,
-            "minor": position.minor,
-            "open": list(opened),
-            "failed": list(failed),
-        }
-        return SimpleNamespace(**found, **{f"rows{n}": text for n, text in enumerate(rows)})
-
-    async def _documents(
-        self, connection: Any, keys: Sequence[str], *, readable: bool
-    ) -> tuple[Position, Sequence[str]]:
-        if not readable:
-            return await self.source.state.position(connection), ()
-        batch = await self.source.state.read_state(
-            connection, self.statements.entity, self.sides.direction, keys=keys
-        )
-        return batch.position, batch.rows
-
-    def made_rows(self, source: Any) -> list[str]:
-        """See `Recheck`."""
-        if self.source.kind is StoreKind.POSTGRES:
-            return []
-        return [getattr(source, f"rows{n}") for n in range(len(self.statements.tables))]
-
-    async def look_at_target(self, keys: Sequence[str], made: Sequence[str], *, readable: bool) -> Any:
-        """See `Recheck`."""
-        if self.target.kind is StoreKind.POSTGRES:
-            return await super().look_at_target(keys, made, readable=readable)
-        store, entity = self.target, self.statements.entity
+            raise _told(error, self.source.side) from error
         try:
-            async with store.connect() as connection:
-                mark = await store.marks.read(connection)
-                guards = await store.state.read_guards(connection, entity, keys=keys)
-                stored = await store.state.read_stored(connection, entity, self.sides.direction, keys=keys)
-        except UnfitKeysError as error:
-            raise UnreadableRowError from error
+            async with self.target.connect() as connection:
+                theirs = await stored(self.target, connection, entity, self.sides.direction, keys)
+                guards = await self.target.state.read_guards(connection, entity, keys=keys)
+                mark = await self.target.marks.read(connection)
         except Exception as error:
-            raise _told(error, store.side) from error
-        told = {key: [epoch, at.major, at.minor] for key, (epoch, at) in guards.items()}
-        texts = await self.in_tables_types(stored.rows)
-        return SimpleNamespace(
-            guards=json.dumps(told),
-            floor=None,
-            closed_in=None if mark.is_open else mark.epoch,
-            **{f"rows{n}": text for n, text in enumerate(texts)},
-        )
-
-    def _source_rows(self, source: Any, target: Any) -> list[str]:
-        name, answer = (
-            ("received", target) if self.source.kind is not StoreKind.POSTGRES else ("rows", source)
-        )
-        return [getattr(answer, f"{name}{n}") for n in range(len(self.statements.tables))]
-
-    async def in_tables_types(self, rows: Sequence[str]) -> list[str]:
-        """By table, the fields of JSON `rows` as the SQL side reads and prints them."""
-        sql_side = next(side for side, store in self.stores.items() if store.kind is StoreKind.POSTGRES)
-        queries = [
-            received(table.sql, f"${n}").texts("") for n, table in enumerate(self.statements.tables, start=1)
+            raise _told(error, self.target.side) from error
+        is_copy = not mark.is_open and mark.epoch == self.epoch
+        read_at, never = (self.epoch, position), (0, Position(major=0, minor=0))
+        return [
+            Look(
+                key=key,
+                source=None if key in unfit else ours.get(key, NOTHING),
+                target=theirs.get(key, NOTHING),
+                settled=is_copy and key not in moving and guards.get(key, never) <= read_at,
+                failed=key in failed,
+            )
+            for key in keys
         ]
-        fields = ", ".join(f"({query}) AS rows{n}" for n, query in enumerate(queries))
-        (found,) = await self.sides.ask(sql_side, f"SELECT {fields}", *rows)
-        return [getattr(found, f"rows{n}") for n in range(len(queries))]
+
+    async def _state(
+        self, connection: Connection, keys: Sequence[str]
+    ) -> tuple[dict[str, Entity], set[str], Position]:
+        state, entity, direction = self.source.state, self.statements.entity, self.sides.direction
+        unfit: set[str] = set()
+        try:
+            batch = await state.read_state(connection, entity, direction, keys=keys)
+        except UnfitKeysError as error:
+            unfit = set(error.reasons)
+            left = [key for key in keys if key not in unfit]
+            if not left:
+                return {}, unfit, error.position
+            batch = await state.read_state(connection, entity, direction, keys=left)
+        found = canonical(self.source, batch)
+        unfit |= {key for key, item in found.items() if UNREADABLE in item.fields}
+        return found, unfit, batch.position
 
     async def failed_pages(self) -> AsyncIterator[list[str]]:
         """See `Recheck`."""
-        if self.source.kind is StoreKind.POSTGRES:
-            async for keys in super().failed_pages():
-                yield keys
-            return
         last = 0
         while True:
-            async with self.source.reading() as connection:
-                page = await self.source.failures.page(
-                    connection, after_id=last, limit=FAILED_AT_ONCE, entity=self.statements.entity.name
-                )
+            try:
+                async with self.source.reading() as connection:
+                    page = await self.source.failures.page(
+                        connection, after_id=last, limit=FAILED_AT_ONCE, entity=self.statements.entity.name
+                    )
+            except Exception as error:
+                raise _told(error, self.source.side) from error
             if not page:
                 return
             yield [failure.key for failure in page]
             last = page[-1].id
+
+
+async def stored(
+    store: SideStore,
+    connection: Connection,
+    entity: EntityMapping,
+    direction: Direction,
+    keys: Sequence[str],
+) -> dict[str, Entity]:
+    """By key, what a side itself holds of it; one that is no document of its shape is there, and equal to nothing."""
+    unreadable: dict[str, Entity] = {}
+    try:
+        batch = await store.state.read_stored(connection, entity, direction, keys=keys)
+    except UnfitKeysError as error:
+        unreadable = {
+            key: Entity(fields={UNREADABLE: reason}, is_there=True) for key, reason in error.reasons.items()
+        }
+        left = [key for key in keys if key not in unreadable]
+        if not left:
+            return unreadable
+        batch = await store.state.read_stored(connection, entity, direction, keys=left)
+    return canonical(store, batch) | unreadable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,63 +238,26 @@ class UnlikeComparer:
 
     async def _compare(self, ours: Sequence[str], theirs: Sequence[str]) -> ChunkResult:
         keys = sorted({*ours, *theirs})
-        if not keys:
-            return ChunkResult()
-        source, unfit = await self._texts(self.recheck.source, keys)
-        target, unreadable = await self._texts(self.recheck.target, keys)
-        differing = {key for key in keys if source.get(key) != target.get(key)}
-        return ChunkResult(
-            source_rows=len(source) + len(unfit),
-            target_rows=len(target) + len(unreadable),
-            suspects=tuple(sorted(differing | unfit | unreadable)),
-        )
+        source = await self._stored(self.recheck.source, keys)
+        target = await self._stored(self.recheck.target, keys)
+        suspects = {
+            key
+            for key in keys
+            if source.get(key) != target.get(key) or (key in source and UNREADABLE in source[key].fields)
+        }
+        return ChunkResult(source_rows=len(source), target_rows=len(target), suspects=tuple(sorted(suspects)))
 
-    async def _texts(self, store: SideStore, keys: Sequence[str]) -> tuple[dict[str, list[Any]], set[str]]:
-        """By key, its rows by table as texts; keys without a root row are left out. And keys that cannot be read so."""
+    async def _stored(self, store: SideStore, keys: Sequence[str]) -> dict[str, Entity]:
+        if not keys:
+            return {}
         recheck = self.recheck
-        if store.kind is StoreKind.POSTGRES:
-            selected = Among(keys=tuple(keys))
-            texts = []
-            for table in recheck.statements.tables:
-                condition, parameters = selected.of(table.target)
-                ((text,),) = await recheck.sides.ask(store.side, table.target.texts(condition), *parameters)
-                texts.append(text)
-            return _by_key(texts), set()
         try:
-            batch, unfit = await self._fit(store, keys)
+            async with store.reading() as connection:
+                return await stored(
+                    store, connection, recheck.statements.entity, recheck.sides.direction, keys
+                )
         except Exception as error:
             raise _told(error, store.side) from error
-        if batch is None:
-            return {}, unfit
-        try:
-            return _by_key(await recheck.in_tables_types(batch.rows)), unfit
-        except UnreadableRowError:
-            return await self._halved(store, [key for key in keys if key not in unfit], unfit)
-
-    async def _halved(
-        self, store: SideStore, keys: Sequence[str], unfit: set[str]
-    ) -> tuple[dict[str, list[Any]], set[str]]:
-        """One of `keys` has a value that its column's type does not take: find it."""
-        if len(keys) == 1:
-            return {}, unfit | set(keys)
-        found: dict[str, list[Any]] = {}
-        for half in (keys[: len(keys) // 2], keys[len(keys) // 2 :]):
-            texts, more = await self._texts(store, half)
-            found |= texts
-            unfit |= more
-        return found, unfit
-
-    async def _fit(self, store: SideStore, keys: Sequence[str]) -> tuple[StateBatch | None, set[str]]:
-        entity, direction = self.recheck.statements.entity, self.recheck.sides.direction
-        async with store.reading() as connection:
-            try:
-                return await store.state.read_stored(connection, entity, direction, keys=keys), set()
-            except UnfitKeysError as error:
-                unfit = set(error.reasons)
-            left = [key for key in keys if key not in unfit]
-            if not left:
-                return None, unfit
-            return await store.state.read_stored(connection, entity, direction, keys=left), unfit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,11 +279,6 @@ class UnlikeChanges:
     async def since(self, positions: Mapping[str, Position]) -> dict[str, EntityChanges]:
         """Too many to name, of each: so everything is compared."""
         return {entity: EntityChanges(keys=None) for entity in positions}
-
-
-def _by_key(texts: Sequence[str]) -> dict[str, list[Any]]:
-    tables = [json.loads(text) for text in texts]
-    return {key: [table.get(key, []) for table in tables] for key in tables[0]}
 
 
 def _told(error: Exception, side: Side) -> Exception:

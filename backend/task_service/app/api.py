@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
+
+from backend.shared import DualWriteManager
+from backend.shared.api.router import dual_write_router
 
 from .routes import labels, people, tasks
 
@@ -14,6 +17,13 @@ TAGS = (
 )
 
 
-def routers() -> Sequence[APIRouter]:
-    """Every router, in the order in which paths are looked up."""
-    return (tasks.router, labels.router, people.users, people.teams, people.watch_lists)
+def routers(*, dual: bool = False) -> Sequence[APIRouter]:
+    """Every router, in the order in which paths are looked up; with `dual` those of the engine."""
+    own = (tasks.router, labels.router, people.users, people.teams, people.watch_lists)
+    return (*own, dual_write_router(get_manager)) if dual else own
+
+
+def get_manager(request: Request) -> DualWriteManager:
+    """The manager behind the store."""
+    manager: DualWriteManager = request.app.state.manager
+    return manager

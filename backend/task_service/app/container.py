@@ -38,10 +38,19 @@ def make_store(settings: TaskSettings, *, repositories: Repositories | None = No
         case Orm.MONGO:
             return _single("mongo", settings.needed_mongo())
         case Orm.DUAL:
-            # Here the store over the migration engine comes in.
-            raise ConfigurationError("dual is not available yet", variable="ORM")
+            return _dual(run_relay=settings.run_relay)
         case _:
             assert_never(settings.orm)
+
+
+def _dual(*, run_relay: bool) -> TaskStore:
+    """The store over the migration engine, which has settings of its own (`DUAL_WRITE_…`)."""
+    try:
+        manager = import_module(".core.dual_write_manager", package=__package__)
+        store = import_module(".adapters.dual.store", package=__package__)
+        return cast("TaskStore", store.DualStore(manager.TaskDualWriteManager(), run_relay=run_relay))
+    except ModuleNotFoundError as error:
+        raise _lacking(error, "dual") from error
 
 
 def _single(room: str, address: Address) -> TaskStore:
@@ -51,9 +60,13 @@ def _single(room: str, address: Address) -> TaskStore:
         open_transactions = cast("Callable[[Address], Transactions]", module.open_transactions)
         return SingleStore(open_transactions(address))
     except ModuleNotFoundError as error:
-        package = (error.name or "").split(".")[0]
-        if package not in _PACKAGES:
-            raise
-        raise ConfigurationError(
-            f"{room} needs the package {package}: install the extra '{_PACKAGES[package]}'", variable="ORM"
-        ) from error
+        raise _lacking(error, room) from error
+
+
+def _lacking(error: ModuleNotFoundError, room: str) -> Exception:
+    package = (error.name or "").split(".")[0]
+    if package not in _PACKAGES:
+        return error
+    return ConfigurationError(
+        f"{room} needs the package {package}: install the extra '{_PACKAGES[package]}'", variable="ORM"
+    )

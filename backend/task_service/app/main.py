@@ -57,12 +57,13 @@ def make_app(
     on_failed_start: Callable[[TandemError], None] | None = None,
 ) -> FastAPI:
     """The application over `store`, which it starts and closes. A failed start is told to `on_failed_start` first."""
+    manager = getattr(store, "manager", None)  # where the engine keeps two stores the same
     app = build_app(
         "Tandem task service",
         version=version("tandem"),
         description=DESCRIPTION,
         metrics=metrics,
-        routers=routers(),
+        routers=routers(dual=manager is not None),
         lifespan=_lifespan(store, verifier, on_failed_start=on_failed_start),
         health_checks=lambda: _health_checks(store),
         token_verifier=verifier,
@@ -70,6 +71,7 @@ def make_app(
     )
     install_store_problems(app)
     app.state.store = store
+    app.state.manager = manager
     return app
 
 
@@ -98,7 +100,15 @@ def _lifespan(
 
 
 def _health_checks(store: TaskStore) -> Sequence[HealthCheck]:
-    return [ProbeCheck(name="store", call=store.check)]
+    """The store that answers is needed. Without the other one of two the service goes on, and the journal grows."""
+    manager = getattr(store, "manager", None)
+    if manager is None:
+        return [ProbeCheck(name="store", call=store.check)]
+    authoritative = manager.phase.policy.authoritative
+    return [
+        ProbeCheck(name=f"{side.value} database", call=found.ping, required=side is authoritative)
+        for side, found in manager.runtime.stores.items()
+    ]
 
 
 def _end_process(error: TandemError) -> None:

@@ -47,11 +47,12 @@ class TaskSettings:
     jwks_url: str | None = None
     public_key_file: Path | None = None
     log_level: str = "INFO"
+    run_relay: bool = True
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> TaskSettings:
         """Settings from `ORM`, `TASK_DATABASE_URL` (else `DATABASE_URL`), `TASK_MONGO_URL` (else `MONGO_URL`),
-        `AUTH_JWKS_URL`, `AUTH_PUBLIC_KEY_FILE` (which wins over it), and `LOG_LEVEL`.
+        `AUTH_JWKS_URL`, `AUTH_PUBLIC_KEY_FILE` (which wins over it), `LOG_LEVEL`, and for ORM=dual `TASK_RUN_RELAY`.
         """
         found = load_environment() if environment is None else environment
         key_file = found.get("AUTH_PUBLIC_KEY_FILE", "").strip()
@@ -62,6 +63,7 @@ class TaskSettings:
             jwks_url=found.get("AUTH_JWKS_URL", "").strip() or None,
             public_key_file=Path(key_file) if key_file else None,
             log_level=found.get("LOG_LEVEL", "").strip() or "INFO",
+            run_relay=_flag(found, "TASK_RUN_RELAY", default=True),
         )
 
     def needed_database(self) -> Address:
@@ -91,3 +93,10 @@ def _needed(address: Address | None, variables: tuple[str, ...], *, orm: Orm) ->
     if address is None:
         raise ConfigurationError(f"is not set, and ORM={orm.value} needs it", variable=variables[0])
     return address
+
+
+def _flag(found: Mapping[str, str], variable: str, *, default: bool) -> bool:
+    text = found.get(variable, "").strip().lower()
+    if text not in ("", "true", "false"):
+        raise ConfigurationError("must be true or false", variable=variable)
+    return text == "true" if text else default

@@ -26,7 +26,7 @@ from backend.shared.domain.phases import Side
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.stores.side import LockHeldError
 
-from .collections import Client, Collections
+from .collections import Client, Collection, Collections
 from .connection import DocumentConnection, Stripe, in_transaction, jitter
 from .errors import WRITE_CONFLICT, is_repeatable, sqlstate_of
 
@@ -54,19 +54,25 @@ class Fence:
 
     def __init__(
         self,
-        client: Client,
         collections: Collections,
         side: Side,
         *,
         hook: Hook = no_hook,
         lock_ms: int = LOCK_MS,
     ) -> None:
-        self._client = client
         self._side = side
-        self._fence = collections.fence
+        self._collections = collections
         self._hook = hook
         self._lock_ms = lock_ms
         self._in_use: dict[int, int] = {}
+
+    @property
+    def _client(self) -> Client:
+        return self._collections.client
+
+    @property
+    def _fence(self) -> Collection:
+        return self._collections.fence
 
     async def enter(
         self, connection: DocumentConnection, *, check: Check, by: ObjectId | None = None

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from backend.shared.domain.errors import ConfigurationError, ValidationError
+from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Phase, Side
 from backend.shared.environment import load_environment, mask_url
 
@@ -255,6 +256,19 @@ class DualWriteSettings:
             if side is not None and not self.writes(side):
                 name = "write_to_legacy" if side is Side.LEGACY else "write_to_new"
                 raise self._error(name, f"is false, but phase {phase.value} writes the {side.value} side")
+
+    def check_entities(self, catalog: EntityCatalog) -> None:
+        """Raise `ConfigurationError` if something is set that the entities of `catalog` do not allow.
+
+        Two sides that each make keys on their own would give the same one to two things.
+        """
+        if self.availability is Availability.ANY:
+            for entity in catalog.ordered:
+                if entity.document is None:
+                    raise self._error(
+                        "availability",
+                        f"any is for documents, whose keys no database makes: {entity.name} is none",
+                    )
 
     def changed(self, changes: Mapping[str, Any]) -> DualWriteSettings:
         """These settings with run-time `changes`, named as in `RUN_TIME`; raises `ValidationError` for a wrong one."""

@@ -186,6 +186,7 @@ class DocumentJournal:
         row = {
             **_row(key.entity, key.key, request_id=key.request_id),
             "captured_at": key.captured_at,
+            "changed_at": key.changed_at,
             "attempts": key.attempts,
             "waits": key.waits,
             "waiting": True,
@@ -231,6 +232,11 @@ class DocumentJournal:
         for part in chunks(ids):
             free = {"_id": {"$in": list(part)}, "lease": None}
             await self._rows.delete_many(free, session=await connection.session())
+
+    async def changed_at(self, connection: DocumentConnection, entity: str, key: str) -> datetime | None:
+        """When a key was last changed, as its open journal rows say; None where it has none."""
+        rows = self._rows.find({"subject": subject(entity, key)}, session=await connection.session())
+        return max([_claimed(row).last_changed_at async for row in rows], default=None)
 
     async def open_keys(self, connection: DocumentConnection, entity: str, keys: Sequence[str]) -> set[str]:
         """Those of `keys` that have an open journal row."""
@@ -308,6 +314,7 @@ def _claimed(row: Stored) -> ClaimedKey:
         entity=row["entity"],
         key=row["key"],
         captured_at=row["captured_at"],
+        changed_at=row.get("changed_at"),
         attempts=row["attempts"],
         waits=row["waits"],
         request_id=row["request_id"],

@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import QueuePool, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from backend.shared.domain.errors import InstallationError
+from backend.shared.domain.errors import FencedError, InstallationError
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping
 from backend.shared.domain.phases import Capture, Direction, Phase, Side
 from backend.shared.journal.conflicts import ConflictRepository
@@ -27,6 +27,7 @@ from backend.shared.journal.install import (
 from backend.shared.journal.marks import MarkRepository, identity_of
 from backend.shared.journal.records import Claim
 from backend.shared.journal.repository import FailureRepository, JournalRepository
+from backend.shared.journal.stranded import StrandedRepository
 from backend.shared.journal.triggers import InstalledTrigger
 from backend.shared.stores.postgres import clashes, parents
 from backend.shared.stores.postgres.errors import (
@@ -39,7 +40,7 @@ from backend.shared.stores.postgres.errors import (
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.projection_sql import ESTIMATED_ROWS, key_text, ordered_bound, table_name
 from backend.shared.stores.postgres.store import PostgresStore, entity_sql
-from backend.shared.stores.protocol import StateBatch
+from backend.shared.stores.protocol import Position, StateBatch
 from backend.shared.stores.side import LockHeldError, OnTheWay, Pool, StoreKind
 
 COUNT_MS = 3000
@@ -69,6 +70,35 @@ class PostgresState(PostgresStore):
     def __init__(self, names: EngineNames, catalog: EntityCatalog, side: Side) -> None:
         super().__init__(names, catalog)
         self.side = side
+
+    async def set_guards(
+        self,
+        connection: AsyncConnection,
+        entity: EntityMapping,
+        *,
+        keys: Sequence[str],
+        guard: tuple[int, Position],
+        epoch: int,
+    ) -> None:
+        """Make the guards of `keys`, which this transaction holds, `guard`, whatever they are.
+
+        The mark is read in this statement, later than `enter` took the locks. Raises `FencedError` unless this side is
+        closed in `epoch`.
+        """
+        to_epoch, position = guard
+        changed = await connection.exec_driver_sql(
+            f"UPDATE {self.names.guard} SET epoch = $3, major = $4, minor = $5 "
+            "WHERE entity = $1 AND key = ANY ($2::text[]) "
+            f"AND EXISTS (SELECT 1 FROM {self.names.mark} WHERE state = 'closed' AND epoch = $6)",
+            (entity.name, list(keys), to_epoch, position.major, position.minor, epoch),
+        )
+        if changed.rowcount != len(set(keys)):
+            raise FencedError(
+                f"not closed in epoch {epoch}, so nothing may be carried to it",
+                side=self.side,
+                entity=entity.name,
+                unavailable=True,
+            )
 
     async def missing_parents(
         self, connection: AsyncConnection, batches: Sequence[StateBatch], constraint: str | None
@@ -149,6 +179,7 @@ class PostgresSide:
         self.marks = MarkRepository(names, engine, side)
         self.state = PostgresState(names, catalog, side)
         self.conflicts = ConflictRepository(names)
+        self.stranded = StrandedRepository(names)
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._names = names
         self._catalog = catalog

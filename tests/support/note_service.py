@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import asyncpg
@@ -159,21 +161,33 @@ class MakeNotes(Protocol):
     ) -> NotesManager: ...
 
 
+@pytest.fixture(scope="session")
+def durable_documents(worker_directory: Path) -> Iterator[DocumentServer]:
+    """A server of documents that keeps what it has committed when it is killed."""
+    server = DocumentServer(worker_directory / "durable_documents")
+    server.start()
+    yield server
+    server.remove()
+
+
 @pytest.fixture
-async def servers(services_cluster: Cluster, document_server: DocumentServer) -> AsyncIterator[Servers]:
+async def servers(services_cluster: Cluster, durable_documents: DocumentServer) -> AsyncIterator[Servers]:
     """Both servers; whatever a test does to them, they run afterwards."""
-    servers = Servers(cluster=services_cluster, documents=document_server)
+    servers = Servers(cluster=services_cluster, documents=durable_documents)
     yield servers
     await servers.bring_back()
 
 
 @pytest.fixture
 async def note_databases(
-    servers: Servers, document_url: str, make_database: Callable[..., Awaitable[str]]
-) -> NoteDatabases:
+    servers: Servers, make_database: Callable[..., Awaitable[str]]
+) -> AsyncIterator[NoteDatabases]:
     new_url = await make_database(servers.cluster)
     await create_tables(new_url, ";".join(DDL))
-    return NoteDatabases(urls={Side.LEGACY: document_url, Side.NEW: new_url})
+    name = f"t_{secrets.token_hex(6)}"
+    yield NoteDatabases(urls={Side.LEGACY: servers.documents.url(name), Side.NEW: new_url})
+    await servers.bring_back()
+    await asyncio.to_thread(servers.documents.drop_database, name)
 
 
 @pytest.fixture

@@ -23,9 +23,10 @@ from backend.shared.domain.phases import Direction, Side
 from backend.shared.journal.conflict_records import SettledConflict
 from backend.shared.journal.stranded_records import StrandedKey
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.errors import describe, is_database_error, to_side_error
+from backend.shared.stores.errors import describe, is_database_error
 from backend.shared.stores.postgres.projection_sql import table_name
 from backend.shared.stores.protocol import StateBatch, UnfitKeysError
+from backend.shared.stores.repeating import in_transaction
 from backend.shared.stores.side import Connection, SideStore
 from backend.shared.stores.state_images import batch_of_image, differing, documents_by_table
 from backend.shared.units import Transaction
@@ -212,13 +213,10 @@ class _Settling:
         return state
 
     async def _journal(self) -> None:
-        try:
-            async with self._source.begin() as connection:
-                await self._source.journal.add(connection, self._entity.name, [self._key])
-        except Exception as error:
-            if not is_database_error(error):
-                raise
-            raise to_side_error(error, self._source.side) from error
+        async def add(connection: Connection) -> None:
+            await self._source.journal.add(connection, self._entity.name, [self._key])
+
+        await in_transaction(self._source, add)
 
     async def _keep_dropped(
         self, connection: Connection, store: SideStore, dropped: StateBatch, *, kept: StateBatch

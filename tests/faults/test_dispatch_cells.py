@@ -6,6 +6,7 @@ Under `authoritative` and `any`, with either kind of side as the authoritative o
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -17,7 +18,7 @@ from tests.support.note_service import EITHER_FIRST, MakeNotes, NoteDatabases, N
 from tests.support.steps import Watch
 
 AVAILABILITY = pytest.mark.parametrize("availability", list(Availability))
-ANY = {"availability": Availability.ANY}
+ANY: dict[str, Any] = {"availability": Availability.ANY}
 
 
 def sides(phase: Phase) -> tuple[Side, Side]:

@@ -29,6 +29,7 @@ from backend.shared.stores.protocol import (
     Trouble,
     UnfitKeysError,
 )
+from backend.shared.stores.repeating import repeated
 from backend.shared.stores.side import Connection, SideStore
 
 KeysByEntity = Mapping[str, Sequence[str]]
@@ -199,24 +200,35 @@ class Carrier:
         epoch: int,
         before: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> Outcomes:
-        async with self._target.begin() as connection:
-            if before:
-                await before(connection)
-            for left in range(READS_AT_MOST, 0, -1):
-                try:
-                    applied = await self._target.state.apply(connection, batches, epoch=epoch)
-                    break
-                except OutdatedReadError:
-                    # Nothing was written. Read again inside of this transaction: what it holds keeps the next chunk of
-                    # these keys from getting in between once more.
-                    if before or left == 1:
-                        raise
-                    batches = await self._read({batch.entity.name: batch.keys for batch in batches})
-            outcomes: Outcomes = {}
-            for batch in batches:
-                outcomes |= await self._outcomes(connection, batch, applied[batch.entity.name], epoch=epoch)
-            await self._hook("before_target_commit")
+        async def attempt() -> Outcomes:
+            async with self._target.begin() as connection:
+                if before:
+                    await before(connection)
+                found = await self._apply_in(connection, batches, epoch=epoch, reads_again=before is None)
+                await self._hook("before_target_commit")
+                return found
+
+        outcomes = await repeated(attempt)
         await self._hook("after_target_commit")
+        return outcomes
+
+    async def _apply_in(
+        self, connection: Connection, batches: Sequence[StateBatch], *, epoch: int, reads_again: bool
+    ) -> Outcomes:
+        for left in range(READS_AT_MOST, 0, -1):
+            try:
+                applied = await self._target.state.apply(connection, batches, epoch=epoch)
+            except OutdatedReadError:
+                # Nothing was written. Read again inside of this transaction: what it holds keeps the next chunk of
+                # these keys from getting in between once more.
+                if not reads_again or left == 1:
+                    raise
+                batches = await self._read({batch.entity.name: batch.keys for batch in batches})
+            else:
+                break
+        outcomes: Outcomes = {}
+        for batch in batches:
+            outcomes |= await self._outcomes(connection, batch, applied[batch.entity.name], epoch=epoch)
         return outcomes
 
     async def _outcomes(

@@ -6,8 +6,10 @@ from collections.abc import Collection
 
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.journal.carrier import Outcomes
+from backend.shared.journal.stranded_records import PARKED_EPOCH
 from backend.shared.stores.protocol import Position
-from backend.shared.stores.side import SideStore
+from backend.shared.stores.repeating import in_transaction
+from backend.shared.stores.side import Connection, SideStore
 
 
 async def withdraw_outdated(
@@ -30,11 +32,16 @@ async def withdraw_outdated(
             continue
         async with target.connect() as connection:
             guards = await target.state.read_guards(connection, catalog[entity], keys=[key])
-        if _newest(guards, key, outcome.position) > (epoch, outcome.position):
+        newest = _newest(guards, key, outcome.position)
+        # The guard of a stranded key says nothing of what was carried.
+        if newest[0] != PARKED_EPOCH and newest > (epoch, outcome.position):
             outdated[entity, key] = outcome.position
     if outdated:
-        async with source.begin() as connection:
+
+        async def close(connection: Connection) -> None:
             await source.failures.close(connection, outdated, epoch=epoch, by=by)
+
+        await in_transaction(source, close)
     return outdated
 
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 IN_AT_MOST = 100
 """Longer lists in `$in` make some servers read the whole collection."""
-MAJORITY = WriteConcern("majority")
+MAJORITY = WriteConcern("majority", j=True)
 
 
 class Collections:
@@ -66,6 +66,11 @@ class Collections:
         return self._own("journal")
 
     @property
+    def lease(self) -> Collection:
+        """Which rows of the journal somebody has claimed, and until when."""
+        return self._own("lease")
+
+    @property
     def failure(self) -> Collection:
         """Keys that could not be carried."""
         return self._own("failure")
@@ -105,6 +110,7 @@ class Collections:
         """All of Tandem's own."""
         return (
             self.journal,
+            self.lease,
             self.failure,
             self.conflict,
             self.stranded,
@@ -118,7 +124,8 @@ class Collections:
         """The collection that an entity is kept in."""
         if entity.document is None:
             raise AssertionError(f"entity {entity.name} is no document on either side")
-        return self.database[entity.document.collection]
+        found = self.database[entity.document.collection]
+        return found.with_options(codec_options=entity.document.codec) if entity.document.codec else found
 
     async def next_number(self, what: str, *, count: int = 1) -> int:
         """The first of `count` new numbers. Outside of any transaction: nobody waits for another's, and there are gaps."""

@@ -67,7 +67,7 @@ class DocumentStranded:
 
     async def count(self, connection: DocumentConnection) -> int:
         """How many there are."""
-        return await self._collections.stranded.count_documents({}, session=await connection.session())
+        return await self._collections.stranded.count_documents({}, session=await connection.reader())
 
     async def end(self, connection: DocumentConnection, entity: str, key: str) -> None:
         """Forget one."""

@@ -85,6 +85,11 @@ class Collections:
         return self._own("conflict")
 
     @property
+    def stranded(self) -> Collection:
+        """Keys that were written here alone."""
+        return self._own("stranded")
+
+    @property
     def guard(self) -> Collection:
         """Per key, the position of the state that was last written here."""
         return self._own("guard")
@@ -112,6 +117,7 @@ class Collections:
             self.lease,
             self.failure,
             self.conflict,
+            self.stranded,
             self.guard,
             self.fence,
             self.counter,

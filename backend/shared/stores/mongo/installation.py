@@ -19,7 +19,7 @@ from .connection import in_transaction
 from .fence import STRIPES, stripe_id
 from .shapes import shape_of
 
-VERSION = 1
+VERSION = 2
 """Rises with every change of what is installed."""
 _ALREADY_EXISTS = 48
 _COUNTERS = ("position", "failure", "conflict", "capture_gap")
@@ -46,6 +46,7 @@ def _indexes(collections: Collections) -> dict[Collection, list[IndexModel]]:
             IndexModel([("number", ASCENDING)], unique=True),
             IndexModel([("state", ASCENDING), ("number", ASCENDING)]),
         ],
+        collections.stranded: [IndexModel([("stranded_at", ASCENDING)])],
         collections.guard: [IndexModel([("epoch", ASCENDING), ("major", ASCENDING)])],
     }
 

@@ -27,6 +27,7 @@ from backend.shared.journal.install import (
 from backend.shared.journal.marks import MarkRepository, identity_of
 from backend.shared.journal.records import Claim
 from backend.shared.journal.repository import FailureRepository, JournalRepository
+from backend.shared.journal.stranded import StrandedRepository
 from backend.shared.journal.triggers import InstalledTrigger
 from backend.shared.stores.postgres.errors import (
     DEADLOCK_DETECTED,
@@ -82,6 +83,7 @@ class PostgresSide:
         self.marks = MarkRepository(names, engine, side)
         self.state = PostgresState(names, catalog, side)
         self.conflicts = ConflictRepository(names)
+        self.stranded = StrandedRepository(names)
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._names = names
         self._catalog = catalog

@@ -29,6 +29,7 @@ from backend.shared.journal.carrier import (
 )
 from backend.shared.journal.records import Claim, ClaimedKey
 from backend.shared.journal.refusals import withdraw_outdated
+from backend.shared.journal.sync_telling import BUSY, SyncTelling
 from backend.shared.stores.errors import is_database_error
 from backend.shared.stores.protocol import Position
 from backend.shared.stores.side import Connection, SideStore
@@ -98,6 +99,7 @@ class Relay:
         self._on_pass = on_pass
         self._on_unavailable = on_unavailable
         self._wake = asyncio.Event()
+        self._telling = SyncTelling(source=source, target=target, catalog=catalog, direction=direction)
         self._carrier = Carrier(source=source, target=target, catalog=catalog, direction=direction, hook=hook)
 
     def wake(self) -> None:
@@ -192,6 +194,10 @@ class Relay:
             elif await self._refuse(connection, claimed, outcome, settings):
                 failed[identity] = outcome
         await self._failures.close(connection, gone, epoch=settings.epoch, by="relay")
+        await self._telling.tell_target(outcomes, failed=failed, epoch=settings.epoch)
+        for identity in await self._telling.tell_source(connection, claim, outcomes, failed=failed):
+            busy = KeyOutcome(outcome=Outcome.WAITING, reason=BUSY)
+            await self._wait(connection, claim.keys[identity], busy)
         done = RelayPass(
             rows=claim.row_count,
             carried=counts[Outcome.CARRIED],

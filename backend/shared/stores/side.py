@@ -11,13 +11,16 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from backend.shared.domain.mapping import EntityMapping
 from backend.shared.domain.phases import Direction, Phase, Side
 from backend.shared.journal.conflict_records import Conflict, FailedKey, OpenFailureKey
 from backend.shared.journal.records import Claim, ClaimedKey, Failure, JournalDepth, Remainder
 from backend.shared.stores.protocol import Applied, Position, StateBatch
+
+if TYPE_CHECKING:
+    from backend.shared.stores.postgres.sync_columns import SyncColumns
 
 Connection = Any
 """What a side's own room makes of it: an `AsyncConnection`, or a session of documents."""
@@ -405,6 +408,11 @@ class SideStore(Protocol):
     @property
     def conflicts(self) -> Conflicts:
         """What this side keeps for somebody to decide."""
+        ...
+
+    @property
+    def sync_columns(self) -> SyncColumns | None:
+        """Columns by which rows here say how they stand to their documents, if there are any."""
         ...
 
     @property

@@ -39,6 +39,7 @@ from backend.shared.stores.postgres.errors import (
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.projection_sql import ESTIMATED_ROWS, key_text, ordered_bound, table_name
 from backend.shared.stores.postgres.store import PostgresStore, entity_sql
+from backend.shared.stores.postgres.sync_columns import SyncColumns
 from backend.shared.stores.protocol import StateBatch
 from backend.shared.stores.side import LockHeldError, OnTheWay, Pool, StoreKind
 
@@ -149,6 +150,7 @@ class PostgresSide:
         self.marks = MarkRepository(names, engine, side)
         self.state = PostgresState(names, catalog, side)
         self.conflicts = ConflictRepository(names)
+        self.sync_columns = _sync_columns(names, catalog, side, capture)
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._names = names
         self._catalog = catalog
@@ -343,6 +345,15 @@ class PostgresSide:
                 )
                 found.append(f"table {name} ({size.scalar() or 'gone'})")
         return found
+
+
+def _sync_columns(
+    names: EngineNames, catalog: EntityCatalog, side: Side, capture: Capture
+) -> SyncColumns | None:
+    """Nothing where no trigger keeps such columns."""
+    columns = SyncColumns(names, catalog, side)
+    kept = capture is Capture.TRIGGER and any(columns.has(entity.name) for entity in catalog.ordered)
+    return columns if kept else None
 
 
 def bound_of(pool: QueuePool) -> int:

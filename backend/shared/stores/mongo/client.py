@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import pymongo
 from bson.codec_options import DatetimeConversion
 from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
+from pymongo.monitoring import _EventListener
 from pymongo.uri_parser import parse_uri, parse_userinfo, split_hosts, split_options
 
 from backend.shared.domain.errors import ConfigurationError
@@ -77,11 +79,16 @@ def parse_mongo_url(url: str, *, variable: str) -> MongoUrl:
 
 
 def create_client(
-    url: str, *, limits: DocumentLimits | None = None, application_name: str, variable: str = "DATABASE_URL"
+    url: str,
+    *,
+    limits: DocumentLimits | None = None,
+    application_name: str,
+    variable: str = "DATABASE_URL",
+    listeners: Sequence[_EventListener] = (),
 ) -> AsyncMongoClient[dict[str, Any]]:
     """A client for one side, whose `get_default_database()` is the URL's. Connects to nothing yet; the caller closes it.
 
-    Dates come in UTC with their zone, and as `DatetimeMS` where Python has no such year. Any error of the driver's while
+    `listeners` (of `pymongo.monitoring`) hear what the pool and the commands do. Dates come in UTC with their zone, and as `DatetimeMS` where Python has no such year. Any error of the driver's while
     it reads the URL is a `ConfigurationError`.
     """
     limits = limits or DocumentLimits()
@@ -101,6 +108,7 @@ def create_client(
             connectTimeoutMS=limits.connect_timeout_ms,
             serverSelectionTimeoutMS=limits.server_selection_timeout_ms,
             socketTimeoutMS=limits.socket_timeout_ms,
+            event_listeners=list(listeners),
             connect=False,
         )
     except _BAD_URL:
@@ -110,7 +118,9 @@ def create_client(
 def operation_limit(limits: DocumentLimits) -> AbstractContextManager[None]:
     """Bounds what is asked of MongoDB inside the `with`, retries included, by `max_time_ms`, which the server is told too.
 
-    Where it is over, the server's or the driver's timeout is raised. The wait for a connection is part of it.
+    For what takes no `maxTimeMS` of its own, as the driver's inserts and updates. When it is over, the server and the driver
+    give up at the same moment, so that either's timeout is raised; a write may then have been done. The wait for a
+    connection is part of it.
     """
     return pymongo.timeout(limits.max_time_ms / 1000)
 

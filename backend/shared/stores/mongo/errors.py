@@ -28,9 +28,19 @@ from backend.shared.domain.outages import Outage
 from backend.shared.domain.phases import Side
 from backend.shared.stores.protocol import OutdatedReadError, Trouble
 
+
+class UnfitKeysError(BSONError):
+    """Keys whose state cannot be said in the other shape: a refusal. `reasons`, by canonical key, hold no value."""
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        super().__init__("; ".join(list(dict.fromkeys(reasons.values()))[:_MAX_FIELDS]))
+        self.reasons = dict(reasons)
+
+
 TRANSIENT = "TransientTransactionError"
 UNKNOWN_COMMIT = "UnknownTransactionCommitResult"
 WRITE_CONFLICT = "mongo:112"
+LOCK_TIMEOUT = "mongo:24"
 DUPLICATE_KEY = "mongo:11000"
 VALIDATION_FAILURE = "mongo:121"
 
@@ -101,6 +111,13 @@ _DUPLICATE = re.compile(
 _MAX_FIELDS = 5
 
 
+class UnknownCommitError(PyMongoError):
+    """The answer to a commit was lost, and asking again did not help: it may have been done, or not."""
+
+    def __init__(self) -> None:
+        super().__init__("outcome unknown: no answer to the commit", error_labels=[UNKNOWN_COMMIT])
+
+
 def sqlstate_of(error: BaseException) -> str | None:
     """The server's code of an error as `mongo:112`, if it has one; of a bulk write the first write's that failed."""
     code = _code_of(error)
@@ -129,8 +146,8 @@ def classify(error: BaseException) -> Trouble:
 
 def is_connection_loss(error: BaseException) -> bool:
     """Whether the connection, or the primary, is gone. A full pool and an operation that takes too long are no such thing."""
-    if is_timeout(error):
-        return False
+    if is_timeout(error) or has_label(error, UNKNOWN_COMMIT):
+        return False  # whoever repeats after a loss must not repeat what may have been done
     return isinstance(error, ConnectionFailure | OSError) or _code_of(error) in _CONNECTION_LOSSES
 
 
@@ -146,6 +163,8 @@ def is_unreachable(error: BaseException) -> bool:
 
     An operation that the server itself gave up has been answered.
     """
+    if isinstance(error, UnknownCommitError):
+        return error.__cause__ is not None and is_unreachable(error.__cause__)
     if isinstance(error, WaitQueueTimeoutError):
         return False
     return isinstance(error, ConnectionFailure | TimeoutError) or is_connection_loss(error)
@@ -157,6 +176,8 @@ def outage_of(error: BaseException) -> Outage | None:
         return None
     if isinstance(error, WaitQueueTimeoutError):
         return Outage.POOL_FULL
+    if has_label(error, UNKNOWN_COMMIT):
+        return Outage.NO_ANSWER
     if known := _OUTAGES.get(_code_of(error) or 0):
         return known
     if isinstance(error, ServerSelectionTimeoutError) or is_connection_loss(error):
@@ -176,10 +197,17 @@ def says_nothing_of_a_commit(error: BaseException) -> bool:
 
 
 def is_repeatable(error: BaseException) -> bool:
-    """Whether the transaction may simply be run again: it met a conflict, or its server was lost before the commit."""
+    """Whether the transaction may simply be run again: it met a conflict, or its connection was lost before the commit.
+
+    Of what took as long as it may, once is enough: a full pool, a server that is not found, one that does not answer. (The
+    wait for a lock inside a transaction is 5 ms.)
+    """
     if has_label(error, UNKNOWN_COMMIT):
         return False
-    return has_label(error, TRANSIENT) or sqlstate_of(error) == WRITE_CONFLICT
+    code = sqlstate_of(error)
+    if is_timeout(error) and code != LOCK_TIMEOUT:
+        return False
+    return has_label(error, TRANSIENT) or code == WRITE_CONFLICT
 
 
 def may_pass(error: BaseException) -> bool:
@@ -208,6 +236,8 @@ def describe(error: BaseException) -> str:
     """
     if isinstance(error, OutdatedReadError):
         return "a backfill copies newer state faster than this one can be read"
+    if isinstance(error, UnfitKeysError):
+        return str(error)
     if isinstance(error, BSONError):
         return "document too large" if isinstance(error, DocumentTooLarge) else "cannot be written as BSON"
     code = _code_of(error)
@@ -240,6 +270,8 @@ def to_side_error(
 
 
 def _describe_without_code(error: BaseException) -> str:
+    if has_label(error, UNKNOWN_COMMIT):
+        return "no answer to the commit, outcome unknown"
     if isinstance(error, WaitQueueTimeoutError):
         return "no connection free in time"
     if isinstance(error, ServerSelectionTimeoutError):
@@ -286,10 +318,13 @@ def _refused_fields(details: Mapping[str, Any]) -> Iterator[str]:
 
 __all__ = [
     "DUPLICATE_KEY",
+    "LOCK_TIMEOUT",
     "TRANSIENT",
     "UNKNOWN_COMMIT",
     "VALIDATION_FAILURE",
     "WRITE_CONFLICT",
+    "UnfitKeysError",
+    "UnknownCommitError",
     "classify",
     "constraint_of",
     "describe",

@@ -1,0 +1,91 @@
+"""Where Tandem keeps its own things in a MongoDB: collections `tandem_<service>_…` of the service's own database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from bson import CodecOptions
+from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.read_concern import ReadConcern
+
+from backend.shared.domain.mapping import EntityMapping
+from backend.shared.stores.postgres.names import EngineNames
+
+Stored = dict[str, Any]
+Client = AsyncMongoClient[Stored]
+Collection = AsyncCollection[Stored]
+T = TypeVar("T")
+
+IN_AT_MOST = 100
+"""Longer lists in `$in` make some servers read the whole collection."""
+MAJORITY = WriteConcern("majority")
+
+
+class Collections:
+    """The collections of one service in one database.
+
+    Everything is read and written by majority: what was read once is not taken back by a failover, and what was written
+    before a snapshot is in it.
+    """
+
+    def __init__(self, client: Client, database_name: str, names: EngineNames) -> None:
+        self.prefix = names.schema
+        self.database = client.get_database(
+            database_name,
+            read_preference=ReadPreference.PRIMARY,
+            read_concern=ReadConcern("majority"),
+            write_concern=MAJORITY,
+        )
+        self.journal = self._own("journal")
+        self.failure = self._own("failure")
+        self.conflict = self._own("conflict")
+        self.guard = self._own("guard")
+        self.fence = self._own("fence")
+        """The mark, the stripes that writers write, and the locks on them."""
+        self.counter = self._own("counter")
+        """Numbers that only rise: positions, failures, conflicts, gaps in capture."""
+        self.installation = self._own("installation")
+
+    @property
+    def own(self) -> tuple[Collection, ...]:
+        """All of Tandem's own."""
+        return (
+            self.journal,
+            self.failure,
+            self.conflict,
+            self.guard,
+            self.fence,
+            self.counter,
+            self.installation,
+        )
+
+    def of(self, entity: EntityMapping) -> Collection:
+        """The collection that an entity is kept in."""
+        if entity.document is None:
+            raise AssertionError(f"entity {entity.name} is no document on either side")
+        return self.database[entity.document.collection]
+
+    async def next_number(self, what: str, *, count: int = 1) -> int:
+        """The first of `count` new numbers. Outside of any transaction: nobody waits for another's, and there are gaps."""
+        found = await self.counter.find_one_and_update(
+            {"_id": what}, {"$inc": {"n": count}}, upsert=True, return_document=True
+        )
+        return (int(found["n"]) if found else 0) - count + 1
+
+    def _own(self, name: str) -> Collection:
+        options: CodecOptions[Stored] = CodecOptions(tz_aware=True)
+        return self.database[f"{self.prefix}_{name}"].with_options(codec_options=options)
+
+
+def subject(entity: str, key: str) -> str:
+    """Entity and canonical key as one indexed value."""
+    return f"{entity}:{key}"
+
+
+def chunks(items: Iterable[T], *, size: int = IN_AT_MOST) -> Iterator[Sequence[T]]:
+    """`items` in parts that are short enough for `$in`."""
+    found = list(items)
+    for start in range(0, len(found), size):
+        yield found[start : start + size]

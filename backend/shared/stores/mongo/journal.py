@@ -1,0 +1,304 @@
+"""The journal of one side on MongoDB: a claim is a lease that every ending names (R5).
+
+A MongoDB transaction cannot skip documents that others hold, so a claim is not an uncommitted delete as on PostgreSQL: the
+rows get a token and a time, in a transaction of its own, and are deleted by that token in the transaction of the body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from bson import ObjectId
+from pymongo import UpdateOne
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.errors import PyMongoError
+
+from backend.shared.journal.carrier import Hook, no_hook
+from backend.shared.journal.records import Claim, ClaimedKey, JournalDepth, Remainder, folded
+
+from .collections import Client, Collections, Stored, chunks, subject
+from .connection import DocumentConnection, in_transaction
+
+COUNT_LIMIT = 100_000
+"""Journal rows are counted up to here; a longer journal is reported as this many."""
+LEASE_SECONDS = 30.0
+"""After so long a claim that was not ended is free again. A pass takes far less."""
+_CLAIM_TRIES = 5
+_RELEASE_SECONDS = 5.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SERVER_NOW = {"$toLong": "$$NOW"}
+
+
+class LeaseLostError(PyMongoError):
+    """A claim took longer than its lease, and somebody else has its rows: nothing of it was kept."""
+
+
+class _Window:
+    """Up to which time rows are looked for.
+
+    Some servers sort all that a query finds before they cut it to its limit: so a query asks for hardly more than it needs.
+    From how dense the last rows were follows how far the next one has to look.
+    """
+
+    def __init__(self) -> None:
+        self.upper: datetime | None = None
+        self._span = timedelta(seconds=1)
+
+    def start(self, now: datetime) -> datetime:
+        return min(self.upper, now) if self.upper is not None else now
+
+    def wider(self, upper: datetime, now: datetime) -> datetime:
+        self._span *= 4
+        return min(now, upper + self._span)
+
+    def learn(self, rows: Sequence[Stored], now: datetime) -> None:
+        if not rows:
+            self.upper, self._span = None, timedelta(seconds=1)
+            return
+        first, last = rows[0]["free_at"], rows[-1]["free_at"]
+        self._span = max(last - first, timedelta(milliseconds=1))
+        self.upper = min(now, last + self._span)
+
+
+class DocumentJournal:
+    """Reads and writes the journal of one service on one side."""
+
+    def __init__(
+        self,
+        client: Client,
+        collections: Collections,
+        *,
+        hook: Hook = no_hook,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
+        self._client = client
+        self._collections = collections
+        self._rows = collections.journal
+        self._hook = hook
+        self._lease_ms = int(lease_seconds * 1000)
+        self._window = _Window()
+        self._clock: tuple[float, timedelta] | None = None
+
+    @asynccontextmanager
+    async def claiming(self, *, limit: int) -> AsyncIterator[tuple[DocumentConnection, Claim]]:
+        """Take up to `limit` rows that are due, oldest first; they end with what the body writes, in one transaction.
+
+        If the body raises, all are there again at once; if this process dies, after `LEASE_SECONDS`. Raises
+        `LeaseLostError`, with nothing kept, where that was over before the body was.
+        """
+        token = uuid.uuid4().hex
+        rows = await self._claim(token, limit=limit)
+        await self._hook("claimed")
+        async with DocumentConnection(self._client) as connection:
+            try:
+                yield connection, folded(map(_claimed, rows))
+                if rows:
+                    await self._end(connection, [row["_id"] for row in rows], token)
+                await connection.commit()
+            except BaseException:
+                await connection.rollback()
+                if rows:
+                    await self._release(token)
+                raise
+
+    async def _claim(self, token: str, *, limit: int) -> list[Stored]:
+        rows: list[Stored] = []
+        for _ in range(_CLAIM_TRIES):
+            found = await self._oldest_due(limit)
+            if not found:
+                break
+            rows = await in_transaction(self._client, lambda session: self._lease(session, found, token))  # noqa: B023 - awaited here
+            if rows:
+                break
+            # Others were quicker; what they have is due much later now.
+        return rows
+
+    async def _oldest_due(self, limit: int) -> list[Stored]:
+        now = await self._now()
+        upper = self._window.start(now)
+        while True:
+            due = {"free_at": {"$gte": _EPOCH, "$lte": upper}}
+            found = await self._rows.find(due).sort("free_at", 1).limit(limit).to_list()
+            if len(found) >= limit or upper >= now:
+                self._window.learn(found, now)
+                return found
+            upper = self._window.wider(upper, now)
+
+    async def _lease(self, session: AsyncClientSession, rows: Sequence[Stored], token: str) -> list[Stored]:
+        """Give those of `rows` that are still due a token; answers them."""
+        leased = 0
+        until = [{"$set": {"lease": token, "free_at": {"$add": ["$$NOW", self._lease_ms]}}}]
+        for part in chunks(row["_id"] for row in rows):
+            free = {"_id": {"$in": list(part)}, "$expr": {"$lte": [{"$toLong": "$free_at"}, _SERVER_NOW]}}
+            leased += (await self._rows.update_many(free, until, session=session)).modified_count
+        if leased == len(rows):
+            return list(rows)
+        return await self._rows.find({"lease": token}, session=session).sort("due_at", 1).to_list()
+
+    async def _end(self, connection: DocumentConnection, ids: Sequence[ObjectId], token: str) -> None:
+        ended = 0
+        for part in chunks(ids):
+            mine = {"_id": {"$in": list(part)}, "lease": token}
+            ended += (await self._rows.delete_many(mine, session=await connection.session())).deleted_count
+        if ended != len(ids):
+            raise LeaseLostError("the claim took longer than its lease")
+
+    async def _release(self, token: str) -> None:
+        """Give the rows back, or leave that to the lease where the server does not answer."""
+
+        async def free(session: AsyncClientSession) -> None:
+            back = [{"$set": {"lease": None, "free_at": "$due_at"}}]
+            await self._rows.update_many({"lease": token}, back, session=session)
+
+        self._window.learn([], _EPOCH)
+        with contextlib.suppress(PyMongoError, TimeoutError):
+            async with asyncio.timeout(_RELEASE_SECONDS):
+                await asyncio.shield(asyncio.ensure_future(in_transaction(self._client, free)))
+
+    async def _now(self) -> datetime:
+        """About the server's time: only to choose a window, since whether a row is due the server decides."""
+        if self._clock is None or time.monotonic() - self._clock[0] > 60:
+            hello = await self._collections.database.command("hello")
+            told: datetime = hello["localTime"]
+            self._clock = (
+                time.monotonic(),
+                (told if told.tzinfo else told.replace(tzinfo=UTC)) - datetime.now(UTC),
+            )
+        return datetime.now(UTC) + self._clock[1] + timedelta(milliseconds=50)
+
+    async def requeue(
+        self, connection: DocumentConnection, key: ClaimedKey, *, delay_seconds: float, error: str
+    ) -> None:
+        """Write a claimed key back, to be tried again after `delay_seconds`; its age is kept."""
+        due = {"$add": ["$$NOW", int(delay_seconds * 1000)]}
+        row = {
+            **_row(key.entity, key.key, request_id=key.request_id),
+            "captured_at": key.captured_at,
+            "attempts": key.attempts,
+            "waits": key.waits,
+            "waiting": True,
+            "last_error": error,
+        }
+        literal: dict[str, Any] = {name: {"$literal": value} for name, value in row.items()}
+        await self._rows.update_one(
+            {"_id": ObjectId()},
+            [{"$set": {**literal, "due_at": due, "free_at": due}}],
+            upsert=True,
+            session=await connection.session(),
+        )
+
+    async def add(
+        self,
+        connection: DocumentConnection,
+        entity: str,
+        keys: Iterable[str],
+        *,
+        request_id: str | None = None,
+    ) -> None:
+        """Journal `keys` by hand; nothing has a number here that could be asked after."""
+        await self.add_rows(connection, entity, keys, request_id=request_id)
+
+    async def add_rows(
+        self, connection: DocumentConnection, entity: str, keys: Iterable[str], *, request_id: str | None
+    ) -> list[ObjectId]:
+        """Journal `keys`; answers the numbers of the rows."""
+        rows = {ObjectId(): _row(entity, key, request_id=request_id) for key in sorted(set(keys))}
+        if rows:
+            await self._rows.bulk_write(
+                [
+                    UpdateOne({"_id": number}, {"$set": row, "$currentDate": _DATES}, upsert=True)
+                    for number, row in rows.items()
+                ],
+                ordered=False,
+                session=await connection.session(),
+            )
+        return list(rows)
+
+    async def end(self, connection: DocumentConnection, ids: Sequence[ObjectId]) -> None:
+        """End exactly these rows; those that a relay holds are its own to end."""
+        for part in chunks(ids):
+            free = {"_id": {"$in": list(part)}, "lease": None}
+            await self._rows.delete_many(free, session=await connection.session())
+
+    async def open_keys(self, connection: DocumentConnection, entity: str, keys: Sequence[str]) -> set[str]:
+        """Those of `keys` that have an open journal row."""
+        found: set[str] = set()
+        session = await connection.session()
+        for part in chunks(subject(entity, key) for key in keys):
+            rows = self._rows.find({"subject": {"$in": list(part)}}, {"key": 1}, session=session)
+            found |= {row["key"] async for row in rows}
+        return found
+
+    async def depth(self, connection: DocumentConnection) -> JournalDepth:
+        """How much is waiting, without reading a long journal to its end."""
+        session = await connection.session()
+        fresh = await self._oldest_age(session, waiting=False)
+        waiting = await self._oldest_age(session, waiting=True)
+        return JournalDepth(
+            rows=await self._rows.count_documents({}, limit=COUNT_LIMIT, session=session),
+            lag_seconds=max(0.0, fresh, waiting),
+            failures=await self._collections.failure.count_documents({"state": "open"}, session=session),
+            fresh_lag_seconds=max(0.0, fresh),
+        )
+
+    async def _oldest_age(self, session: AsyncClientSession | None, *, waiting: bool) -> float:
+        """Seconds since the oldest row was captured, by the server's clock."""
+        steps: list[Stored] = [
+            {"$match": {"waiting": waiting}},
+            {"$sort": {"captured_at": 1}},
+            {"$limit": 1},
+            {"$project": {"age": {"$subtract": [_SERVER_NOW, {"$toLong": "$captured_at"}]}}},
+        ]
+        found = await (await self._rows.aggregate(steps, session=session)).to_list()
+        return float(found[0]["age"]) / 1000 if found else 0.0
+
+    async def remainder(self, connection: DocumentConnection) -> Remainder:
+        """What is left to carry, seen later than any lock that this connection holds, and outside of its transaction."""
+        if connection.heartbeat is not None:
+            await connection.heartbeat()
+        rows = await self._rows.count_documents({})
+        if not rows:
+            return Remainder(rows=0)
+        waiting = await self._rows.count_documents({"waiting": True})
+        last = await self._rows.find_one({"waiting": True}, {"last_error": 1}, sort=[("captured_at", -1)])
+        return Remainder(rows=rows, waiting=waiting, reason=last["last_error"] if last else None)
+
+    async def forget(self, connection: DocumentConnection) -> None:
+        """Delete every row: whoever goes on from here copies everything again."""
+        await self._rows.delete_many({}, session=await connection.session())
+
+
+_DATES = {"captured_at": True, "due_at": True, "free_at": True}
+
+
+def _row(entity: str, key: str, *, request_id: str | None) -> Stored:
+    """A row without its dates. `free_at` is when it may be claimed: when it is due, or when its lease is over."""
+    return {
+        "subject": subject(entity, key),
+        "entity": entity,
+        "key": key,
+        "request_id": request_id,
+        "attempts": 0,
+        "waits": 0,
+        "waiting": False,
+        "last_error": None,
+        "lease": None,
+    }
+
+
+def _claimed(row: Stored) -> ClaimedKey:
+    return ClaimedKey(
+        entity=row["entity"],
+        key=row["key"],
+        captured_at=row["captured_at"],
+        attempts=row["attempts"],
+        waits=row["waits"],
+        request_id=row["request_id"],
+    )

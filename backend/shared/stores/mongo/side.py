@@ -1,0 +1,174 @@
+"""MongoDB as one side of a service."""
+
+# ruff: noqa: ARG002 - the protocol knows arguments that only other kinds of databases need
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+
+from backend.shared.domain.errors import InstallationError
+from backend.shared.domain.mapping import EntityCatalog, EntityMapping
+from backend.shared.domain.phases import Phase, Side
+from backend.shared.journal.carrier import Hook, no_hook
+from backend.shared.stores.postgres.names import EngineNames
+from backend.shared.stores.side import Pool, StoreKind
+
+from .collections import Client, Collections
+from .conflicts import DocumentConflicts
+from .connection import DocumentConnection
+from .failures import DocumentFailures
+from .fence import LOCK_MS, Fence
+from .installation import DocumentInstallation
+from .journal import LEASE_SECONDS, DocumentJournal
+from .marks import DocumentMarks
+from .shapes import shape_of
+from .state import DocumentState
+
+_COUNT_SECONDS = 3.0
+
+
+class MongoSide:
+    """One side of one service on MongoDB. Implements `backend.shared.stores.side.SideStore`.
+
+    The caller owns the client. `hook` is for tests.
+    """
+
+    kind = StoreKind.MONGO
+
+    def __init__(
+        self,
+        client: Client,
+        database_name: str,
+        side: Side,
+        *,
+        names: EngineNames,
+        catalog: EntityCatalog,
+        hook: Hook = no_hook,
+        lock_ms: int = LOCK_MS,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
+        self.client = client
+        self.side = side
+        self.collections = Collections(client, database_name, names)
+        self.fence = Fence(client, self.collections, side, hook=hook, lock_ms=lock_ms)
+        self.journal = DocumentJournal(client, self.collections, hook=hook, lease_seconds=lease_seconds)
+        self.failures = DocumentFailures(self.collections, self.journal)
+        self.marks = DocumentMarks(self.collections, self.fence, side)
+        self.state = DocumentState(
+            client, self.collections, catalog, side, fence=self.fence, marks=self.marks, hook=hook
+        )
+        self.conflicts = DocumentConflicts(self.collections, self.failures)
+        self._installation = DocumentInstallation(client, self.collections, catalog, side)
+
+    @property
+    def engine_room(self) -> str:
+        """What Tandem keeps here, in words: the last thing to be deleted."""
+        return f"collections {self.collections.prefix}_*"
+
+    def connect(self) -> AbstractAsyncContextManager[DocumentConnection]:
+        """A connection whose transaction is rolled back at the end unless `connection.commit()` was awaited."""
+        return DocumentConnection(self.client)
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[DocumentConnection]:
+        """A connection whose transaction is committed at the end, and rolled back if the body raises.
+
+        The transaction begins with the first command, and a write conflict comes out as it is.
+        """
+        async with DocumentConnection(self.client) as connection:
+            yield connection
+            await connection.commit()
+
+    def reading(self) -> AbstractAsyncContextManager[DocumentConnection]:
+        """A connection on which each command stands by itself."""
+        return DocumentConnection(self.client, transactional=False)
+
+    async def ping(self) -> None:
+        """Raise what the database does when it does not answer."""
+        await self.collections.database.command("ping")
+
+    def pool(self) -> Pool | None:
+        """Nothing: the driver tells the figures of its pool only to listeners."""
+        return None
+
+    async def connection_share(self) -> float:
+        """The share (0 to 1) of the server's connections that is in use; 0 where it does not tell."""
+        status = await self.collections.database.command("serverStatus")
+        connections = status.get("connections", {})
+        current, free = float(connections.get("current", 0)), float(connections.get("available", 0))
+        return current / (current + free) if current + free else 0.0
+
+    async def now(self) -> datetime:
+        """The server's clock."""
+        told: datetime = (await self.collections.database.command("hello"))["localTime"]
+        return told if told.tzinfo else told.replace(tzinfo=UTC)
+
+    async def await_older_units(self) -> None:
+        """Nothing: capture is switched with the fence lock alone, so such units have ended by then."""
+
+    async def estimated_rows(self, entity: EntityMapping) -> int:
+        """Documents of the entity's collection by its metadata, or 0 where that takes long."""
+        try:
+            async with asyncio.timeout(_COUNT_SECONDS):
+                return await self.collections.of(entity).estimated_document_count()
+        except TimeoutError:
+            return 0
+
+    async def dispose(self) -> None:
+        """Nothing: the driver finds its connections dead by itself, and makes new ones."""
+
+    async def identity(self, connection: DocumentConnection) -> str:
+        """Which database this is; see `DocumentInstallation.identity`."""
+        return await self._installation.identity()
+
+    async def install(self, *, phase: Phase, epoch: int, foreign_writes: str) -> None:
+        """Put journal, guards, mark and fence here. May be repeated."""
+        await self._installation.install(phase=phase, epoch=epoch, foreign_writes=foreign_writes)
+
+    async def check_installation(self, *, phase: Phase) -> None:
+        """Raise `InstallationError` unless this side bears what this version of the service needs."""
+        await self._installation.check()
+
+    async def capture_token(self, connection: DocumentConnection, *, phase: Phase) -> str:
+        """A text that stays the same as long as capture here has had no gap in `phase`, or "" while it has one now."""
+        return await self.marks.capture_token(connection, phase=phase)
+
+    async def switch_capture(
+        self, connection: DocumentConnection, *, phase: Phase, number: int, timeout_ms: int
+    ) -> bool:
+        """Make capture what `phase` asks for, under the number of the change; False where a later change has been."""
+        return await self.marks.switch_capture(connection, phase=phase, number=number, timeout_ms=timeout_ms)
+
+    async def epoch_of_mark(self, connection: DocumentConnection) -> int:
+        """The epoch of the mark; raises `InstallationError` where there is none."""
+        try:
+            return (await self.marks.read(connection)).epoch
+        except InstallationError as error:
+            service = self.collections.prefix.removeprefix("tandem_")
+            raise InstallationError(f"{error}: run `tandem install {service}`, then this again") from None
+
+    async def restore(
+        self, connection: DocumentConnection, *, is_open: bool, epoch: int, phase: Phase
+    ) -> None:
+        """After this side was restored: the mark what it has to be, whatever it says now.
+
+        The caller holds the fence lock alone. The journal of a side that is closed is forgotten.
+        """
+        token = await self.capture_token(connection, phase=phase) if is_open and phase.policy.captures else ""
+        await self.marks.overrule(
+            connection,
+            is_open=is_open,
+            epoch=epoch,
+            identity=await self.identity(connection),
+            capture_token=token,
+        )
+        if not is_open:
+            # Rows from a time when it was authoritative: they were carried, before it was closed.
+            await self.journal.forget(connection)
+
+    async def tables(self, entity: EntityMapping) -> list[str]:
+        """The collection of an entity with its size."""
+        count = await self.estimated_rows(entity)
+        return [f"collection {shape_of(entity).collection} ({count} documents)"]

@@ -45,13 +45,16 @@ def pending_updates(
     made = []
     for entity, source in readers:
         root = sync_root(entity, side)
-        if root is None or not isinstance(source.keys, tuple) or (source.table is root and not closed):
+        keys, own_keys = entity.sources(side)[0].keys, source.keys
+        if root is None or not isinstance(keys, tuple) or not isinstance(own_keys, tuple):
             continue
-        (key,), (own_key,) = entity.sources(side)[0].keys, source.keys
+        if source.table is root and not closed:
+            continue
+        (key,), (own_key,) = keys, own_keys
         error = f"'{FOREIGN_WRITE}'" if closed else "NULL"
         made.append(
             f"    UPDATE {table_name(root)} AS r SET sync_status = 'PENDING', sync_error = {error} "
-            f"WHERE r.{quoted(str(key))} IN (SELECT c.{quoted(own_key)} FROM ({changed}) AS c) "
+            f"WHERE r.{quoted(key)} IN (SELECT c.{quoted(own_key)} FROM ({changed}) AS c) "
             f"AND (r.sync_status, r.sync_error) IS DISTINCT FROM ('PENDING', {error});"
         )
     if not made:

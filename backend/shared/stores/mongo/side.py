@@ -36,6 +36,8 @@ class MongoSide:
     """
 
     kind = StoreKind.MONGO
+    sync_columns = None
+    """Documents say nothing of how they stand."""
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import structlog
 from bson import ObjectId
@@ -32,6 +32,7 @@ from backend.shared.stores.mongo.errors import (
 )
 from backend.shared.stores.mongo.shapes import id_of, shape_of
 from backend.shared.stores.mongo.side import MongoSide
+from backend.shared.unit_runner import Runner
 
 T = TypeVar("T")
 
@@ -248,6 +249,13 @@ class DocumentUnitTransaction:
         raise side_error(
             self._runner.side, "connection lost at COMMIT, outcome unknown", unavailable=True
         ) from error
+
+
+def document_runner(
+    store: MongoSide, *, catalog: EntityCatalog, breaker: Breaker, hook: Callable[[str], Awaitable[None]]
+) -> Runner:
+    """A runner of units on `store`, in the form in which the engine knows runners: its units are of documents."""
+    return cast("Runner", DocumentUnitRunner(store, catalog=catalog, breaker=breaker, hook=hook))
 
 
 class DocumentUnitRunner:

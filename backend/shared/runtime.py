@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -189,7 +190,8 @@ class ServiceRuntime:
         if store.kind is StoreKind.MONGO:
             from backend.shared.document_units import document_runner  # noqa: PLC0415 - the same
 
-            return document_runner(store, names=self.names, catalog=self.catalog, breaker=breaker)
+            found: Any = store
+            return document_runner(found, catalog=self.catalog, breaker=breaker, hook=self.hook)
         return UnitRunner(
             self.engines[side],
             side,

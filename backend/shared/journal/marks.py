@@ -51,13 +51,14 @@ class MarkRepository:
         row = (
             await connection.execute(
                 text(
-                    "SELECT state, epoch, foreign_writes, capture_change, capture_token, identity "
+                    "SELECT state, captures, epoch, foreign_writes, capture_change, capture_token, identity "
                     f"FROM {self._names.mark}"
                 )
             )
         ).one()
         return Mark(
             is_open=row.state == "open",
+            captures=row.captures,
             epoch=row.epoch,
             foreign_writes=row.foreign_writes,
             capture_change=row.capture_change,

@@ -37,10 +37,11 @@ class StoreKind(StrEnum):
 class Mark:
     """A side's mark as it was read.
 
-    `capture_token` is that of capture when the side was opened, `identity` the database and timeline it was then.
+    `captures`: whether changes have to be journalled. `capture_token` is that of capture when the side was opened, `identity` the database and timeline it was then.
     """
 
     is_open: bool
+    captures: bool
     epoch: int
     foreign_writes: str
     capture_change: int

@@ -33,6 +33,7 @@ class DocumentMarks:
         found = await self._find(connection)
         return Mark(
             is_open=found["state"] == _OPEN,
+            captures=found["captures"],
             epoch=found["epoch"],
             foreign_writes=found["foreign_writes"],
             capture_change=found["capture_change"],

@@ -7,15 +7,17 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 from backend.shared.domain.errors import InstallationError
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping
 from backend.shared.domain.phases import Phase, Side
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.stores.postgres.names import EngineNames
-from backend.shared.stores.side import Pool, StoreKind
+from backend.shared.stores.side import OnTheWay, Pool, StoreKind
 
-from .collections import Client, Collections
+from .client import DocumentLimits, create_client, parse_mongo_url
+from .collections import Client, Collections, Stored
 from .conflicts import DocumentConflicts
 from .connection import DocumentConnection
 from .failures import DocumentFailures
@@ -27,6 +29,23 @@ from .shapes import shape_of
 from .state import DocumentState
 
 _COUNT_SECONDS = 3.0
+
+
+def open_mongo_side(
+    url: str,
+    side: Side,
+    *,
+    names: EngineNames,
+    catalog: EntityCatalog,
+    limits: DocumentLimits,
+    application_name: str,
+    variable: str,
+    hook: Hook = no_hook,
+) -> MongoSide:
+    """One side by its URL. Connects to nothing yet."""
+    client = create_client(url, limits=limits, application_name=application_name, variable=variable)
+    database = parse_mongo_url(url, variable=variable).database
+    return MongoSide(client, database, side, names=names, catalog=catalog, hook=hook)
 
 
 class MongoSide:
@@ -101,6 +120,32 @@ class MongoSide:
         connections = status.get("connections", {})
         current, free = float(connections.get("current", 0)), float(connections.get("available", 0))
         return current / (current + free) if current + free else 0.0
+
+    async def on_the_way(
+        self, *, entity: str | None, key: str | None, with_failures: bool, most: int
+    ) -> OnTheWay:
+        """What of this side's changes is not carried yet, in one snapshot; of `entity` only `key`, if that is given."""
+        found: set[str] = set()
+        left = most
+        async with self.connect() as connection:
+            mark = await self.marks.read(connection)
+            session = await connection.session()
+            kept: list[tuple[Any, Stored]] = [(self.collections.journal, {})]
+            if with_failures:
+                kept.append((self.collections.failure, {"state": "open"}))
+            for collection, query in kept:
+                rows = collection.find(query, {"entity": 1, "key": 1}, session=session).limit(left + 1)
+                async for row in rows:
+                    left -= 1
+                    if key is None or row["entity"] != entity or row["key"] == key:
+                        found.add(row["entity"])
+                if left < 0:
+                    break
+        return OnTheWay(
+            captured=mark.is_open and mark.captures,
+            epoch=mark.epoch,
+            entities=None if left < 0 else frozenset(found),
+        )
 
     async def now(self) -> datetime:
         """The server's clock."""

@@ -16,6 +16,7 @@ from backend.shared.domain.mapping import EntityCatalog, EntityMapping
 from backend.shared.domain.phases import Direction, Side
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.stores.protocol import Applied, Position, StateBatch
+from backend.shared.stores.protocol import UnfitKeysError as UnfitStateError
 
 from .collections import Client, Collections, Stored, chunks, subject
 from .connection import DocumentConnection, Stripe, in_transaction
@@ -68,7 +69,8 @@ class DocumentState:
         ordered = tuple(sorted(set(keys)))
         ids = ids_of(ordered)
         if strange := set(ordered) - set(ids.values()):
-            raise UnfitKeysError(dict.fromkeys(strange, "_id: not 24 hexadecimal digits"))
+            reasons = dict.fromkeys(strange, "_id: not 24 hexadecimal digits")
+            raise UnfitStateError(reasons, position=await self.position(connection))
 
         async def read(session: AsyncClientSession) -> tuple[Position, list[Stored]]:
             position = await self._draw(session)
@@ -76,7 +78,7 @@ class DocumentState:
             return position, await self._documents(entity, ids, session=session)
 
         position, documents = await in_transaction(self._client, read)
-        return batch_of(entity, direction, documents, keys=ordered, position=position)
+        return _batch(entity, direction, documents, keys=ordered, position=position)
 
     async def _draw(self, session: AsyncClientSession) -> Position:
         """The next ticket. Whoever overlaps conflicts, so that tickets are in the order of snapshots."""
@@ -114,7 +116,7 @@ class DocumentState:
         """What the target of `direction` itself holds of `keys`, without a position."""
         ordered = tuple(sorted(set(keys)))
         found = await self._documents(entity, ids_of(ordered), session=await connection.session())
-        return batch_of(entity, direction, found, keys=ordered, position=_NOTHING_THERE)
+        return _batch(entity, direction, found, keys=ordered, position=_NOTHING_THERE)
 
     async def stored_rows(
         self, connection: DocumentConnection, entity: EntityMapping, keys: Sequence[str]
@@ -287,3 +289,17 @@ class DocumentState:
     async def count(self, connection: DocumentConnection, entity: EntityMapping) -> int:
         """Documents in the entity's collection."""
         return await self._collections.of(entity).count_documents({}, session=await connection.session())
+
+
+def _batch(
+    entity: EntityMapping,
+    direction: Direction,
+    documents: Sequence[Stored],
+    *,
+    keys: Sequence[str],
+    position: Position,
+) -> StateBatch:
+    try:
+        return batch_of(entity, direction, documents, keys=keys, position=position)
+    except UnfitKeysError as error:
+        raise UnfitStateError(error.reasons, position=position) from error

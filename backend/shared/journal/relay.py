@@ -99,7 +99,9 @@ class Relay:
         self._on_pass = on_pass
         self._on_unavailable = on_unavailable
         self._wake = asyncio.Event()
-        self._telling = SyncTelling(source=source, target=target, catalog=catalog, direction=direction)
+        self._telling = SyncTelling(
+            source=source, target=target, catalog=catalog, direction=direction, hook=hook
+        )
         self._carrier = Carrier(source=source, target=target, catalog=catalog, direction=direction, hook=hook)
 
     def wake(self) -> None:

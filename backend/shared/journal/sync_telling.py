@@ -7,7 +7,7 @@ from collections.abc import Collection
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Direction
 from backend.shared.domain.sync_status import SyncStatus
-from backend.shared.journal.carrier import KeyOutcome, Outcome, Outcomes
+from backend.shared.journal.carrier import Hook, KeyOutcome, Outcome, Outcomes, no_hook
 from backend.shared.journal.records import Claim
 from backend.shared.stores.postgres.sync_columns import Identity, Standing
 from backend.shared.stores.side import Connection, SideStore
@@ -19,8 +19,15 @@ class SyncTelling:
     """Tells rows what became of their keys. Where neither side has the columns it does nothing."""
 
     def __init__(
-        self, *, source: SideStore, target: SideStore, catalog: EntityCatalog, direction: Direction
+        self,
+        *,
+        source: SideStore,
+        target: SideStore,
+        catalog: EntityCatalog,
+        direction: Direction,
+        hook: Hook = no_hook,
     ) -> None:
+        self._hook = hook
         self._source = source
         self._target = target
         self._catalog = catalog
@@ -57,6 +64,7 @@ class SyncTelling:
         }
         if not standings:
             return
+        await self._hook("before_telling")
         async with self._target.begin() as connection:
             await self._target.state.enter(connection, self._direction, epoch=epoch)
             for entity in self._catalog.ordered:

@@ -101,7 +101,9 @@ class SyncColumns:
                     held[row.k] = told[row.k]
                 else:
                     busy.add((entity.name, row.k))
-            on_the_way = f"EXISTS (SELECT 1 FROM {self._names.journal} AS j WHERE j.key = s.k AND j.entity = $4)"
+            on_the_way = (
+                f"EXISTS (SELECT 1 FROM {self._names.journal} AS j WHERE j.key = s.k AND j.entity = $4)"
+            )
             await self._write(connection, entity, held, unless=on_the_way, more=(entity.name,))
         await self._unmark(connection)
         return busy
@@ -159,9 +161,7 @@ class SyncColumns:
             tuple(arguments),
         )
 
-    def _by_entity(
-        self, standings: Mapping[Identity, Standing]
-    ) -> dict[EntityMapping, dict[str, Standing]]:
+    def _by_entity(self, standings: Mapping[Identity, Standing]) -> dict[EntityMapping, dict[str, Standing]]:
         found: dict[EntityMapping, dict[str, Standing]] = {}
         for (entity, key), standing in standings.items():
             if self.has(entity):

@@ -312,6 +312,23 @@ def test_a_changed_embedded_document_forgets_the_order_it_had() -> None:
     assert found["document"] == {"a": "x", "b": "y", "c": "z"}
 
 
+def test_the_order_inside_of_code_and_references_outlives_jsonb_until_somebody_changes_it() -> None:
+    scoped = Code("f()", {"b": 1, "a": 2})
+    entry = {
+        "_id": ID,
+        "action": "",
+        "collection": "",
+        "created_at": NOON,
+        "document": {"z": scoped, "a": scoped},
+    }
+    row = AUDIT_LOGS.rows_of(entry)["audit_logs"][0]
+    as_jsonb = json.dumps(json.loads(row["document"]), sort_keys=True)
+    found = AUDIT_LOGS.document_of({"audit_logs": [{**row, "document": as_jsonb}]})
+    assert bson.encode({"v": found["document"]}) == bson.encode({"v": entry["document"]})
+    found = AUDIT_LOGS.document_of({"audit_logs": [{**row, "document": '{"a": "changed"}'}]})
+    assert found["document"] == {"a": "changed"}
+
+
 def test_a_text_that_is_no_utf_8_and_a_date_out_of_range_reach_the_mapping() -> None:
     raw = bytearray(bson.encode(task(title="abcd", due_at=DatetimeMS(2**62))))
     raw[raw.index(b"abcd")] = 0xFF

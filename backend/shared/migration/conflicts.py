@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.domain.errors import ConflictError, NotFoundError, ValidationError
 from backend.shared.domain.phases import Side
@@ -25,6 +24,8 @@ from backend.shared.journal.on_sides import count_open_conflicts
 from backend.shared.migration.conflict_settling import Settlement, SettleOutcome, Settler
 from backend.shared.runtime import ServiceRuntime
 from backend.shared.stores.errors import is_database_error, sqlstate_of, to_side_error
+from backend.shared.stores.side import Conflicts as KeptConflicts
+from backend.shared.stores.side import Connection
 
 PATIENCE_SECONDS = 10.0
 BATCH_CONFLICTS = 200
@@ -59,7 +60,6 @@ class Conflicts:
     def __init__(self, runtime: ServiceRuntime, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._runtime = runtime
         self._patience_seconds = patience_seconds
-        self._repository = ConflictRepository(runtime.names)
 
     async def page(
         self, *, after: tuple[Side, int] | None = None, limit: int, entity: str | None = None
@@ -72,7 +72,7 @@ class Conflicts:
             after_id = after[1] if after is not None and after[0] is side else 0
             if len(found) < limit:
                 async with self._connected(side) as connection:
-                    found += await self._repository.page(
+                    found += await self._kept_on(side).page(
                         connection, after_id=after_id, limit=limit - len(found), entity=entity
                     )
         return found
@@ -82,8 +82,20 @@ class Conflicts:
         total = 0
         for side in await self._sides():
             async with self._connected(side) as connection:
-                total += await self._repository.count(connection)
+                total += await self._kept_on(side).count(connection)
         return total
+
+    def _kept_on(self, side: Side) -> KeptConflicts:
+        return self._runtime.stores[side].conflicts
+
+    @property
+    def _in_sql(self) -> ConflictRepository:
+        if not self._runtime.both_sql:
+            raise ConflictError(
+                "conflicts between documents and rows are not settled by this: write what is to hold through the "
+                "service, and it is carried"
+            )
+        return ConflictRepository(self._runtime.names)
 
     async def _sides(self) -> list[Side]:
         """Both; but where the phase has nothing to do with legacy any more, that may be gone."""
@@ -98,7 +110,7 @@ class Conflicts:
         """What settling would do. Changes nothing."""
         await self._runtime.following.refresh()
         async with self._connected(wanted.side) as connection:
-            conflict = self._known(wanted, await self._repository.get(connection, wanted.number))
+            conflict = self._known(wanted, await self._kept_on(wanted.side).get(connection, wanted.number))
         if done := _done_already(wanted, conflict, keep):
             return done
         return await self._settler("").plan(conflict, keep, show_values=show_values)
@@ -139,10 +151,10 @@ class Conflicts:
 
     async def _batches(self, side: Side) -> AsyncIterator[list[Conflict]]:
         async with self._connected(side) as connection:
-            last, after = await self._repository.last_id(connection), 0
+            last, after = await self._in_sql.last_id(connection), 0
         while after < last:
             async with self._connected(side) as connection:
-                page = await self._repository.page(connection, after_id=after, limit=BATCH_CONFLICTS)
+                page = await self._in_sql.page(connection, after_id=after, limit=BATCH_CONFLICTS)
             if not page:
                 return
             after = page[-1].id
@@ -152,21 +164,19 @@ class Conflicts:
         self, side: Side, batch: Sequence[Conflict], keep: Side, by: str
     ) -> list[Settlement]:
         async with self._connected(side) as holding:
-            free = await self._repository.hold_free(holding, [conflict.id for conflict in batch])
+            free = await self._in_sql.hold_free(holding, [conflict.id for conflict in batch])
             done = await self._settler(by).settle([item for item in batch if item.id in free], keep)
             await self._write_down(holding, done, keep, by)
         return done
 
-    async def _write_down(
-        self, holding: AsyncConnection, done: Sequence[Settlement], keep: Side, by: str
-    ) -> None:
+    async def _write_down(self, holding: Connection, done: Sequence[Settlement], keep: Side, by: str) -> None:
         await self._runtime.hook("conflict_done")
         for item in done:
             number = item.conflict.id
             if item.is_settled:
-                await self._repository.settle(holding, [number], kept=keep, by=by, detail=item.detail)
+                await self._in_sql.settle(holding, [number], kept=keep, by=by, detail=item.detail)
             elif item.detail:
-                await self._repository.note(holding, number, item.detail)
+                await self._in_sql.note(holding, number, item.detail)
         await holding.commit()
         for item in done:
             told = log.info if item.is_settled else log.warning
@@ -182,11 +192,11 @@ class Conflicts:
                 detail=item.detail or None,
             )
 
-    async def _hold(self, connection: AsyncConnection, wanted: ConflictId) -> Conflict | None:
+    async def _hold(self, connection: Connection, wanted: ConflictId) -> Conflict | None:
         if wanted.service != self._runtime.service:
             return None
         try:
-            return await self._repository.hold(connection, wanted.number)
+            return await self._in_sql.hold(connection, wanted.number)
         except Exception as error:
             if sqlstate_of(error) == _HELD:
                 raise ConflictError(f"somebody else settles {wanted} just now") from error
@@ -204,12 +214,12 @@ class Conflicts:
         return ConflictId(service=self._runtime.service, side=conflict.side, number=conflict.id)
 
     def _settler(self, by: str) -> Settler:
-        return Settler(self._runtime, self._repository, by=by, patience_seconds=self._patience_seconds)
+        return Settler(self._runtime, self._in_sql, by=by, patience_seconds=self._patience_seconds)
 
     @asynccontextmanager
-    async def _connected(self, side: Side) -> AsyncIterator[AsyncConnection]:
+    async def _connected(self, side: Side) -> AsyncIterator[Connection]:
         try:
-            async with self._runtime.engines[side].connect() as connection:
+            async with self._runtime.stores[side].connect() as connection:
                 yield connection
         except Exception as error:
             if not is_database_error(error):

@@ -119,7 +119,8 @@ class MongoSide:
         status = await self.collections.database.command("serverStatus")
         connections = status.get("connections", {})
         current, free = float(connections.get("current", 0)), float(connections.get("available", 0))
-        return current / (current + free) if current + free else 0.0
+        # One that says that none is left has just given us one: it does not count them.
+        return current / (current + free) if free > 0 else 0.0
 
     async def on_the_way(
         self, *, entity: str | None, key: str | None, with_failures: bool, most: int

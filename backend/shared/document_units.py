@@ -16,6 +16,7 @@ import structlog
 from bson import ObjectId
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
+from sqlalchemy import Table
 
 from backend.shared.domain.errors import ConfigurationError, ValidationError, side_error
 from backend.shared.domain.mapping import DocumentShape, EntityCatalog, Key, UnfitError, encode_key
@@ -82,11 +83,14 @@ class DocumentUnitOfWork:
         self.request_id = request_id
         self.touched: dict[str, set[str]] = {}
         """Canonical keys that this unit has written, by entity."""
+        self.shaped: set[Table] = set()
+        """Tables of the new side whose entities this unit has asked for."""
         self._catalog = catalog
         self._only_reads = only_reads
 
     def shape(self, entity: str) -> DocumentShape:
         """How an entity looks in its collection."""
+        self.shaped.update(self._catalog[entity].new_tables())
         return shape_of(self._catalog[entity])
 
     def collection(self, entity: str) -> Collection:
@@ -179,7 +183,7 @@ class DocumentUnitTransaction:
 
     async def __aenter__(self) -> Self:
         runner = self._runner
-        self.connection = DocumentConnection(runner.store.client)
+        self.connection = DocumentConnection(runner.store.collections.client)
         try:
             await self._enter()
             self.session = await self.connection.begun()
@@ -360,4 +364,5 @@ __all__ = [
     "DocumentUnitRunner",
     "DocumentUnitTransaction",
     "RunAgainError",
+    "document_runner",
 ]

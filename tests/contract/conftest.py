@@ -19,6 +19,7 @@ from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.journal.fence import FENCED
 from backend.shared.stores.errors import sqlstate_of
 from backend.shared.stores.mongo.client import create_client
+from backend.shared.stores.mongo.journal import LEASE_SECONDS
 from backend.shared.stores.mongo.side import MongoSide
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.side import PostgresSide
@@ -62,15 +63,22 @@ class Kind(Protocol):
 class MongoKind:
     """MongoDB."""
 
+    @property
+    def side(self) -> SideStore:
+        return self.store
+
     def __init__(self, url: str, stack: AsyncExitStack, *, phase: Phase) -> None:
         self._stack = stack
         self._client = create_client(url, application_name="test")
         self._database = url.rpartition("/")[2].partition("?")[0]
         stack.push_async_callback(self._client.close)
         self.phase = phase
-        self.side: MongoSide = self.again()
+        self.store = self._made()
 
-    def again(self, *, hook: Hook = no_hook, lease_seconds: float = 30.0) -> MongoSide:
+    def again(self, *, hook: Hook = no_hook) -> SideStore:
+        return self._made(hook=hook)
+
+    def _made(self, *, hook: Hook = no_hook, lease_seconds: float = LEASE_SECONDS) -> MongoSide:
         return MongoSide(
             self._client,
             self._database,
@@ -83,7 +91,7 @@ class MongoKind:
 
     @asynccontextmanager
     async def unit(self, *, journals: bool = True) -> AsyncIterator[Callable[[int, int], Awaitable[None]]]:
-        runner = DocumentUnitRunner(self.again(), catalog=CATALOG, breaker=NoBreaker())
+        runner = DocumentUnitRunner(self._made(), catalog=CATALOG, breaker=NoBreaker())
         async with runner.transaction(request_id="r", journals_touched=journals) as transaction:
 
             async def write(number: int, n: int) -> None:
@@ -95,12 +103,12 @@ class MongoKind:
     @asynccontextmanager
     async def dying_claim(self, *, limit: int) -> AsyncIterator[None]:
         with pytest.raises(Crash):
-            async with self.again(hook=CrashAt("claimed"), lease_seconds=0).journal.claiming(limit=limit):
+            async with self._made(hook=CrashAt("claimed"), lease_seconds=0).journal.claiming(limit=limit):
                 raise AssertionError("it was to die before")
         yield
 
     async def stored(self, number: int) -> int | None:
-        found = await self.side.collections.of(NOTE).find_one({"_id": ObjectId(digits(number))})
+        found = await self.store.collections.of(NOTE).find_one({"_id": ObjectId(digits(number))})
         return int(found["n"]) if found else None
 
 
@@ -126,13 +134,17 @@ class NoBreaker:
 class PostgresKind:
     """PostgreSQL."""
 
+    @property
+    def side(self) -> SideStore:
+        return self.store
+
     def __init__(self, url: str, stack: AsyncExitStack, *, phase: Phase) -> None:
         self._engine = create_side_engine(url, application_name="test")
         stack.push_async_callback(self._engine.dispose)
         self.phase = phase
-        self.side: PostgresSide = self.again()
+        self.store = PostgresSide(self._engine, Side.LEGACY, names=NAMES, catalog=CATALOG)
 
-    def again(self, *, hook: Hook = no_hook) -> PostgresSide:
+    def again(self, *, hook: Hook = no_hook) -> SideStore:
         return PostgresSide(self._engine, Side.LEGACY, names=NAMES, catalog=CATALOG)
 
     @asynccontextmanager

@@ -16,7 +16,7 @@ from backend.shared.journal.conflict_records import ConflictOperation, FailedKey
 from backend.shared.journal.records import Claim, ClaimedKey
 from backend.shared.stores.errors import is_repeatable
 from backend.shared.stores.protocol import Position
-from backend.shared.stores.side import LockHeldError, SideStore
+from backend.shared.stores.side import Connection, LockHeldError, SideStore
 from tests.contract.conftest import Kind, MakeKind, batch
 from tests.support.notes import NOTE, digits, key
 
@@ -114,10 +114,14 @@ async def test_claimed_rows_are_still_seen_by_everybody(opened: Kind) -> None:
 async def test_a_claim_whose_body_raises_is_free_at_once_and_keeps_nothing(opened: Kind) -> None:
     side = opened.side
     await journalled(side, 1, 2)
-    with pytest.raises(ZeroDivisionError):
+
+    async def fail() -> None:
         async with side.journal.claiming(limit=10) as (connection, _):
             await side.journal.add(connection, "note", [key(9)])
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
     async with side.journal.claiming(limit=10) as (_, claim):
         assert set(claim.keys) == {("note", key(1)), ("note", key(2))}
 
@@ -153,10 +157,14 @@ async def test_a_key_that_waits_keeps_its_age_and_is_not_due(opened: Kind) -> No
 
 async def test_a_unit_and_its_journal_row_are_one(opened: Kind) -> None:
     side = opened.side
-    with pytest.raises(ZeroDivisionError):
+
+    async def fail() -> None:
         async with opened.unit() as write:
             await write(1, 1)
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
     async with side.journal.claiming(limit=10) as (_, nothing):
         assert not nothing.keys
     await written(opened, 2, 5)
@@ -310,7 +318,9 @@ async def test_the_lock_waits_for_who_writes_and_keeps_out_who_comes_after(opene
     async with side.connect() as connection:
         await side.marks.lock_alone(connection, timeout_ms=1000)
         late = asyncio.create_task(written(opened, 2, 2))
-        assert (await side.journal.remainder(connection)).rows == 1
+        for _ in range(30):  # time enough for somebody whom nothing keeps out
+            assert (await side.journal.remainder(connection)).rows == 1
+        assert not late.done()
         assert await side.marks.close(connection, epoch=2)
         await connection.commit()
     with pytest.raises(FencedError):
@@ -335,12 +345,16 @@ async def test_a_holder_that_says_nothing_loses_the_lock_and_its_close_comes_too
     opened: Kind,
 ) -> None:
     side = opened.side
+
+    async def close(connection: Connection) -> None:
+        await side.marks.close(connection, epoch=2)
+        await connection.commit()
+
     async with side.connect() as connection:
         await side.marks.lock_alone(connection, timeout_ms=1000)
         await written(opened, 1, 1)  # waits until the lock is lost
         with pytest.raises((LockHeldError, DBAPIError)):
-            await side.marks.close(connection, epoch=2)
-            await connection.commit()
+            await close(connection)
     await written(opened, 1, 2)
     assert await opened.stored(1) == 2
     async with side.connect() as connection:
@@ -456,6 +470,31 @@ async def test_capture_is_switched_under_the_number_of_its_change(make_kind: Mak
     assert await token() == ""
     assert await switch(Phase.DUALWRITE, 8)
     assert await token() not in ("", first)
+
+
+async def test_what_is_on_the_way_is_told_by_entity_and_key(opened: Kind) -> None:
+    side = opened.side
+
+    async def touched(number: int | None, *, most: int = 10, with_failures: bool = False) -> bool:
+        asked = key(number) if number is not None else None
+        found = await side.on_the_way(entity="note", key=asked, with_failures=with_failures, most=most)
+        assert (found.captured, found.epoch) == (True, 1)
+        return found.touches(frozenset({"note"}))
+
+    assert not await touched(None)
+    await journalled(side, 1, 2)
+    assert await touched(1)
+    assert await touched(None)
+    assert not await touched(3)
+    assert await touched(3, most=1)
+    await _record(side, 3, at=1)
+    assert not await touched(3)
+    assert await touched(3, with_failures=True)
+    async with side.begin() as connection:
+        await side.marks.lock_alone(connection, timeout_ms=1000)
+        await side.marks.close(connection, epoch=2)
+    found = await side.on_the_way(entity="note", key=key(9), with_failures=False, most=10)
+    assert found.is_unknown
 
 
 # Failures and conflicts ---------------------------------------------------------------------------------------------

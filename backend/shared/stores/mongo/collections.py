@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from bson import CodecOptions
 from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
 from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.read_concern import ReadConcern
 
 from backend.shared.domain.mapping import EntityMapping
@@ -20,7 +21,7 @@ T = TypeVar("T")
 
 IN_AT_MOST = 100
 """Longer lists in `$in` make some servers read the whole collection."""
-MAJORITY = WriteConcern("majority")
+MAJORITY = WriteConcern("majority", j=True)
 
 
 class Collections:
@@ -30,23 +31,69 @@ class Collections:
     before a snapshot is in it.
     """
 
-    def __init__(self, client: Client, database_name: str, names: EngineNames) -> None:
+    def __init__(
+        self,
+        client: Client,
+        database_name: str,
+        names: EngineNames,
+        *,
+        reopen: Callable[[], Client] | None = None,
+    ) -> None:
         self.prefix = names.schema
-        self.database = client.get_database(
-            database_name,
+        self.client = client
+        self._database_name = database_name
+        self._reopen = reopen
+
+    async def dispose(self) -> None:
+        """Close the client, where this may open another: that connects when it is first asked."""
+        if self._reopen is not None:
+            old, self.client = self.client, self._reopen()
+            await old.close()
+
+    @property
+    def database(self) -> AsyncDatabase[Stored]:
+        """The service's own database."""
+        return self.client.get_database(
+            self._database_name,
             read_preference=ReadPreference.PRIMARY,
             read_concern=ReadConcern("majority"),
             write_concern=MAJORITY,
         )
-        self.journal = self._own("journal")
-        self.failure = self._own("failure")
-        self.conflict = self._own("conflict")
-        self.guard = self._own("guard")
-        self.fence = self._own("fence")
+
+    @property
+    def journal(self) -> Collection:
+        """Keys changed and not carried over yet."""
+        return self._own("journal")
+
+    @property
+    def failure(self) -> Collection:
+        """Keys that could not be carried."""
+        return self._own("failure")
+
+    @property
+    def conflict(self) -> Collection:
+        """What somebody has to decide."""
+        return self._own("conflict")
+
+    @property
+    def guard(self) -> Collection:
+        """Per key, the position of the state that was last written here."""
+        return self._own("guard")
+
+    @property
+    def fence(self) -> Collection:
         """The mark, the stripes that writers write, and the locks on them."""
-        self.counter = self._own("counter")
+        return self._own("fence")
+
+    @property
+    def counter(self) -> Collection:
         """Numbers that only rise: positions, failures, conflicts, gaps in capture."""
-        self.installation = self._own("installation")
+        return self._own("counter")
+
+    @property
+    def installation(self) -> Collection:
+        """What was installed here, by fingerprint."""
+        return self._own("installation")
 
     @property
     def own(self) -> tuple[Collection, ...]:

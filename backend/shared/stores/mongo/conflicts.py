@@ -11,7 +11,7 @@ from backend.shared.domain.phases import Side
 from backend.shared.journal.conflict_records import Conflict, ConflictOperation, FailedKey, OpenFailureKey
 from backend.shared.stores.side import LockHeldError
 
-from .collections import Collections, Stored, chunks
+from .collections import Collection, Collections, Stored, chunks
 from .connection import DocumentConnection
 from .errors import WRITE_CONFLICT, sqlstate_of
 from .failures import DocumentFailures
@@ -23,8 +23,11 @@ class DocumentConflicts:
 
     def __init__(self, collections: Collections, failures: DocumentFailures) -> None:
         self._collections = collections
-        self._conflicts = collections.conflict
         self._failures = failures
+
+    @property
+    def _conflicts(self) -> Collection:
+        return self._collections.conflict
 
     async def count(self, connection: DocumentConnection) -> int:
         """How many are open; a longer list is counted up to `COUNT_LIMIT`."""

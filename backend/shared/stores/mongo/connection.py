@@ -68,6 +68,11 @@ class DocumentConnection:
         await self.close()
 
     @property
+    def is_transactional(self) -> bool:
+        """Whether what is asked through it is one transaction."""
+        return self._transactional
+
+    @property
     def in_transaction(self) -> bool:
         """Whether something was asked since the last commit or rollback."""
         return self._session is not None and self._session.in_transaction

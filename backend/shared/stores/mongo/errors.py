@@ -29,8 +29,8 @@ from backend.shared.domain.phases import Side
 from backend.shared.stores.protocol import OutdatedReadError, Trouble
 
 
-class UnfitKeysError(BSONError):
-    """Keys whose state cannot be said in the other shape: a refusal. `reasons`, by canonical key, hold no value."""
+class UnfitRowsError(BSONError):
+    """Rows of keys that no document can hold: a refusal. `reasons`, by canonical key, hold no value."""
 
     def __init__(self, reasons: Mapping[str, str]) -> None:
         super().__init__("; ".join(list(dict.fromkeys(reasons.values()))[:_MAX_FIELDS]))
@@ -236,7 +236,7 @@ def describe(error: BaseException) -> str:
     """
     if isinstance(error, OutdatedReadError):
         return "a backfill copies newer state faster than this one can be read"
-    if isinstance(error, UnfitKeysError):
+    if isinstance(error, UnfitRowsError):
         return str(error)
     if isinstance(error, BSONError):
         return "document too large" if isinstance(error, DocumentTooLarge) else "cannot be written as BSON"
@@ -323,7 +323,7 @@ __all__ = [
     "UNKNOWN_COMMIT",
     "VALIDATION_FAILURE",
     "WRITE_CONFLICT",
-    "UnfitKeysError",
+    "UnfitRowsError",
     "UnknownCommitError",
     "classify",
     "constraint_of",

@@ -12,7 +12,7 @@ from backend.shared.domain.phases import Direction
 from backend.shared.journal.records import ClaimedKey, Failure
 from backend.shared.stores.protocol import Position
 
-from .collections import Collections, Stored, chunks, subject
+from .collections import Collection, Collections, Stored, chunks, subject
 from .connection import DocumentConnection
 from .journal import DocumentJournal
 
@@ -22,8 +22,11 @@ class DocumentFailures:
 
     def __init__(self, collections: Collections, journal: DocumentJournal) -> None:
         self._collections = collections
-        self._failures = collections.failure
         self._journal = journal
+
+    @property
+    def _failures(self) -> Collection:
+        return self._collections.failure
 
     async def record(
         self,
@@ -115,6 +118,12 @@ class DocumentFailures:
         query: Stored = {"state": state, "number": {"$gt": after_id}} | ({"entity": entity} if entity else {})
         found = self._failures.find(query, session=await connection.session()).sort("number", 1).limit(limit)
         return [_failure(failure) async for failure in found]
+
+    async def some_open(self, connection: DocumentConnection, *, most: int) -> list[tuple[str, str]]:
+        """Entity and key of up to `most` open failures."""
+        query, session = {"state": "open"}, await connection.session()
+        found = self._failures.find(query, {"entity": 1, "key": 1}, session=session).limit(most)
+        return [(row["entity"], row["key"]) async for row in found]
 
     async def count_by_entity(self, connection: DocumentConnection) -> dict[str, int]:
         """Open failures by entity; entities without any are left out."""

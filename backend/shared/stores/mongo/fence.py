@@ -3,7 +3,7 @@
 MongoDB has no lock that a transaction could share, and to *read* a document inside a transaction keeps nobody from
 changing it (write skew). So each writer writes one of several small documents, its stripe, as the first thing in its
 transaction, and learns from it whether the side is open. Whoever changes that changes all of them, which conflicts with
-every writer under way. Decision 0012.
+every writer under way. Decision 0015.
 
 What transactions write is written in transactions only: a plain write waits for them inside of the server, which not
 every server bounds.
@@ -26,7 +26,7 @@ from backend.shared.domain.phases import Side
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.stores.side import LockHeldError
 
-from .collections import Client, Collections
+from .collections import Client, Collection, Collections
 from .connection import DocumentConnection, Stripe, in_transaction, jitter
 from .errors import WRITE_CONFLICT, is_repeatable, sqlstate_of
 
@@ -37,7 +37,6 @@ ENTER_SECONDS = 5.0
 """So long a writer waits for a lock to be let go of; it is held for a fraction of a second."""
 KEPT_WRITERS = 128
 """So many of its last writers a stripe remembers: whoever lost the answer of a COMMIT finds itself there."""
-_RENEW_SECONDS = LOCK_MS / 1000 / 5
 _SERVER_NOW = {"$toLong": "$$NOW"}
 
 
@@ -54,19 +53,25 @@ class Fence:
 
     def __init__(
         self,
-        client: Client,
         collections: Collections,
         side: Side,
         *,
         hook: Hook = no_hook,
         lock_ms: int = LOCK_MS,
     ) -> None:
-        self._client = client
         self._side = side
-        self._fence = collections.fence
+        self._collections = collections
         self._hook = hook
         self._lock_ms = lock_ms
         self._in_use: dict[int, int] = {}
+
+    @property
+    def _client(self) -> Client:
+        return self._collections.client
+
+    @property
+    def _fence(self) -> Collection:
+        return self._collections.fence
 
     async def enter(
         self, connection: DocumentConnection, *, check: Check, by: ObjectId | None = None
@@ -76,6 +81,8 @@ class Fence:
         Where this is the first thing in the transaction, another stripe is tried after a conflict, and a lock is waited
         for. `by` is remembered by the stripe, to be asked for with `settled`. Raises what `check` does, and `FencedError` if a lock lasts.
         """
+        if not connection.is_transactional:
+            raise AssertionError("a stripe holds nothing without a transaction")
         if connection.stripe is not None:
             return
         fresh = not connection.in_transaction
@@ -251,7 +258,7 @@ class Fence:
 
         async def heartbeat() -> None:
             nonlocal renewed_at
-            if time.monotonic() - renewed_at > _RENEW_SECONDS:
+            if time.monotonic() - renewed_at > self._lock_ms / 5000:
                 await self._renew(token)
                 renewed_at = time.monotonic()
 

@@ -14,7 +14,7 @@ from backend.shared.domain.errors import InstallationError
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Phase, Side
 
-from .collections import Client, Collection, Collections
+from .collections import Collection, Collections
 from .connection import in_transaction
 from .fence import STRIPES, stripe_id
 from .shapes import shape_of
@@ -54,8 +54,7 @@ def _indexes(collections: Collections) -> dict[Collection, list[IndexModel]]:
 class DocumentInstallation:
     """Installs one side."""
 
-    def __init__(self, client: Client, collections: Collections, catalog: EntityCatalog, side: Side) -> None:
-        self._client = client
+    def __init__(self, collections: Collections, catalog: EntityCatalog, side: Side) -> None:
         self._collections = collections
         self._catalog = catalog
         self._side = side
@@ -82,9 +81,9 @@ class DocumentInstallation:
             )
 
         try:
-            await in_transaction(self._client, fill)
+            await in_transaction(self._collections.client, fill)
         except DuplicateKeyError:
-            await in_transaction(self._client, fill)  # somebody else has just done it
+            await in_transaction(self._collections.client, fill)  # somebody else has just done it
         await collections.installation.replace_one(
             {"_id": "installation"}, {"fingerprint": self.fingerprint()}, upsert=True
         )

@@ -23,7 +23,7 @@ from pymongo.errors import PyMongoError
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.journal.records import Claim, ClaimedKey, JournalDepth, Remainder, folded
 
-from .collections import Client, Collections, Stored, chunks, subject
+from .collections import Client, Collection, Collections, Stored, chunks, subject
 from .connection import DocumentConnection, in_transaction
 
 COUNT_LIMIT = 100_000
@@ -72,19 +72,24 @@ class DocumentJournal:
 
     def __init__(
         self,
-        client: Client,
         collections: Collections,
         *,
         hook: Hook = no_hook,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
-        self._client = client
         self._collections = collections
-        self._rows = collections.journal
         self._hook = hook
         self._lease_ms = int(lease_seconds * 1000)
         self._window = _Window()
         self._clock: tuple[float, timedelta] | None = None
+
+    @property
+    def _client(self) -> Client:
+        return self._collections.client
+
+    @property
+    def _rows(self) -> Collection:
+        return self._collections.journal
 
     @asynccontextmanager
     async def claiming(self, *, limit: int) -> AsyncIterator[tuple[DocumentConnection, Claim]]:
@@ -235,6 +240,11 @@ class DocumentJournal:
             rows = self._rows.find({"subject": {"$in": list(part)}}, {"key": 1}, session=session)
             found |= {row["key"] async for row in rows}
         return found
+
+    async def some(self, connection: DocumentConnection, *, most: int) -> list[tuple[str, str]]:
+        """Entity and key of up to `most` rows."""
+        rows = self._rows.find({}, {"entity": 1, "key": 1}, session=await connection.session()).limit(most)
+        return [(row["entity"], row["key"]) async for row in rows]
 
     async def depth(self, connection: DocumentConnection) -> JournalDepth:
         """How much is waiting, without reading a long journal to its end."""

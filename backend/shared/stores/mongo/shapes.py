@@ -24,10 +24,10 @@ from backend.shared.domain.mapping import (
     encode_key,
 )
 from backend.shared.domain.phases import Direction
-from backend.shared.stores.protocol import Position, StateBatch
+from backend.shared.stores.protocol import Position, StateBatch, UnfitKeysError
 
 from .collections import Stored
-from .errors import UnfitKeysError
+from .errors import UnfitRowsError
 
 Row = Mapping[str, Any]
 
@@ -81,7 +81,7 @@ def batch_of(
         except UnfitError as error:
             reasons[key] = str(error)
     if reasons:
-        raise UnfitKeysError(reasons)
+        raise UnfitKeysError(reasons, position=position)
     projections = entity.projections(direction)
     return StateBatch(
         entity=entity,
@@ -107,7 +107,7 @@ def _as_text(projection: Projection, tables: Mapping[str, Mapping[str, Sequence[
 
 
 def documents_of(batch: StateBatch, keys: frozenset[str]) -> dict[str, Stored]:
-    """The documents that a batch says of `keys`; those without a root row have none. Raises `UnfitKeysError`."""
+    """The documents that a batch says of `keys`; those without a root row have none. Raises `UnfitRowsError`."""
     tables = _rows_by_key(batch, keys)
     found: dict[str, Stored] = {}
     reasons: dict[str, str] = {}
@@ -117,7 +117,7 @@ def documents_of(batch: StateBatch, keys: frozenset[str]) -> dict[str, Stored]:
         except UnfitError as error:
             reasons[key] = str(error)
     if reasons:
-        raise UnfitKeysError(reasons)
+        raise UnfitRowsError(reasons)
     return found
 
 

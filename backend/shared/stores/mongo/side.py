@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
 
 from backend.shared.domain.errors import InstallationError
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping
@@ -16,14 +15,15 @@ from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.side import OnTheWay, Pool, StoreKind
 
-from .client import DocumentLimits, create_client, parse_mongo_url
-from .collections import Client, Collections, Stored
+from .client import create_client, parse_mongo_url
+from .collections import Client, Collections
 from .conflicts import DocumentConflicts
 from .connection import DocumentConnection
 from .failures import DocumentFailures
 from .fence import LOCK_MS, Fence
 from .installation import DocumentInstallation
 from .journal import LEASE_SECONDS, DocumentJournal
+from .limits import DocumentLimits
 from .marks import DocumentMarks
 from .shapes import shape_of
 from .state import DocumentState
@@ -31,27 +31,10 @@ from .state import DocumentState
 _COUNT_SECONDS = 3.0
 
 
-def open_mongo_side(
-    url: str,
-    side: Side,
-    *,
-    names: EngineNames,
-    catalog: EntityCatalog,
-    limits: DocumentLimits,
-    application_name: str,
-    variable: str,
-    hook: Hook = no_hook,
-) -> MongoSide:
-    """One side by its URL. Connects to nothing yet."""
-    client = create_client(url, limits=limits, application_name=application_name, variable=variable)
-    database = parse_mongo_url(url, variable=variable).database
-    return MongoSide(client, database, side, names=names, catalog=catalog, hook=hook)
-
-
 class MongoSide:
     """One side of one service on MongoDB. Implements `backend.shared.stores.side.SideStore`.
 
-    The caller owns the client. `hook` is for tests.
+    The caller owns the client, unless it says how to `reopen` one: then `dispose` closes it. `hook` is for tests.
     """
 
     kind = StoreKind.MONGO
@@ -69,19 +52,19 @@ class MongoSide:
         hook: Hook = no_hook,
         lock_ms: int = LOCK_MS,
         lease_seconds: float = LEASE_SECONDS,
+        reopen: Callable[[], Client] | None = None,
     ) -> None:
-        self.client = client
         self.side = side
-        self.collections = Collections(client, database_name, names)
-        self.fence = Fence(client, self.collections, side, hook=hook, lock_ms=lock_ms)
-        self.journal = DocumentJournal(client, self.collections, hook=hook, lease_seconds=lease_seconds)
+        self.collections = Collections(client, database_name, names, reopen=reopen)
+        self.fence = Fence(self.collections, side, hook=hook, lock_ms=lock_ms)
+        self.journal = DocumentJournal(self.collections, hook=hook, lease_seconds=lease_seconds)
         self.failures = DocumentFailures(self.collections, self.journal)
         self.marks = DocumentMarks(self.collections, self.fence, side)
         self.state = DocumentState(
-            client, self.collections, catalog, side, fence=self.fence, marks=self.marks, hook=hook
+            self.collections, catalog, side, fence=self.fence, marks=self.marks, hook=hook
         )
         self.conflicts = DocumentConflicts(self.collections, self.failures)
-        self._installation = DocumentInstallation(client, self.collections, catalog, side)
+        self._installation = DocumentInstallation(self.collections, catalog, side)
 
     @property
     def engine_room(self) -> str:
@@ -90,7 +73,7 @@ class MongoSide:
 
     def connect(self) -> AbstractAsyncContextManager[DocumentConnection]:
         """A connection whose transaction is rolled back at the end unless `connection.commit()` was awaited."""
-        return DocumentConnection(self.client)
+        return DocumentConnection(self.collections.client)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[DocumentConnection]:
@@ -98,13 +81,13 @@ class MongoSide:
 
         The transaction begins with the first command, and a write conflict comes out as it is.
         """
-        async with DocumentConnection(self.client) as connection:
+        async with DocumentConnection(self.collections.client) as connection:
             yield connection
             await connection.commit()
 
     def reading(self) -> AbstractAsyncContextManager[DocumentConnection]:
         """A connection on which each command stands by itself."""
-        return DocumentConnection(self.client, transactional=False)
+        return DocumentConnection(self.collections.client, transactional=False)
 
     async def ping(self) -> None:
         """Raise what the database does when it does not answer."""
@@ -126,26 +109,16 @@ class MongoSide:
         self, *, entity: str | None, key: str | None, with_failures: bool, most: int
     ) -> OnTheWay:
         """What of this side's changes is not carried yet, in one snapshot; of `entity` only `key`, if that is given."""
-        found: set[str] = set()
-        left = most
         async with self.connect() as connection:
             mark = await self.marks.read(connection)
-            session = await connection.session()
-            kept: list[tuple[Any, Stored]] = [(self.collections.journal, {})]
+            rows = await self.journal.some(connection, most=most + 1)
             if with_failures:
-                kept.append((self.collections.failure, {"state": "open"}))
-            for collection, query in kept:
-                rows = collection.find(query, {"entity": 1, "key": 1}, session=session).limit(left + 1)
-                async for row in rows:
-                    left -= 1
-                    if key is None or row["entity"] != entity or row["key"] == key:
-                        found.add(row["entity"])
-                if left < 0:
-                    break
+                rows += await self.failures.some_open(connection, most=most + 1)
+        wanted = {row[0] for row in rows if key is None or row[0] != entity or row[1] == key}
         return OnTheWay(
             captured=mark.is_open and mark.captures,
             epoch=mark.epoch,
-            entities=None if left < 0 else frozenset(found),
+            entities=None if len(rows) > most else frozenset(wanted),
         )
 
     async def now(self) -> datetime:
@@ -165,7 +138,8 @@ class MongoSide:
             return 0
 
     async def dispose(self) -> None:
-        """Nothing: the driver finds its connections dead by itself, and makes new ones."""
+        """Let go of all connections; new ones may be made."""
+        await self.collections.dispose()
 
     async def identity(self, connection: DocumentConnection) -> str:
         """Which database this is; see `DocumentInstallation.identity`."""
@@ -220,3 +194,23 @@ class MongoSide:
         """The collection of an entity with its size."""
         count = await self.estimated_rows(entity)
         return [f"collection {shape_of(entity).collection} ({count} documents)"]
+
+
+def open_mongo_side(
+    url: str,
+    side: Side,
+    *,
+    names: EngineNames,
+    catalog: EntityCatalog,
+    limits: DocumentLimits,
+    application_name: str,
+    variable: str,
+    hook: Hook = no_hook,
+) -> MongoSide:
+    """The side that `url` names, with a client of its own that `dispose` closes. Connects to nothing yet."""
+
+    def reopen() -> Client:
+        return create_client(url, limits=limits, application_name=application_name, variable=variable)
+
+    database = parse_mongo_url(url, variable=variable).database
+    return MongoSide(reopen(), database, side, names=names, catalog=catalog, hook=hook, reopen=reopen)

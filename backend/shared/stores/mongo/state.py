@@ -15,12 +15,10 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping
 from backend.shared.domain.phases import Direction, Side
 from backend.shared.journal.carrier import Hook, no_hook
-from backend.shared.stores.protocol import Applied, Position, StateBatch
-from backend.shared.stores.protocol import UnfitKeysError as UnfitStateError
+from backend.shared.stores.protocol import Applied, Position, StateBatch, UnfitKeysError
 
-from .collections import Client, Collections, Stored, chunks, subject
+from .collections import Collections, Stored, chunks, subject
 from .connection import DocumentConnection, Stripe, in_transaction
-from .errors import UnfitKeysError
 from .fence import Fence
 from .marks import DocumentMarks
 from .shapes import batch_of, documents_of, ids_of, key_of, shape_of
@@ -36,7 +34,6 @@ class DocumentState:
 
     def __init__(
         self,
-        client: Client,
         collections: Collections,
         catalog: EntityCatalog,
         side: Side,
@@ -46,7 +43,6 @@ class DocumentState:
         hook: Hook = no_hook,
     ) -> None:
         self.side = side
-        self._client = client
         self._collections = collections
         self._catalog = catalog
         self._fence = fence
@@ -70,15 +66,15 @@ class DocumentState:
         ids = ids_of(ordered)
         if strange := set(ordered) - set(ids.values()):
             reasons = dict.fromkeys(strange, "_id: not 24 hexadecimal digits")
-            raise UnfitStateError(reasons, position=await self.position(connection))
+            raise UnfitKeysError(reasons, position=await self.position(connection))
 
         async def read(session: AsyncClientSession) -> tuple[Position, list[Stored]]:
             position = await self._draw(session)
             await self._hook("ticket_drawn")
             return position, await self._documents(entity, ids, session=session)
 
-        position, documents = await in_transaction(self._client, read)
-        return _batch(entity, direction, documents, keys=ordered, position=position)
+        position, documents = await in_transaction(self._collections.client, read)
+        return batch_of(entity, direction, documents, keys=ordered, position=position)
 
     async def _draw(self, session: AsyncClientSession) -> Position:
         """The next ticket. Whoever overlaps conflicts, so that tickets are in the order of snapshots."""
@@ -116,7 +112,7 @@ class DocumentState:
         """What the target of `direction` itself holds of `keys`, without a position."""
         ordered = tuple(sorted(set(keys)))
         found = await self._documents(entity, ids_of(ordered), session=await connection.session())
-        return _batch(entity, direction, found, keys=ordered, position=_NOTHING_THERE)
+        return batch_of(entity, direction, found, keys=ordered, position=_NOTHING_THERE)
 
     async def stored_rows(
         self, connection: DocumentConnection, entity: EntityMapping, keys: Sequence[str]
@@ -128,7 +124,7 @@ class DocumentState:
 
     async def position(self, connection: DocumentConnection) -> Position:
         """Where the source stands: the position of a snapshot taken now."""
-        return await in_transaction(self._client, self._draw)
+        return await in_transaction(self._collections.client, self._draw)
 
     async def make_durable(self, connection: DocumentConnection) -> None:
         """Nothing: a ticket is committed by a majority before its reader goes on, and no crash gives it out again."""
@@ -141,7 +137,7 @@ class DocumentState:
         """Write `batches`, one per entity, where their guards move forward; answers by entity name.
 
         Everything in the caller's transaction. Raises `FencedError` before anything is written when the target is open or
-        of another epoch, `UnfitKeysError` for rows that no document can hold, and whatever the database raises when it
+        of another epoch, `UnfitRowsError` for rows that no document can hold, and whatever the database raises when it
         refuses a document or somebody else writes the same guards.
         """
         ordered = sorted(batches, key=lambda batch: self._catalog.rank(batch.entity.name))
@@ -289,17 +285,3 @@ class DocumentState:
     async def count(self, connection: DocumentConnection, entity: EntityMapping) -> int:
         """Documents in the entity's collection."""
         return await self._collections.of(entity).count_documents({}, session=await connection.session())
-
-
-def _batch(
-    entity: EntityMapping,
-    direction: Direction,
-    documents: Sequence[Stored],
-    *,
-    keys: Sequence[str],
-    position: Position,
-) -> StateBatch:
-    try:
-        return batch_of(entity, direction, documents, keys=keys, position=position)
-    except UnfitKeysError as error:
-        raise UnfitStateError(error.reasons, position=position) from error

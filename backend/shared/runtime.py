@@ -413,6 +413,8 @@ class ServiceRuntime:
             skipped=done.skipped,
             refused=done.refused + done.failed,
             waiting=done.waiting,
+            failed=done.failed,
+            failed_again=done.failed_again,
             seconds=done.seconds,
         )
 

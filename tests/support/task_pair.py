@@ -66,7 +66,9 @@ class TaskPair:
 
 
 @asynccontextmanager
-async def task_pair(*, phase: Phase, document_url: str, new_url: str, **given: Any) -> AsyncIterator[TaskPair]:
+async def task_pair(
+    *, phase: Phase, document_url: str, new_url: str, **given: Any
+) -> AsyncIterator[TaskPair]:
     """A pair of databases with a manager on them, installed and started."""
     async with AsyncExitStack() as stack:
         made: list[TaskDualWriteManager] = []
@@ -89,7 +91,6 @@ async def task_pair(*, phase: Phase, document_url: str, new_url: str, **given: A
                     statement_seconds=10, lock_seconds=3, connect_seconds=3, pool_wait_seconds=3
                 ),
             )
-            stack.push_async_callback(manager.runtime.stores[Side.LEGACY].client.close)  # TEMP
             stack.push_async_callback(manager.close)
             made.append(manager)
             await manager.start() if len(made) > 1 else await _first(manager)

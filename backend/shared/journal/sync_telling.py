@@ -8,7 +8,6 @@ from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Direction
 from backend.shared.domain.sync_status import SyncStatus
 from backend.shared.journal.carrier import Hook, KeyOutcome, Outcome, Outcomes, no_hook
-from backend.shared.journal.records import Claim
 from backend.shared.stores.postgres.sync_columns import Identity, Standing
 from backend.shared.stores.side import Connection, SideStore
 
@@ -34,10 +33,10 @@ class SyncTelling:
         self._direction = direction
 
     async def tell_source(
-        self, connection: Connection, claim: Claim, outcomes: Outcomes, *, failed: Collection[Identity]
+        self, connection: Connection, outcomes: Outcomes, *, failed: Collection[Identity]
     ) -> set[Identity]:
-        """In the transaction that ends the claimed rows, as the last thing in it: SYNCED is what went over, FAILED what
-        did not for the last time. Answers claimed keys whose rows must not end yet, since nobody can say it of them.
+        """In the transaction that ends journal rows, as the last thing in it: SYNCED is what went over, FAILED what did
+        not for the last time. Answers keys whose journal rows must not end yet, since nobody can say it of them.
         """
         columns = self._source.sync_columns
         if columns is None:
@@ -47,7 +46,7 @@ class SyncTelling:
             for identity, outcome in outcomes.items()
             if identity in failed or outcome.outcome in (Outcome.CARRIED, Outcome.SKIPPED)
         }
-        return await columns.tell_source(connection, standings) & claim.keys.keys()
+        return await columns.tell_source(connection, standings)
 
     async def tell_target(self, outcomes: Outcomes, *, failed: Collection[Identity], epoch: int) -> None:
         """In a small transaction of its own: what did not go over is FAILED, or PENDING while it is tried again.

@@ -138,8 +138,11 @@ class Failures(Protocol):
         position: Position | None,
         reason: str,
         sqlstate: str | None,
-    ) -> None:
-        """Keep a key as FAILED, once however often it fails. `position`: of the state that was refused."""
+    ) -> bool:
+        """Keep a key as FAILED, once however often it fails; answers whether it was already.
+
+        `position`: of the state that was refused.
+        """
         ...
 
     async def close(
@@ -171,6 +174,14 @@ class Failures(Protocol):
 
     async def get(self, connection: Connection, failure_id: int) -> Failure | None:
         """One failure by its number."""
+        ...
+
+    async def find(self, connection: Connection, entity: str, key: str) -> Failure | None:
+        """The open failure of a key."""
+        ...
+
+    async def delete_closed(self, connection: Connection, *, closed_before: datetime, limit: int) -> int:
+        """Delete up to `limit` failures that were closed before then; answers how many."""
         ...
 
     async def retry(

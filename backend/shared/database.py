@@ -136,7 +136,7 @@ def _connect_args(application_name: str, limits: DatabaseLimits, *, pgbouncer: b
     arguments: dict[str, Any] = {
         "timeout": limits.connect_seconds,
         # A little longer than the server's own limit, whose error says more.
-        "command_timeout": limits.statement_seconds + 5,
+        "command_timeout": limits.statement_seconds + min(5.0, limits.statement_seconds),
     }
     if pgbouncer:
         return arguments | {"statement_cache_size": 0, "prepared_statement_cache_size": 0}

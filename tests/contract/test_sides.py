@@ -321,6 +321,9 @@ async def test_the_lock_waits_for_who_writes_and_keeps_out_who_comes_after(opene
         for _ in range(30):  # time enough for somebody whom nothing keeps out
             assert (await side.journal.remainder(connection)).rows == 1
         assert not late.done()
+        async with opened.again().journal.claiming(limit=10):
+            pass
+        assert (await side.journal.remainder(connection)).rows == 0
         assert await side.marks.close(connection, epoch=2)
         await connection.commit()
     with pytest.raises(FencedError):
@@ -547,6 +550,21 @@ async def test_a_failure_is_kept_once_and_closed_by_what_is_as_new(opened: Kind)
     async with side.connect() as connection:
         (again,) = await side.failures.page(connection)
         assert again.id > two.id
+
+
+@pytest.mark.invariant("I8")
+async def test_what_fails_while_the_lock_is_held_is_seen_by_its_holder(opened: Kind) -> None:
+    side = opened.side
+    async with side.connect() as connection:
+        await side.marks.lock_alone(connection, timeout_ms=1000)
+        assert (await side.marks.read(connection)).is_open
+        assert await side.capture_token(connection, phase=Phase.DUALWRITE)
+        assert not await side.conflicts.open_failures(connection, after_id=0, limit=10)
+        await _record(opened.again(), 1, at=5)
+        (found,) = await side.conflicts.open_failures(connection, after_id=0, limit=10)
+        assert found.key == key(1)
+        assert await side.marks.close(connection, epoch=2)
+        await connection.commit()
 
 
 @pytest.mark.invariant("I8")

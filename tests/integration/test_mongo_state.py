@@ -35,7 +35,7 @@ from backend.shared.stores.side import SideStore
 from backend.shared.testing.clusters import Cluster
 from tests.contract.conftest import NoBreaker
 from tests.support.notes import BOARD, CATALOG, DDL, NOTE, digits, key
-from tests.support.steps import PauseAt
+from tests.support.steps import Crash, CrashAt, PauseAt
 
 NAMES = EngineNames("notes")
 T = TypeVar("T")
@@ -191,6 +191,21 @@ async def test_a_unit_that_reads_is_refused_on_a_closed_side_and_writes_nothing(
         await scene.run(lambda work: work.get("note", (digits(1),)), only_reads=True)
     found = await scene.run(lambda work: work.get("note", (digits(1),)), even_if_closed=True)
     assert found == {"_id": ObjectId(digits(1)), "n": 1}
+
+
+@pytest.mark.invariant("I7")
+async def test_a_crash_before_the_commit_leaves_neither_document_nor_journal_row(scene: Scene) -> None:
+    scene.runner = DocumentUnitRunner(
+        scene.side, catalog=CATALOG, breaker=NoBreaker(), hook=CrashAt("before_commit")
+    )
+    with pytest.raises(Crash):
+        await scene.put("note", 1, n=1)
+    async with scene.side.reading() as connection:
+        assert (await scene.side.journal.depth(connection)).rows == 0
+        assert await scene.side.state.count(connection, NOTE) == 0
+    await scene.put("note", 1, n=1)
+    async with scene.side.reading() as connection:
+        assert (await scene.side.journal.depth(connection)).rows == 1
 
 
 async def test_two_units_on_one_document_are_run_one_after_the_other(scene: Scene) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError, WaitQueueTimeoutError
 
 from backend.shared.domain.outages import Outage
 from backend.shared.domain.phases import Side
@@ -25,7 +25,7 @@ from backend.shared.stores.mongo.errors import UnknownCommitError
 from backend.shared.stores.mongo.limits import DocumentLimits
 from backend.shared.stores.mongo.transactions import COMMIT_ATTEMPTS, Client, run_transaction
 from backend.shared.testing.document_servers import DocumentServer
-from tests.support.document_clients import connected, direct, told_of
+from tests.support.document_clients import PoolWatch, connected, direct, told_of
 from tests.support.proxy import CuttableWire, cuttable_wire
 from tests.support.steps import PauseAt, Watch
 
@@ -130,6 +130,22 @@ async def test_holder_never_lets_go(client: Client, attempts: int) -> None:
     assert await adding.total() == 1
 
 
+async def test_pool_is_full(client: Client, document_url: str) -> None:
+    """Having waited once for a connection is enough."""
+    held, watch = PauseAt("before_commit"), PoolWatch()
+    holding = asyncio.create_task(run_transaction(client, Adding(client), hook=held))
+    await held.reached.wait()
+    async with connected(document_url, watch=watch, max_pool_size=1, wait_queue_timeout_ms=100) as narrow:
+        adding = Adding(narrow)
+        waiting = asyncio.create_task(adding.counters.update_one({"_id": 1}, {"$set": {"n": 7}}))
+        await watch.taken.wait()
+        with pytest.raises(WaitQueueTimeoutError):
+            await run_transaction(narrow, adding)
+        assert adding.called == 1
+        held.resume.set()
+        await asyncio.gather(holding, waiting)
+
+
 async def test_work_fails(client: Client) -> None:
     adding = Adding(client)
 
@@ -193,6 +209,9 @@ async def test_commit_answer_lost_each_time(wire: CuttableWire, when: str, kept:
         assert adding.called == 1, "it may have been done"
         assert await adding.total() == kept
     await _assert_unknown(caught.value)
+    cause = caught.value.__cause__
+    assert isinstance(cause, AutoReconnect)
+    assert not is_connection_loss(cause), "who repeats after a loss must not repeat this"
 
 
 async def test_commit_answer_lost_and_the_transaction_forgotten(

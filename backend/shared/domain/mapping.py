@@ -187,6 +187,8 @@ class DocumentShape:
     collection: str
     rows_of: Callable[[Document], RowsByTable]
     document_of: Callable[[RowsByTable], Document]
+    codec: Any = None
+    """How the store's driver is to decode the collection (`CodecOptions`), where its own way would lose or refuse something."""
 
 
 def document_entity(

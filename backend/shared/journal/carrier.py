@@ -21,12 +21,14 @@ from backend.shared.stores.errors import (
     sqlstate_of,
 )
 from backend.shared.stores.protocol import (
+    Applied,
     OutdatedReadError,
     Position,
     StateBatch,
     Trouble,
     UnfitKeysError,
 )
+from backend.shared.stores.repeating import repeated
 from backend.shared.stores.side import Connection, SideStore
 
 KeysByEntity = Mapping[str, Sequence[str]]
@@ -197,20 +199,15 @@ class Carrier:
         epoch: int,
         before: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> Outcomes:
-        async with self._target.begin() as connection:
-            if before:
-                await before(connection)
-            for left in range(READS_AT_MOST, 0, -1):
-                try:
-                    applied = await self._target.state.apply(connection, batches, epoch=epoch)
-                    break
-                except OutdatedReadError:
-                    # Nothing was written. Read again inside of this transaction: what it holds keeps the next chunk of
-                    # these keys from getting in between once more.
-                    if before or left == 1:
-                        raise
-                    batches = await self._read({batch.entity.name: batch.keys for batch in batches})
-            await self._hook("before_target_commit")
+        async def attempt() -> tuple[Sequence[StateBatch], dict[str, Applied]]:
+            async with self._target.begin() as connection:
+                if before:
+                    await before(connection)
+                found = await self._apply_in(connection, batches, epoch=epoch, reads_again=before is None)
+                await self._hook("before_target_commit")
+                return found
+
+        batches, applied = await repeated(attempt)
         await self._hook("after_target_commit")
         outcomes: Outcomes = {}
         for batch in batches:
@@ -219,6 +216,20 @@ class Carrier:
             skipped = KeyOutcome(outcome=Outcome.SKIPPED, position=batch.position)
             outcomes.update({(name, key): carried if key in moved else skipped for key in batch.keys})
         return outcomes
+
+    async def _apply_in(
+        self, connection: Connection, batches: Sequence[StateBatch], *, epoch: int, reads_again: bool
+    ) -> tuple[Sequence[StateBatch], dict[str, Applied]]:
+        for left in range(READS_AT_MOST, 0, -1):
+            try:
+                return batches, await self._target.state.apply(connection, batches, epoch=epoch)
+            except OutdatedReadError:
+                # Nothing was written. Read again inside of this transaction: what it holds keeps the next chunk of
+                # these keys from getting in between once more.
+                if not reads_again or left == 1:
+                    raise
+                batches = await self._read({batch.entity.name: batch.keys for batch in batches})
+        raise AssertionError("unreachable: the last time returns or raises")
 
     async def _single(
         self, keys: dict[str, list[str]], batches: Sequence[StateBatch], error: BaseException, *, epoch: int

@@ -7,7 +7,8 @@ from collections.abc import Collection
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.journal.carrier import Outcomes
 from backend.shared.stores.protocol import Position
-from backend.shared.stores.side import SideStore
+from backend.shared.stores.repeating import in_transaction
+from backend.shared.stores.side import Connection, SideStore
 
 
 async def withdraw_outdated(
@@ -33,8 +34,11 @@ async def withdraw_outdated(
         if _newest(guards, key, outcome.position) > (epoch, outcome.position):
             outdated[entity, key] = outcome.position
     if outdated:
-        async with source.begin() as connection:
+
+        async def close(connection: Connection) -> None:
             await source.failures.close(connection, outdated, epoch=epoch, by=by)
+
+        await in_transaction(source, close)
     return outdated
 
 

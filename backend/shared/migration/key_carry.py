@@ -14,7 +14,8 @@ from backend.shared.journal.refusals import withdraw_outdated
 from backend.shared.journal.sync_telling import SyncTelling
 from backend.shared.migration.range_sql import EntityRanges
 from backend.shared.stores.postgres.key_sql import KeyRange
-from backend.shared.stores.side import SideStore
+from backend.shared.stores.repeating import in_transaction
+from backend.shared.stores.side import Connection, SideStore
 
 KEYS_AT_ONCE = 500
 KEYS_OF_TARGET = 10_000
@@ -92,9 +93,12 @@ class KeyCarrier:
         """A missing parent may be on its way: the relay knows how to wait for it."""
         waiting = [identity for identity, found in outcomes.items() if found.outcome is Outcome.WAITING]
         if waiting:
-            async with self._source.begin() as connection:
+
+            async def journal(connection: Connection) -> None:
                 for entity, key in waiting:
                     await self._journal.add(connection, entity, [key])
+
+            await in_transaction(self._source, journal)
         return len(waiting)
 
     async def _record(self, outcomes: Outcomes, *, epoch: int) -> int:
@@ -105,7 +109,8 @@ class KeyCarrier:
             return 0
         now = datetime.now(UTC)
         await self._telling.tell_target(refused, failed=refused, epoch=epoch)
-        async with self._source.begin() as connection:
+
+        async def record(connection: Connection) -> None:
             for (entity, key), found in refused.items():
                 claimed = ClaimedKey(
                     entity=entity, key=key, captured_at=now, attempts=1, waits=0, request_id=None
@@ -120,6 +125,8 @@ class KeyCarrier:
                     sqlstate=found.sqlstate,
                 )
             await self._telling.tell_source(connection, refused, failed=refused)
+
+        await in_transaction(self._source, record)
         outdated = await withdraw_outdated(
             refused,
             epoch=epoch,
@@ -138,5 +145,8 @@ class KeyCarrier:
             if found.outcome in (Outcome.CARRIED, Outcome.SKIPPED)
         }
         if gone:
-            async with self._source.begin() as connection:
+
+            async def close(connection: Connection) -> None:
                 await self._failures.close(connection, gone, epoch=epoch, by="backfill")
+
+            await in_transaction(self._source, close)

@@ -88,12 +88,13 @@ class KeyedCopy:
             async with free:
                 return await self.keys.carry(self.entity, piece, epoch=self.epoch)
 
+        tasks = [asyncio.ensure_future(carry(piece)) for piece in pieces]
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(carry(piece)) for piece in pieces]
-        except ExceptionGroup as trouble:
-            raise trouble.exceptions[0] from None  # one side's trouble is that of all pieces
-        done = [task.result() for task in tasks]
+            done = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         self.throttle.spend(len(found.ours))
         await self.hook("keyed_chunk_carried")
         async with self.keeper.begin() as connection:

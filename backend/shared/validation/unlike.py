@@ -1,7 +1,7 @@
 """Compares a store of documents with SQL tables (R9): both streamed in key order, in chunks, in one canonical form.
 
 The form is the rows that the document's shape makes: of what the tables hold, the document is made first, since a column of
-theirs may say the same in two ways (decision 0015). So equal documents have equal rows, whichever side they come from, and
+theirs may say the same in two ways (decision 0012). So equal documents have equal rows, whichever side they come from, and
 what a table's type has done to a value shows. Nothing is hashed, since one of the sides could not; a chunk of either side is
 all that is held in memory.
 """

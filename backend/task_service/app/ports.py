@@ -104,7 +104,7 @@ class TaskStore(Protocol):
     async def read(
         self, operation: str, unit: Unit[T], *, entity: str | None = None, key: str | None = None
     ) -> T:
-        """Run a unit that only reads. One that is about a single thing says so, with `entity` and `key`.
+        """Run a unit that only reads. One that is about a single thing says so, with its collection as `entity`, and `key`.
 
         Raises StoreError for trouble with the store.
         """

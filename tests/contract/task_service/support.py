@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -15,6 +16,8 @@ from backend.task_service.app.domain.people import Label, User
 from backend.task_service.app.domain.tasks import ChecklistItem, NewTask, Task, TaskPriority, TaskSource
 from backend.task_service.app.ports import Repositories, TaskStore
 from tests.support.task_stores import FAKE
+
+T = TypeVar("T")
 
 ORMS = pytest.mark.parametrize("kind", ["sqlalchemy", "peewee", "mongo"])
 """What `ORM` may be: each serves the same API."""
@@ -77,6 +80,13 @@ async def save(store: TaskStore, **things: Any) -> None:
                 await getattr(repositories, kind).save(item)
 
     await store.write("save", unit)
+
+
+async def at_once(*calls: Coroutine[Any, Any, T]) -> list[T]:
+    """What the calls answer, all made at the same time. None is left running when one fails."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(call) for call in calls]
+    return [task.result() for task in tasks]
 
 
 def assert_problem(response: httpx.Response, status: int) -> Mapping[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +28,7 @@ from backend.task_service.app.domain.tasks import (
     TaskStatus,
 )
 from backend.task_service.app.ports import Repositories, TaskStore
-from tests.contract.task_service.support import AT, STORES, a_full_task, a_task, a_user, save
+from tests.contract.task_service.support import AT, STORES, a_full_task, a_task, a_user, at_once, save
 
 pytestmark = STORES
 
@@ -47,7 +46,7 @@ async def get(store: TaskStore, task_id: str) -> Task | None:
     async def unit(repositories: Repositories) -> Task | None:
         return await repositories.tasks.get(task_id)
 
-    return await store.read("get", unit, entity="task", key=task_id)
+    return await store.read("get", unit, entity="tasks", key=task_id)
 
 
 async def test_what_is_saved_is_there(filled: TaskStore) -> None:
@@ -238,7 +237,7 @@ async def test_changes_at_the_same_time_all_stay(filled: TaskStore) -> None:
 
         await filled.write("add", unit)
 
-    await asyncio.gather(*(add(str(number)) for number in range(4)))
+    await at_once(*(add(str(number)) for number in range(4)))
     after = await get(filled, task.id)
     assert after is not None
     assert sorted(step.text for step in after.checklist) == ["0", "1", "2", "3"]

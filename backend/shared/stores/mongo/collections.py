@@ -66,6 +66,11 @@ class Collections:
         return self._own("journal")
 
     @property
+    def lease(self) -> Collection:
+        """Which rows of the journal somebody has claimed, and until when."""
+        return self._own("lease")
+
+    @property
     def failure(self) -> Collection:
         """Keys that could not be carried."""
         return self._own("failure")
@@ -100,6 +105,7 @@ class Collections:
         """All of Tandem's own."""
         return (
             self.journal,
+            self.lease,
             self.failure,
             self.conflict,
             self.guard,
@@ -112,7 +118,8 @@ class Collections:
         """The collection that an entity is kept in."""
         if entity.document is None:
             raise AssertionError(f"entity {entity.name} is no document on either side")
-        return self.database[entity.document.collection]
+        found = self.database[entity.document.collection]
+        return found.with_options(codec_options=entity.document.codec) if entity.document.codec else found
 
     async def next_number(self, what: str, *, count: int = 1) -> int:
         """The first of `count` new numbers. Outside of any transaction: nobody waits for another's, and there are gaps."""

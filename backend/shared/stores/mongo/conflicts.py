@@ -32,7 +32,7 @@ class DocumentConflicts:
     async def count(self, connection: DocumentConnection) -> int:
         """How many are open; a longer list is counted up to `COUNT_LIMIT`."""
         return await self._conflicts.count_documents(
-            {"state": "open"}, limit=COUNT_LIMIT, session=await connection.session()
+            {"state": "open"}, limit=COUNT_LIMIT, session=await connection.reader()
         )
 
     async def page(
@@ -46,12 +46,12 @@ class DocumentConflicts:
         """Open conflicts in the order of their numbers, past `after_id`."""
         query: Stored = {"state": "open", "number": {"$gt": after_id}}
         query |= {"entity": entity} if entity else {}
-        found = self._conflicts.find(query, session=await connection.session()).sort("number", 1).limit(limit)
+        found = self._conflicts.find(query, session=await connection.reader()).sort("number", 1).limit(limit)
         return [_conflict(conflict) async for conflict in found]
 
     async def get(self, connection: DocumentConnection, number: int) -> Conflict | None:
         """One conflict, open or not."""
-        found = await self._conflicts.find_one({"number": number}, session=await connection.session())
+        found = await self._conflicts.find_one({"number": number}, session=await connection.reader())
         return _conflict(found) if found else None
 
     async def hold(self, connection: DocumentConnection, number: int) -> Conflict | None:
@@ -105,6 +105,7 @@ class DocumentConflicts:
     ) -> None:
         """Make conflicts of FAILED keys of `side`, and close their failures."""
         wanted = {item.failure_id: item for item in failed}
+        await connection.session()  # what is open is looked at in the transaction that closes it
         still_open = [
             number
             for number in sorted(wanted)

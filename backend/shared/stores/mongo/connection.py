@@ -1,4 +1,4 @@
-"""A connection to MongoDB: a session whose transaction begins with the first thing that is asked of it."""
+"""A connection to MongoDB: a session whose transaction begins with the first thing that it writes."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class DocumentConnection:
 
     @property
     def in_transaction(self) -> bool:
-        """Whether something was asked since the last commit or rollback."""
+        """Whether something was written since the last commit or rollback."""
         return self._session is not None and self._session.in_transaction
 
     async def session(self) -> AsyncClientSession | None:
@@ -82,6 +82,15 @@ class DocumentConnection:
         if self.heartbeat is not None:
             await self.heartbeat()
         return await self.begun() if self._transactional else None
+
+    async def reader(self) -> AsyncClientSession | None:
+        """The session for a command that only reads: it begins no transaction, and belongs to one that has begun.
+
+        So what is read before the first write is as new as the reading, as with READ COMMITTED.
+        """
+        if self.heartbeat is not None:
+            await self.heartbeat()
+        return self._session if self.in_transaction else None
 
     async def begun(self) -> AsyncClientSession:
         """The session, in a transaction."""

@@ -120,12 +120,12 @@ class DocumentFailures:
     ) -> list[Failure]:
         """Failures in order of their number, past `after_id`."""
         query: Stored = {"state": state, "number": {"$gt": after_id}} | ({"entity": entity} if entity else {})
-        found = self._failures.find(query, session=await connection.session()).sort("number", 1).limit(limit)
+        found = self._failures.find(query, session=await connection.reader()).sort("number", 1).limit(limit)
         return [_failure(failure) async for failure in found]
 
     async def some_open(self, connection: DocumentConnection, *, most: int) -> list[tuple[str, str]]:
         """Entity and key of up to `most` open failures."""
-        query, session = {"state": "open"}, await connection.session()
+        query, session = {"state": "open"}, await connection.reader()
         found = self._failures.find(query, {"entity": 1, "key": 1}, session=session).limit(most)
         return [(row["entity"], row["key"]) async for row in found]
 
@@ -135,18 +135,18 @@ class DocumentFailures:
             {"$match": {"state": "open"}},
             {"$group": {"_id": "$entity", "n": {"$sum": 1}}},
         ]
-        found = await self._failures.aggregate(steps, session=await connection.session())
+        found = await self._failures.aggregate(steps, session=await connection.reader())
         return {row["_id"]: row["n"] async for row in found}
 
     async def get(self, connection: DocumentConnection, failure_id: int) -> Failure | None:
         """One failure by its number."""
-        found = await self._failures.find_one({"number": failure_id}, session=await connection.session())
+        found = await self._failures.find_one({"number": failure_id}, session=await connection.reader())
         return _failure(found) if found else None
 
     async def failed_keys(self, connection: DocumentConnection, entity: str, keys: Sequence[str]) -> set[str]:
         """Those of `keys` that have an open failure."""
         found: set[str] = set()
-        session = await connection.session()
+        session = await connection.reader()
         for part in chunks(subject(entity, key) for key in keys):
             query = {"subject": {"$in": list(part)}, "state": "open"}
             found |= {row["key"] async for row in self._failures.find(query, {"key": 1}, session=session)}

@@ -35,7 +35,7 @@ LOCK_MS = 1500
 """So long may whoever holds the fence lock alone say nothing."""
 ENTER_SECONDS = 5.0
 """So long a writer waits for a lock to be let go of; it is held for a fraction of a second."""
-KEPT_WRITERS = 128
+KEPT_WRITERS = 64
 """So many of its last writers a stripe remembers: whoever lost the answer of a COMMIT finds itself there."""
 _SERVER_NOW = {"$toLong": "$$NOW"}
 

@@ -28,8 +28,7 @@ _COUNTERS = ("position", "failure", "conflict", "capture_gap")
 def _indexes(collections: Collections) -> dict[Collection, list[IndexModel]]:
     return {
         collections.journal: [
-            IndexModel([("free_at", ASCENDING)]),
-            IndexModel([("lease", ASCENDING)]),
+            IndexModel([("due_at", ASCENDING)]),
             IndexModel([("subject", ASCENDING)]),
             IndexModel([("waiting", ASCENDING), ("captured_at", ASCENDING)]),
         ],
@@ -129,6 +128,8 @@ class DocumentInstallation:
                 ],
                 session=session,
             )
+        if await self._collections.lease.find_one({"_id": "turn"}, session=session) is None:
+            await self._collections.lease.insert_one({"_id": "turn", "n": 0}, session=session)
         for name in _COUNTERS:
             if await counter.find_one({"_id": name}, session=session) is None:
                 await counter.insert_one({"_id": name, "n": 0}, session=session)

@@ -1,7 +1,8 @@
-"""The journal of one side on MongoDB: a claim is a lease that every ending names (R5).
+"""The journal of one side on MongoDB: a claim is a lease that its ending names (R5).
 
-A MongoDB transaction cannot skip documents that others hold, so a claim is not an uncommitted delete as on PostgreSQL: the
-rows get a token and a time, in a transaction of its own, and are deleted by that token in the transaction of the body.
+A MongoDB transaction cannot skip documents that others hold, so a claim is not an uncommitted delete as on PostgreSQL. One
+document lists the rows that somebody has claimed, and until when; it is made in a transaction of its own, and deleted with
+the rows in the transaction of the body. So a claim costs the same however many rows it has.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -30,8 +30,10 @@ COUNT_LIMIT = 100_000
 """Journal rows are counted up to here; a longer journal is reported as this many."""
 LEASE_SECONDS = 30.0
 """After so long a claim that was not ended is free again. A pass takes far less."""
-_CLAIM_TRIES = 5
+CLAIM_SECONDS = 5.0
+"""For so long a claim is tried again because others claim too."""
 _RELEASE_SECONDS = 5.0
+_SLACK = timedelta(seconds=5)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SERVER_NOW = {"$toLong": "$$NOW"}
 
@@ -62,7 +64,7 @@ class _Window:
         if not rows:
             self.upper, self._span = None, timedelta(seconds=1)
             return
-        first, last = rows[0]["free_at"], rows[-1]["free_at"]
+        first, last = rows[0]["due_at"], rows[-1]["due_at"]
         self._span = max(last - first, timedelta(milliseconds=1))
         self.upper = min(now, last + self._span)
 
@@ -98,77 +100,96 @@ class DocumentJournal:
         If the body raises, all are there again at once; if this process dies, after `LEASE_SECONDS`. Raises
         `LeaseLostError`, with nothing kept, where that was over before the body was.
         """
-        token = uuid.uuid4().hex
-        rows = await self._claim(token, limit=limit)
+        lease = ObjectId()
+        rows = await in_transaction(
+            self._client, lambda session: self._claim(session, lease, limit=limit), seconds=CLAIM_SECONDS
+        )
         await self._hook("claimed")
         async with DocumentConnection(self._client) as connection:
             try:
                 yield connection, folded(map(_claimed, rows))
                 if rows:
-                    await self._end(connection, [row["_id"] for row in rows], token)
+                    await self._end(connection, [row["_id"] for row in rows], lease)
                 await connection.commit()
             except BaseException:
                 await connection.rollback()
                 if rows:
-                    await self._release(token)
+                    await self._release(lease)
                 raise
 
-    async def _claim(self, token: str, *, limit: int) -> list[Stored]:
-        rows: list[Stored] = []
-        for _ in range(_CLAIM_TRIES):
-            found = await self._oldest_due(limit)
-            if not found:
-                break
-            rows = await in_transaction(self._client, lambda session: self._lease(session, found, token))  # noqa: B023 - awaited here
-            if rows:
-                break
-            # Others were quicker; what they have is due much later now.
+    async def _claim(self, session: AsyncClientSession, lease: ObjectId, *, limit: int) -> list[Stored]:
+        """Take rows that are due and in nobody's lease. Who does so at the same time conflicts, and looks again."""
+        leases = self._collections.lease
+        held: set[ObjectId] = set()
+        over: list[ObjectId] = []
+        steps: list[Stored] = [
+            {"$match": {"kind": "lease"}},
+            {"$set": {"over": {"$lte": [{"$toLong": "$until"}, _SERVER_NOW]}}},
+        ]
+        async for other in await leases.aggregate(steps, session=session):
+            if other["over"]:
+                over.append(other["_id"])
+            else:
+                held.update(other["rows"])
+        rows = await self._oldest_due(session, limit, held)
+        if rows:
+            # Who looks for nothing writes nothing; of two who have found something, one conflicts here.
+            await leases.update_one({"_id": "turn"}, {"$inc": {"n": 1}}, upsert=True, session=session)
+            if over:
+                await leases.delete_many({"_id": {"$in": over}}, session=session)
+            await leases.update_one(
+                {"_id": lease},
+                [
+                    {
+                        "$set": {
+                            "kind": "lease",
+                            "rows": [row["_id"] for row in rows],
+                            "until": {"$add": ["$$NOW", self._lease_ms]},
+                        }
+                    }
+                ],
+                upsert=True,
+                session=session,
+            )
         return rows
 
-    async def _oldest_due(self, limit: int) -> list[Stored]:
-        now = await self._now()
+    async def _oldest_due(self, session: AsyncClientSession, limit: int, held: set[ObjectId]) -> list[Stored]:
+        now = await self._about_now()
         upper = self._window.start(now)
         while True:
-            due = {"free_at": {"$gte": _EPOCH, "$lte": upper}}
-            found = await self._rows.find(due).sort("free_at", 1).limit(limit).to_list()
-            if len(found) >= limit or upper >= now:
-                self._window.learn(found, now)
-                return found
+            steps: list[Stored] = [
+                {"$match": {"due_at": {"$gte": _EPOCH, "$lte": upper}}},
+                {"$match": {"$expr": {"$lte": [{"$toLong": "$due_at"}, _SERVER_NOW]}}},
+                {"$sort": {"due_at": 1}},
+                {"$limit": limit + len(held)},
+            ]
+            found = await self._rows.aggregate(steps, session=session)
+            rows = [row async for row in found if row["_id"] not in held][:limit]
+            if len(rows) >= limit or upper >= now:
+                self._window.learn(rows, now)
+                return rows
             upper = self._window.wider(upper, now)
 
-    async def _lease(self, session: AsyncClientSession, rows: Sequence[Stored], token: str) -> list[Stored]:
-        """Give those of `rows` that are still due a token; answers them."""
-        leased = 0
-        until = [{"$set": {"lease": token, "free_at": {"$add": ["$$NOW", self._lease_ms]}}}]
-        for part in chunks(row["_id"] for row in rows):
-            free = {"_id": {"$in": list(part)}, "$expr": {"$lte": [{"$toLong": "$free_at"}, _SERVER_NOW]}}
-            leased += (await self._rows.update_many(free, until, session=session)).modified_count
-        if leased == len(rows):
-            return list(rows)
-        return await self._rows.find({"lease": token}, session=session).sort("due_at", 1).to_list()
-
-    async def _end(self, connection: DocumentConnection, ids: Sequence[ObjectId], token: str) -> None:
-        ended = 0
-        for part in chunks(ids):
-            mine = {"_id": {"$in": list(part)}, "lease": token}
-            ended += (await self._rows.delete_many(mine, session=await connection.session())).deleted_count
-        if ended != len(ids):
+    async def _end(self, connection: DocumentConnection, ids: Sequence[ObjectId], lease: ObjectId) -> None:
+        session = await connection.session()
+        if not (await self._collections.lease.delete_one({"_id": lease}, session=session)).deleted_count:
             raise LeaseLostError("the claim took longer than its lease")
+        for part in chunks(ids):
+            await self._rows.delete_many({"_id": {"$in": list(part)}}, session=session)
 
-    async def _release(self, token: str) -> None:
-        """Give the rows back, or leave that to the lease where the server does not answer."""
+    async def _release(self, lease: ObjectId) -> None:
+        """Give the rows back, or leave that to the lease's end where the server does not answer."""
 
         async def free(session: AsyncClientSession) -> None:
-            back = [{"$set": {"lease": None, "free_at": "$due_at"}}]
-            await self._rows.update_many({"lease": token}, back, session=session)
+            await self._collections.lease.delete_one({"_id": lease}, session=session)
 
         self._window.learn([], _EPOCH)
         with contextlib.suppress(PyMongoError, TimeoutError):
             async with asyncio.timeout(_RELEASE_SECONDS):
                 await asyncio.shield(asyncio.ensure_future(in_transaction(self._client, free)))
 
-    async def _now(self) -> datetime:
-        """About the server's time: only to choose a window, since whether a row is due the server decides."""
+    async def _about_now(self) -> datetime:
+        """A little later than the server's time: only to choose a window, since what is due the server decides."""
         if self._clock is None or time.monotonic() - self._clock[0] > 60:
             hello = await self._collections.database.command("hello")
             told: datetime = hello["localTime"]
@@ -176,7 +197,7 @@ class DocumentJournal:
                 time.monotonic(),
                 (told if told.tzinfo else told.replace(tzinfo=UTC)) - datetime.now(UTC),
             )
-        return datetime.now(UTC) + self._clock[1] + timedelta(milliseconds=50)
+        return datetime.now(UTC) + self._clock[1] + _SLACK
 
     async def requeue(
         self, connection: DocumentConnection, key: ClaimedKey, *, delay_seconds: float, error: str
@@ -194,7 +215,7 @@ class DocumentJournal:
         literal: dict[str, Any] = {name: {"$literal": value} for name, value in row.items()}
         await self._rows.update_one(
             {"_id": ObjectId()},
-            [{"$set": {**literal, "due_at": due, "free_at": due}}],
+            [{"$set": {**literal, "due_at": due}}],
             upsert=True,
             session=await connection.session(),
         )
@@ -228,14 +249,17 @@ class DocumentJournal:
 
     async def end(self, connection: DocumentConnection, ids: Sequence[ObjectId]) -> None:
         """End exactly these rows; those that a relay holds are its own to end."""
-        for part in chunks(ids):
-            free = {"_id": {"$in": list(part)}, "lease": None}
-            await self._rows.delete_many(free, session=await connection.session())
+        session = await connection.session()
+        held: set[ObjectId] = set()
+        async for lease in self._collections.lease.find({"kind": "lease"}, session=session):
+            held.update(lease["rows"])
+        for part in chunks(number for number in ids if number not in held):
+            await self._rows.delete_many({"_id": {"$in": list(part)}}, session=session)
 
     async def open_keys(self, connection: DocumentConnection, entity: str, keys: Sequence[str]) -> set[str]:
         """Those of `keys` that have an open journal row."""
         found: set[str] = set()
-        session = await connection.session()
+        session = await connection.reader()
         for part in chunks(subject(entity, key) for key in keys):
             rows = self._rows.find({"subject": {"$in": list(part)}}, {"key": 1}, session=session)
             found |= {row["key"] async for row in rows}
@@ -243,12 +267,12 @@ class DocumentJournal:
 
     async def some(self, connection: DocumentConnection, *, most: int) -> list[tuple[str, str]]:
         """Entity and key of up to `most` rows."""
-        rows = self._rows.find({}, {"entity": 1, "key": 1}, session=await connection.session()).limit(most)
+        rows = self._rows.find({}, {"entity": 1, "key": 1}, session=await connection.reader()).limit(most)
         return [(row["entity"], row["key"]) async for row in rows]
 
     async def depth(self, connection: DocumentConnection) -> JournalDepth:
         """How much is waiting, without reading a long journal to its end."""
-        session = await connection.session()
+        session = await connection.reader()
         fresh = await self._oldest_age(session, waiting=False)
         waiting = await self._oldest_age(session, waiting=True)
         return JournalDepth(
@@ -285,11 +309,11 @@ class DocumentJournal:
         await self._rows.delete_many({}, session=await connection.session())
 
 
-_DATES = {"captured_at": True, "due_at": True, "free_at": True}
+_DATES = {"captured_at": True, "due_at": True}
 
 
 def _row(entity: str, key: str, *, request_id: str | None) -> Stored:
-    """A row without its dates. `free_at` is when it may be claimed: when it is due, or when its lease is over."""
+    """A row without its dates: `captured_at`, and `due_at`, from when on it may be claimed."""
     return {
         "subject": subject(entity, key),
         "entity": entity,
@@ -299,7 +323,6 @@ def _row(entity: str, key: str, *, request_id: str | None) -> Stored:
         "waits": 0,
         "waiting": False,
         "last_error": None,
-        "lease": None,
     }
 
 

@@ -42,7 +42,7 @@ class DocumentMarks:
         )
 
     async def _find(self, connection: DocumentConnection) -> Stored:
-        found = await self._collections.fence.find_one({"_id": "mark"}, session=await connection.session())
+        found = await self._collections.fence.find_one({"_id": "mark"}, session=await connection.reader())
         if found is None:
             raise InstallationError(f"the journal is not installed on the {self._side.value} side")
         return found
@@ -83,6 +83,7 @@ class DocumentMarks:
 
         A reader need not keep it open: what it reads was the truth at the moment of its snapshot.
         """
+        await connection.begun()
         if (await self._find(connection))["state"] != _OPEN:
             raise FencedError("it is closed", side=self._side, unavailable=True)
 

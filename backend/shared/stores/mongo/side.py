@@ -79,7 +79,7 @@ class MongoSide:
     async def begin(self) -> AsyncIterator[DocumentConnection]:
         """A connection whose transaction is committed at the end, and rolled back if the body raises.
 
-        The transaction begins with the first command, and a write conflict comes out as it is.
+        The transaction begins with the first write, and a write conflict comes out as it is.
         """
         async with DocumentConnection(self.collections.client) as connection:
             yield connection
@@ -109,7 +109,8 @@ class MongoSide:
         self, *, entity: str | None, key: str | None, with_failures: bool, most: int
     ) -> OnTheWay:
         """What of this side's changes is not carried yet, in one snapshot; of `entity` only `key`, if that is given."""
-        async with self.connect() as connection:
+        async with DocumentConnection(self.collections.client) as connection:
+            await connection.begun()
             mark = await self.marks.read(connection)
             rows = await self.journal.some(connection, most=most + 1)
             if with_failures:

@@ -1,15 +1,16 @@
 """State of entities on MongoDB: read with its position, applied behind the guard (R2, R3).
 
-The position is a ticket, drawn in the transaction that reads (decision 0013).
+The position is a ticket, drawn in the transaction that reads (decision 0016).
 """
 
 # ruff: noqa: ARG002 - the protocol knows arguments that only other kinds of databases need
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bson import ObjectId, json_util
-from pymongo import DeleteOne, ReplaceOne, UpdateOne
+from pymongo import DeleteOne, InsertOne, ReplaceOne, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping
@@ -111,14 +112,14 @@ class DocumentState:
     ) -> StateBatch:
         """What the target of `direction` itself holds of `keys`, without a position."""
         ordered = tuple(sorted(set(keys)))
-        found = await self._documents(entity, ids_of(ordered), session=await connection.session())
+        found = await self._documents(entity, ids_of(ordered), session=await connection.reader())
         return batch_of(entity, direction, found, keys=ordered, position=_NOTHING_THERE)
 
     async def stored_rows(
         self, connection: DocumentConnection, entity: EntityMapping, keys: Sequence[str]
     ) -> dict[str, dict[str, str]]:
         """The documents that this side holds of `keys`, as MongoDB's extended JSON: by key and collection."""
-        found = await self._documents(entity, ids_of(keys), session=await connection.session())
+        found = await self._documents(entity, ids_of(keys), session=await connection.reader())
         collection = shape_of(entity).collection
         return {key_of(document["_id"]): {collection: f"[{json_util.dumps(document)}]"} for document in found}
 
@@ -176,10 +177,11 @@ class DocumentState:
         if moved:
             await self._collections.guard.bulk_write(
                 [
-                    UpdateOne(
-                        {"_id": subject(batch.entity.name, key)},
-                        {"$set": {**told, "gone": key not in batch.present[0]}},
-                        upsert=True,
+                    _guard(
+                        subject(batch.entity.name, key),
+                        there=key in there,
+                        gone=key not in batch.present[0],
+                        **told,
                     )
                     for key in moved
                 ],
@@ -211,7 +213,7 @@ class DocumentState:
         """Epoch and position of the guards of `keys` that have one."""
         found: dict[str, tuple[int, Position]] = {}
         by_subject = {subject(entity.name, key): key for key in keys}
-        session = await connection.session()
+        session = await connection.reader()
         for part in chunks(by_subject):
             async for guard in self._collections.guard.find({"_id": {"$in": list(part)}}, session=session):
                 at = Position(major=guard["major"], minor=guard["minor"])
@@ -241,7 +243,12 @@ class DocumentState:
             changed = [document for key, document in wanted.items() if there.get(key) != document]
             if changed:
                 await self._collections.of(batch.entity).bulk_write(
-                    [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in changed],
+                    [
+                        ReplaceOne({"_id": document["_id"]}, document)
+                        if key_of(document["_id"]) in there
+                        else InsertOne(document)
+                        for document in changed
+                    ],
                     session=session,
                 )
 
@@ -279,9 +286,16 @@ class DocumentState:
         if after is not None:
             (past,) = ids_of([after])
             query["_id"]["$gt"] = past
-        found = self._collections.of(entity).find(query, {"_id": 1}, session=await connection.session())
+        found = self._collections.of(entity).find(query, {"_id": 1}, session=await connection.reader())
         return [key_of(document["_id"]) async for document in found.sort("_id", 1).limit(limit)]
 
     async def count(self, connection: DocumentConnection, entity: EntityMapping) -> int:
         """Documents in the entity's collection."""
-        return await self._collections.of(entity).count_documents({}, session=await connection.session())
+        return await self._collections.of(entity).count_documents({}, session=await connection.reader())
+
+
+def _guard(number: str, *, there: bool, **told: Any) -> InsertOne[Stored] | UpdateOne:
+    """A guard as it has to be. That somebody else makes it too since the snapshot is a write conflict either way."""
+    if there:
+        return UpdateOne({"_id": number}, {"$set": told})
+    return InsertOne({"_id": number, **told})

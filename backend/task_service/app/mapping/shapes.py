@@ -17,6 +17,7 @@ from backend.shared.domain.mapping import (
 )
 
 from ..models import UNMAPPED
+from .bson_text import CODEC
 from .fields import Extra, Nested, ObjectFields, Scalar, names_in, read_extra, write_extra
 from .values import REFERENCE, wrong_type
 
@@ -126,7 +127,9 @@ class Collection:
         mapped = [name for name in self.root.c.keys() if name not in UNMAPPED]  # noqa: SIM118 - columns, by name
         return document_entity(
             self.name,
-            shape=DocumentShape(collection=self.name, rows_of=self.rows_of, document_of=self.document_of),
+            shape=DocumentShape(
+                collection=self.name, rows_of=self.rows_of, document_of=self.document_of, codec=CODEC
+            ),
             tables={self.root: KEY} | {items.table: items.owner for items in self.items},
             mapped={self.root: mapped},
             parents=self.parents,

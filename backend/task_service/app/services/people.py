@@ -48,7 +48,7 @@ class PeopleService:
         async def unit(repositories: Repositories) -> User:
             return _found(await repositories.users.get(user_id), f"user {user_id}")
 
-        return await self._store.read("get_user", unit, entity="user", key=user_id)
+        return await self._store.read("get_user", unit, entity="users", key=user_id)
 
     async def list_users(self, wanted: UserFilter, *, after: str | None = None, limit: int) -> list[User]:
         """Up to `limit` users that fit, by rising id, past the id `after`."""
@@ -75,7 +75,7 @@ class PeopleService:
         async def unit(repositories: Repositories) -> Team:
             return _found(await repositories.teams.get(team_id), f"team {team_id}")
 
-        return await self._store.read("get_team", unit, entity="team", key=team_id)
+        return await self._store.read("get_team", unit, entity="teams", key=team_id)
 
     async def list_teams(self, wanted: TeamFilter, *, after: str | None = None, limit: int) -> list[Team]:
         """Up to `limit` teams that fit, by rising id, past the id `after`."""

@@ -11,7 +11,7 @@ from ..domain.tasks import NewTask, Task, TaskChanges, TaskFilter
 from ..domain.values import now
 from ..ports import Repositories, TaskStore
 
-_ENTITY = "task"
+_ENTITY = "tasks"
 _BATCH = 100
 
 

@@ -22,13 +22,13 @@ from ...ports import Repositories
 from .errors import explain_mongo_error, is_repeatable_mongo_error
 from .repository import mongo_repositories
 
-# In milliseconds; what the URL says wins. `timeoutMS` bounds each operation, its retries included.
+# In milliseconds; what the URL says wins. No `timeoutMS`: it would be the time to look for a server in as well.
 _LIMITS: dict[str, Any] = {
     "maxPoolSize": 10,
     "waitQueueTimeoutMS": 5000,
     "connectTimeoutMS": 5000,
     "serverSelectionTimeoutMS": 5000,
-    "timeoutMS": 30000,
+    "socketTimeoutMS": 35000,
 }
 _TEXT = {"$type": "string"}
 INDEXES: dict[str, list[IndexModel]] = {
@@ -58,7 +58,8 @@ def open_transactions(address: Address) -> MongoTransactions:
             raise ConfigurationError(
                 "names no database, as mongodb://host/name does", variable=address.variable
             )
-        limits = {name: value for name, value in _LIMITS.items() if name not in parsed["options"]}
+        told = {name.lower() for name in parsed["options"]}
+        limits = {name: value for name, value in _LIMITS.items() if name.lower() not in told}
         client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(address.url, tz_aware=True, **limits)
     except (InvalidURI, DriverConfigurationError, ValueError):
         raise ConfigurationError("is no URL of a MongoDB", variable=address.variable) from None

@@ -16,9 +16,11 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from backend.shared import DualWriteSettings, Phase, Side
 from backend.shared.database import DatabaseLimits
+from backend.shared.domain.phases import Capture
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.observability.metrics import Metrics
 from backend.shared.stores.mongo.client import create_client
+from backend.shared.stores.mongo.stream import ChangeCapture
 from backend.task_service.app.core.dual_write_manager import TaskDualWriteManager
 from tests.support.fixtures import Sql
 
@@ -34,6 +36,12 @@ def user(number: ObjectId = ANN, **fields: Any) -> dict[str, Any]:
         "email_id": f"{number}@example.org",
         "name": "Ann",
     } | fields
+
+
+class StreamingTaskManager(TaskDualWriteManager):
+    """Other programs write to its collections too."""
+
+    capture = Capture.STREAM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +61,17 @@ class TaskPair:
                 return
         raise AssertionError("the journal does not come to an end")
 
+    def stream(self, manager: TaskDualWriteManager | None = None) -> ChangeCapture:
+        """What listens to other programs' writes, in the process of `manager`."""
+        found = (manager or self.manager).runtime.stores[Side.LEGACY].change_stream
+        assert isinstance(found, ChangeCapture)
+        return found
+
+    async def journalled(self) -> list[str]:
+        """Keys with open journal rows on the MongoDB, one for each row."""
+        rows = await self.documents.tandem_task_journal.find().to_list()
+        return sorted(row["subject"] for row in rows)
+
     async def row(self, table: str, number: ObjectId) -> asyncpg.Record | None:
         """A row, if there is one."""
         rows = await self.sql(f"SELECT * FROM {table} WHERE mongo_id = $1", str(number))
@@ -67,9 +86,9 @@ class TaskPair:
 
 @asynccontextmanager
 async def task_pair(
-    *, phase: Phase, document_url: str, new_url: str, **given: Any
+    *, phase: Phase, document_url: str, new_url: str, streams: bool = False, **given: Any
 ) -> AsyncIterator[TaskPair]:
-    """A pair of databases with a manager on them, installed and started."""
+    """A pair of databases with a manager on them, installed and started; nobody reads the change stream by itself."""
     async with AsyncExitStack() as stack:
         made: list[TaskDualWriteManager] = []
 
@@ -81,7 +100,7 @@ async def task_pair(
                 **given,
                 **settings,
             }
-            manager = TaskDualWriteManager(
+            manager = (StreamingTaskManager if streams else TaskDualWriteManager)(
                 settings=DualWriteSettings(
                     service="task", legacy_database_url=document_url, database_url=new_url, **chosen
                 ),

@@ -110,6 +110,12 @@ class Metrics:
             ("service", "direction", "kind"),
             registry=registry,
         )
+        self.capture_gaps = Counter(
+            "dualwrite_capture_gaps_total",
+            "Times that a change stream could not be gone on with: changes may have been missed.",
+            ("service", "side"),
+            registry=registry,
+        )
         self.relay_batches = Counter(
             "dualwrite_relay_batches_total",
             "Batches that the relay finished.",
@@ -218,6 +224,11 @@ class Metrics:
         self.relay_batches.labels(name, way).inc()
         if seconds is not None:
             self.relay_batch_duration.labels(name, way).observe(_not_negative(seconds))
+
+    def capture_broken(self, *, service: str, side: Side | str) -> None:
+        """Capture on `side` has had a gap that this process found."""
+        if self._labels.is_enabled(service):
+            self.capture_gaps.labels(self._labels.service(service), closed(Side, side)).inc()
 
     def journal_measured(
         self, *, service: str, direction: Direction | str, rows_count: int, lag_seconds: float

@@ -6,7 +6,8 @@ side's own room knows what a connection is. The contract that each kind keeps is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -384,6 +385,33 @@ class Conflicts(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class CaptureGap:
+    """Changes of other programs that capture could not tell. `number` counts them."""
+
+    number: int
+    reason: str
+
+
+class ChangeStream(Protocol):
+    """Capture of what other programs write, where the database tells it afterwards, by a process that listens."""
+
+    on_gap: Callable[[CaptureGap], None] | None
+    """Called when changes may have been missed, in the process that found out."""
+
+    async def run(self, stop: asyncio.Event, *, paused: Callable[[], bool]) -> None:
+        """Listen until `stop` is set. Any number of processes may; one of them does."""
+        ...
+
+    async def open_gap(self) -> CaptureGap | None:
+        """The last gap, unless a backfill has copied since what it may have hidden."""
+        ...
+
+    async def mended(self, gap: CaptureGap) -> None:
+        """A backfill that began after `gap` is complete."""
+        ...
+
+
 class SideStore(Protocol):
     """One side of one service."""
 
@@ -425,6 +453,11 @@ class SideStore(Protocol):
     @property
     def sync_columns(self) -> SyncColumns | None:
         """Columns by which rows here say how they stand to their documents, if there are any."""
+        ...
+
+    @property
+    def change_stream(self) -> ChangeStream | None:
+        """What captures other programs' writes here, where a process has to."""
         ...
 
     @property

@@ -41,7 +41,7 @@ from backend.shared.stores.postgres.projection_sql import ESTIMATED_ROWS, key_te
 from backend.shared.stores.postgres.store import PostgresStore, entity_sql
 from backend.shared.stores.postgres.sync_columns import SyncColumns
 from backend.shared.stores.protocol import StateBatch
-from backend.shared.stores.side import LockHeldError, OnTheWay, Pool, StoreKind
+from backend.shared.stores.side import ChangeStream, LockHeldError, OnTheWay, Pool, StoreKind
 
 COUNT_MS = 3000
 _CONNECTIONS = text(
@@ -133,6 +133,8 @@ class PostgresSide:
     """One side of one service on PostgreSQL. Implements `backend.shared.stores.side.SideStore`."""
 
     kind = StoreKind.POSTGRES
+    change_stream: ChangeStream | None = None
+    """None: triggers capture in the transaction of the write."""
 
     def __init__(
         self,

@@ -33,7 +33,7 @@ class DualStore:
         """See `TaskStore`."""
         return await self.manager.read(
             _on_work(unit),
-            entity=f"{entity}s" if entity else None,
+            entity=entity,
             key=(key,) if key is not None else None,
             operation=operation,
         )

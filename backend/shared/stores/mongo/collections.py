@@ -105,6 +105,11 @@ class Collections:
         return self._own("counter")
 
     @property
+    def stream(self) -> Collection:
+        """How far the change stream was read, and the markers in it."""
+        return self._own("stream")
+
+    @property
     def installation(self) -> Collection:
         """What was installed here, by fingerprint."""
         return self._own("installation")
@@ -121,6 +126,7 @@ class Collections:
             self.guard,
             self.fence,
             self.counter,
+            self.stream,
             self.installation,
         )
 

@@ -58,6 +58,7 @@ class DualWriteManager(AdminOperations):
         *,
         metrics: Metrics | None = None,
         limits: DatabaseLimits | None = None,
+        document_limits: DocumentLimits | None = None,
         hook: Hook = no_hook,
     ) -> None:
         settings = settings or DualWriteSettings.from_env(self.service.upper())
@@ -68,6 +69,7 @@ class DualWriteManager(AdminOperations):
         self._settings = replace(settings, service=self.service)
         self._metrics = metrics or default_metrics()
         self._limits = limits or DatabaseLimits.from_env(self.service)
+        self._document_limits = document_limits or DocumentLimits.from_env(self.service)
         self._hook = hook
         self.counted = True
         self._operations: set[str] = set()
@@ -106,7 +108,7 @@ class DualWriteManager(AdminOperations):
             settings=self._settings,
             metrics=self._metrics,
             limits=self._limits,
-            document_limits=DocumentLimits.from_env(self.service),
+            document_limits=self._document_limits,
             capture=self.capture,
             hook=self._hook,
         )

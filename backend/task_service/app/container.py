@@ -38,17 +38,20 @@ def make_store(settings: TaskSettings, *, repositories: Repositories | None = No
         case Orm.MONGO:
             return _single("mongo", settings.needed_mongo())
         case Orm.DUAL:
-            return _dual(run_relay=settings.run_relay)
+            return _dual(settings)
         case _:
             assert_never(settings.orm)
 
 
-def _dual(*, run_relay: bool) -> TaskStore:
-    """The store over the migration engine, which has settings of its own (`DUAL_WRITE_…`)."""
+def _dual(settings: TaskSettings) -> TaskStore:
+    """The store over the migration engine."""
     try:
         manager = import_module(".core.dual_write_manager", package=__package__)
         store = import_module(".adapters.dual.store", package=__package__)
-        return cast("TaskStore", store.DualStore(manager.TaskDualWriteManager(), run_relay=run_relay))
+        made = manager.TaskDualWriteManager(
+            settings=settings.dual_write, limits=settings.limits, document_limits=settings.document_limits
+        )
+        return cast("TaskStore", store.DualStore(made, run_relay=settings.run_relay))
     except ModuleNotFoundError as error:
         raise _lacking(error, "dual") from error
 

@@ -6,11 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import structlog
-from pymongo import AsyncMongoClient, IndexModel
+from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import ConfigurationError as DriverConfigurationError
-from pymongo.errors import DuplicateKeyError, InvalidURI, OperationFailure
+from pymongo.errors import InvalidURI
 from pymongo.read_concern import ReadConcern
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
@@ -20,6 +19,7 @@ from backend.shared import ConfigurationError
 from ...core.settings import Address
 from ...ports import Repositories
 from .errors import explain_mongo_error, is_repeatable_mongo_error
+from .indexes import create_indexes
 from .repository import mongo_repositories
 
 # In milliseconds; what the URL says wins. No `timeoutMS`: it would be the time to look for a server in as well.
@@ -30,24 +30,6 @@ _LIMITS: dict[str, Any] = {
     "serverSelectionTimeoutMS": 5000,
     "socketTimeoutMS": 35000,
 }
-_TEXT = {"$type": "string"}
-INDEXES: dict[str, list[IndexModel]] = {
-    "users": [
-        IndexModel("email_id", unique=True, partialFilterExpression={"email_id": _TEXT}),
-        IndexModel("google_id", unique=True, partialFilterExpression={"google_id": _TEXT}),
-    ],
-    "teams": [
-        IndexModel("invite_code", unique=True, partialFilterExpression={"invite_code": _TEXT}),
-        IndexModel("created_by"),
-    ],
-    "labels": [IndexModel("name")],
-    "tasks": [IndexModel("created_by"), IndexModel("labels")],
-    "task_assignments": [IndexModel("task_id"), IndexModel("user_id")],
-    "watchlists": [IndexModel("user_id")],
-}
-"""What the service's own queries and rules need. An index that is there already is left alone."""
-
-log = structlog.stdlib.get_logger(__name__)
 
 
 def open_transactions(address: Address) -> MongoTransactions:
@@ -102,18 +84,7 @@ class MongoTransactions:
                 "is neither a replica set nor a sharded cluster, and so has no transactions",
                 variable=self._address.variable,
             )
-        for collection, indexes in INDEXES.items():
-            for index in indexes:
-                await self._create(collection, index)
-
-    async def _create(self, collection: str, index: IndexModel) -> None:
-        try:
-            await self._database[collection].create_indexes([index])
-        except (DuplicateKeyError, OperationFailure) as error:
-            # History breaks the rule, or somebody has an index of this name: the service can do without.
-            log.warning(
-                "index_not_made", collection=collection, index=index.document["name"], code=error.code
-            )
+        await create_indexes(self._database)
 
     async def check(self) -> None:
         await self._database.command("ping")

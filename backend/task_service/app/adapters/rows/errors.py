@@ -57,7 +57,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         )
 
 
-def _of_sqlstate(state: str, *, store: str) -> Exception:
+def explain_refusal(state: str, *, store: str) -> Exception | None:
+    """What an SQLSTATE says of the data at hand; None where it says nothing of it."""
     if state == _UNIQUE:
         return ConflictError("there is one with this value already")
     if state == _FOREIGN:
@@ -66,6 +67,12 @@ def _of_sqlstate(state: str, *, store: str) -> Exception:
         )
     if state.startswith(("22", "23")):
         return ValidationError(f"the {store} store cannot hold this value (SQLSTATE {state})")
+    return None
+
+
+def _of_sqlstate(state: str, *, store: str) -> Exception:
+    if refusal := explain_refusal(state, store=store):
+        return refusal
     if state in _TIMED_OUT:
         return StoreTimeoutError(f"gave up waiting (SQLSTATE {state})", store=store)
     if state.startswith(_AWAY):

@@ -20,6 +20,7 @@ from backend.shared.domain.phases import Capture, Phase, Side
 from backend.shared.domain.results import DualWriteResult, Exercised
 from backend.shared.dual_write_admin import AdminOperations
 from backend.shared.dual_write_config import DualWriteSettings
+from backend.shared.gap_backfill import mend_gaps
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.journal.install import first_phase
 from backend.shared.observability.metrics import Metrics, default_metrics
@@ -29,6 +30,7 @@ from backend.shared.runtime import ServiceRuntime
 from backend.shared.schema_version import check_schema_version
 from backend.shared.stores.errors import is_connection_loss, is_database_error, to_side_error
 from backend.shared.stores.mongo.limits import DocumentLimits
+from backend.shared.stranded import StrandedKeys
 from backend.shared.unit_of_work import UnitOfWork
 from backend.shared.unit_runner import Unit
 from backend.shared.writes import WritePath
@@ -46,7 +48,8 @@ class DualWriteManager(AdminOperations):
     """
 
     capture: ClassVar[Capture] = Capture.TRIGGER
-    """Who writes the journal; `Capture.UNIT` where the databases take no triggers."""
+    """Who writes the journal; `Capture.UNIT` where the databases take no triggers, `Capture.STREAM` where other
+    programs write to the MongoDB too."""
     migrations: ClassVar[Path | None] = None
     """The folder of the service's Alembic migrations, if it has any."""
 
@@ -68,6 +71,7 @@ class DualWriteManager(AdminOperations):
             settings = replace(settings, legacy_database_url=legacy_db_url)
         self._settings = replace(settings, service=self.service)
         self._metrics = metrics or default_metrics()
+        self._document_limits = document_limits or DocumentLimits.from_env(self.service)
         self._limits = limits or DatabaseLimits.from_env(self.service)
         self._document_limits = document_limits or DocumentLimits.from_env(self.service)
         self._hook = hook
@@ -145,7 +149,10 @@ class DualWriteManager(AdminOperations):
         await self.runtime.start()
         if relay and not self.runtime.relay_running:
             self.runtime.start_relay()
+            if not self.runtime.both_sql:
+                self.runtime.spawn(StrandedKeys(self.runtime).run(self.runtime.stop))
             self.runtime.spawn(validate_periodically(self.runtime, self.runtime.stop))
+            self.runtime.spawn(mend_gaps(self.runtime, self.runtime.stop))
 
     async def check_schema(self) -> None:
         """Raise `InstallationError` when the new side lacks a migration that this version needs."""

@@ -26,8 +26,9 @@ from backend.shared.domain.errors import (
 )
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Capture, Direction, Phase, Side
-from backend.shared.dual_write_config import DualWriteSettings
+from backend.shared.dual_write_config import Availability, DualWriteSettings, ForeignWrites
 from backend.shared.foreign_writes import ForeignWritesWatch
+from backend.shared.journal.at_once import AtOnceWriter
 from backend.shared.journal.carrier import Hook, TargetUnavailableError, no_hook
 from backend.shared.journal.records import JournalDepth
 from backend.shared.journal.relay import Relay, RelayPass, RelaySettings
@@ -43,7 +44,7 @@ from backend.shared.stores.mongo.limits import DocumentLimits
 from backend.shared.stores.mongo.urls import is_mongo_url
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.side import PostgresSide
-from backend.shared.stores.side import Connection, SideStore, StoreKind
+from backend.shared.stores.side import CaptureGap, Connection, SideStore, StoreKind
 from backend.shared.unit_runner import Runner, UnitRunner
 
 REFRESH_SECONDS = 1.0
@@ -72,6 +73,7 @@ class ServiceRuntime:
         capture: Capture = Capture.TRIGGER,
         hook: Hook = no_hook,
     ) -> None:
+        settings.check_entities(catalog)
         self.capture = capture
         self.names = EngineNames(service)
         self.catalog = catalog
@@ -160,12 +162,21 @@ class ServiceRuntime:
             url or NO_DATABASE, application_name=application, variable=variable, limits=self.limits
         )
         self.engines[side] = engine
-        return PostgresSide(engine, side, names=self.names, catalog=self.catalog, capture=self.capture)
+        return PostgresSide(engine, side, names=self.names, catalog=self.catalog, capture=self._in_sql)
+
+    @property
+    def _in_sql(self) -> Capture:
+        return Capture.UNIT if self.capture is Capture.UNIT else Capture.TRIGGER
 
     def _document_store(self, side: Side, url: str, *, application: str) -> SideStore:
         if side is Side.NEW:
             raise ConfigurationError(
                 "must be a PostgreSQL database: it keeps the phase row", variable=_URL_VARIABLES[side]
+            )
+        if self.base_settings.foreign_writes is ForeignWrites.REJECT:
+            raise ConfigurationError(
+                "is reject, which a MongoDB cannot: it has nothing that could refuse another program's write; use report",
+                variable="DUAL_WRITE_FOREIGN_WRITES",
             )
         if lacking := [entity.name for entity in self.catalog.ordered if entity.document is None]:
             raise ConfigurationError(
@@ -183,6 +194,7 @@ class ServiceRuntime:
             application_name=application,
             variable=_URL_VARIABLES[side],
             hook=self.hook,
+            streams=self.capture is Capture.STREAM,
         )
 
     def _runner(self, side: Side) -> Runner:
@@ -198,7 +210,7 @@ class ServiceRuntime:
             names=self.names,
             catalog=self.catalog,
             breaker=breaker,
-            capture=self.capture,
+            capture=self._in_sql,
         )
 
     def sql_runner(self, side: Side) -> UnitRunner:
@@ -272,10 +284,15 @@ class ServiceRuntime:
         if trouble is None:
             return tuple(Side)
         cause = trouble.__context__
-        if self.phase.policy.authoritative is Side.LEGACY or not (cause and is_unreachable(cause)):
+        without = self.phase.policy.authoritative is Side.NEW or self._takes_either
+        if not without or not (cause and is_unreachable(cause)):
             raise trouble
-        log.warning("started_without_secondary", service=self.service, error=str(trouble))
+        log.warning("started_without_legacy", service=self.service, error=str(trouble))
         return (Side.NEW,)
+
+    @property
+    def _takes_either(self) -> bool:
+        return self.settings.availability is Availability.ANY and self.settings.carries(self.phase)
 
     async def _trouble_with_legacy(self) -> TandemError | None:
         if not self.base_settings.legacy_database_url:
@@ -327,10 +344,20 @@ class ServiceRuntime:
         self._relay_started = True
         for direction, relay in self.relays.items():
             self.spawn(relay.run(self.stop, paused=partial(self._relay_paused, direction)))
+        for side, store in self.stores.items():
+            if store.change_stream is not None:
+                store.change_stream.on_gap = partial(self._capture_broken, side)
+                self.spawn(store.change_stream.run(self.stop, paused=self._stream_paused))
 
     def _relay_paused(self, direction: Direction) -> bool:
         held = any(breaker.is_open for breaker in self.breakers.values()) or self.sides.any_wrong
         return held or self.phase.policy.direction is not direction or not self.settings.carries(self.phase)
+
+    def _stream_paused(self) -> bool:
+        return not self.phase.policy.dual or any(breaker.is_open for breaker in self.breakers.values())
+
+    def _capture_broken(self, side: Side, _gap: CaptureGap) -> None:
+        self.metrics.capture_broken(service=self.service, side=side)
 
     async def close(self) -> None:
         """Stop everything; waits for the pass in hand."""
@@ -365,8 +392,10 @@ class ServiceRuntime:
     def _learnt(self, control: Control) -> None:
         """Go by the settings that came with the phase row."""
         try:
-            self.settings = self.base_settings.changed(control.settings)
-        except ValidationError as error:
+            changed = self.base_settings.changed(control.settings)
+            changed.check_entities(self.catalog)
+            self.settings = changed
+        except (ValidationError, ConfigurationError) as error:
             log.warning("settings_ignored", service=self.service, error=str(error))
         self.metrics.set_enabled(self.service, enabled=self.settings.metrics_enabled)
         self.metrics.phase_changed(service=self.service, phase=control.phase)
@@ -413,14 +442,26 @@ class ServiceRuntime:
             skipped=done.skipped,
             refused=done.refused + done.failed,
             waiting=done.waiting,
+            failed=done.failed,
+            failed_again=done.failed_again,
             seconds=done.seconds,
         )
 
-    def synchronous_writer(self, direction: Direction) -> SynchronousWriter:
-        """The synchronous way of writing in `direction`."""
+    def synchronous_writer(self, direction: Direction) -> SynchronousWriter | AtOnceWriter:
+        """The synchronous way of writing in `direction`: of two SQL databases one after the other, else both at once."""
         source, target = self.stores[direction.source], self.stores[direction.target]
         if not isinstance(source, PostgresSide) or not isinstance(target, PostgresSide):
-            raise TypeError("both sides must be SQL databases")
+            return AtOnceWriter(
+                runner=self.runners[direction.source],
+                second_runner=self.runners[direction.target],
+                source=source,
+                target=target,
+                target_breaker=self.breakers[direction.target],
+                catalog=self.catalog,
+                direction=direction,
+                timeout_seconds=lambda: self.settings.timeout_seconds,
+                hook=self.hook,
+            )
         return SynchronousWriter(
             runner=self.sql_runner(direction.source),
             source=source,

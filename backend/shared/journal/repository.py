@@ -39,7 +39,7 @@ class JournalRepository:
             f"WITH due AS MATERIALIZED (SELECT id FROM {self.names.journal} "
             "WHERE wait_until IS NULL OR wait_until <= clock_timestamp() ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED) "
             f"DELETE FROM {self.names.journal} AS j USING due WHERE j.id = due.id "
-            "RETURNING j.entity, j.key, j.captured_at, j.attempts, j.waits, j.request_id",
+            "RETURNING j.entity, j.key, j.captured_at, j.attempts, j.waits, j.request_id, j.changed_at",
             (limit,),
         )
         return folded(
@@ -50,6 +50,7 @@ class JournalRepository:
                 attempts=row.attempts,
                 waits=row.waits,
                 request_id=row.request_id,
+                changed_at=row.changed_at,
             )
             for row in rows
         )
@@ -60,8 +61,8 @@ class JournalRepository:
         """Write a claimed key back, to be tried again after `delay_seconds`; its age is kept."""
         await connection.exec_driver_sql(
             f"INSERT INTO {self.names.journal} "
-            "(entity, key, captured_at, request_id, attempts, waits, wait_until, last_error) "
-            "VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp() + make_interval(secs => $7), $8)",
+            "(entity, key, captured_at, request_id, attempts, waits, wait_until, last_error, changed_at) "
+            "VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp() + make_interval(secs => $7), $8, $9)",
             (
                 key.entity,
                 key.key,
@@ -71,6 +72,7 @@ class JournalRepository:
                 key.waits,
                 float(delay_seconds),
                 error,
+                key.changed_at,
             ),
         )
 
@@ -118,6 +120,15 @@ class JournalRepository:
             (entity, list(keys)),
         )
         return {row.key for row in rows}
+
+    async def changed_at(self, connection: AsyncConnection, entity: str, key: str) -> datetime | None:
+        """When a key was last changed, as its open journal rows say; None where it has none."""
+        found = await connection.exec_driver_sql(
+            f"SELECT max(coalesce(changed_at, captured_at)) FROM {self.names.journal} WHERE entity = $1 AND key = $2",
+            (entity, key),
+        )
+        at: datetime | None = found.scalar_one()
+        return at
 
     async def remainder(self, connection: AsyncConnection) -> Remainder:
         """What is left to carry, seen by a statement later than any lock that the transaction holds."""
@@ -176,15 +187,18 @@ class FailureRepository:
         position: Position | None,
         reason: str,
         sqlstate: str | None,
-    ) -> None:
-        """Keep a key as FAILED, once however often it fails. `position`: of the state that was refused."""
-        await connection.exec_driver_sql(
+    ) -> bool:
+        """Keep a key as FAILED, once however often it fails; answers whether it was already.
+
+        `position`: of the state that was refused.
+        """
+        found = await connection.exec_driver_sql(
             f"INSERT INTO {self.names.failure} AS f "
             "(entity, key, direction, attempts, reason, sqlstate, request_id, captured_at, epoch, major, minor) "
             "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (entity, key) WHERE state = 'open' "
             "DO UPDATE SET attempts = f.attempts + excluded.attempts, reason = excluded.reason, "
             "sqlstate = excluded.sqlstate, epoch = excluded.epoch, major = excluded.major, minor = excluded.minor, "
-            "last_failed_at = clock_timestamp()",
+            "last_failed_at = clock_timestamp() RETURNING xmax::text <> '0'",
             (
                 key.entity,
                 key.key,
@@ -199,6 +213,7 @@ class FailureRepository:
                 position.minor if position else 0,
             ),
         )
+        return bool(found.scalar_one())
 
     async def close(
         self,
@@ -270,6 +285,24 @@ class FailureRepository:
             (entity, list(keys)),
         )
         return {row.key for row in rows}
+
+    async def find(self, connection: AsyncConnection, entity: str, key: str) -> Failure | None:
+        """The open failure of a key."""
+        rows = await connection.exec_driver_sql(
+            f"SELECT {self._COLUMNS} FROM {self.names.failure} WHERE state = 'open' AND entity = $1 AND key = $2",
+            (entity, key),
+        )
+        row = rows.mappings().first()
+        return _failure(row) if row else None
+
+    async def delete_closed(self, connection: AsyncConnection, *, closed_before: datetime, limit: int) -> int:
+        """Delete up to `limit` failures that were closed before then; answers how many."""
+        result = await connection.exec_driver_sql(
+            f"DELETE FROM {self.names.failure} WHERE id IN (SELECT id FROM {self.names.failure} "
+            "WHERE state = 'closed' AND closed_at < $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)",
+            (closed_before, limit),
+        )
+        return int(result.rowcount)
 
     async def retry(
         self,

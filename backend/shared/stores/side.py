@@ -6,18 +6,23 @@ side's own room knows what a connection is. The contract that each kind keeps is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from backend.shared.domain.mapping import EntityMapping
 from backend.shared.domain.phases import Direction, Phase, Side
-from backend.shared.journal.conflict_records import Conflict, FailedKey, OpenFailureKey
+from backend.shared.journal.conflict_records import Conflict, FailedKey, OpenFailureKey, SettledConflict
 from backend.shared.journal.records import Claim, ClaimedKey, Failure, JournalDepth, Remainder
+from backend.shared.journal.stranded_records import StrandedKey
 from backend.shared.stores.protocol import Applied, Position, StateBatch
+
+if TYPE_CHECKING:
+    from backend.shared.stores.postgres.sync_columns import SyncColumns
 
 Connection = Any
 """What a side's own room makes of it: an `AsyncConnection`, or a session of documents."""
@@ -105,8 +110,16 @@ class Journal(Protocol):
         """Journal `keys` by hand; answers the id of the transaction that did, where there is such a thing."""
         ...
 
+    async def end(self, connection: Connection, ids: Sequence[Any]) -> None:
+        """End exactly these rows, by the numbers that the unit which wrote them has told; not those that a relay holds."""
+        ...
+
     async def open_keys(self, connection: Connection, entity: str, keys: Sequence[str]) -> set[str]:
         """Those of `keys` that have an open journal row."""
+        ...
+
+    async def changed_at(self, connection: Connection, entity: str, key: str) -> datetime | None:
+        """When a key was last changed, as its open journal rows say; None where it has none."""
         ...
 
     async def depth(self, connection: Connection) -> JournalDepth:
@@ -135,8 +148,11 @@ class Failures(Protocol):
         position: Position | None,
         reason: str,
         sqlstate: str | None,
-    ) -> None:
-        """Keep a key as FAILED, once however often it fails. `position`: of the state that was refused."""
+    ) -> bool:
+        """Keep a key as FAILED, once however often it fails; answers whether it was already.
+
+        `position`: of the state that was refused.
+        """
         ...
 
     async def close(
@@ -168,6 +184,14 @@ class Failures(Protocol):
 
     async def get(self, connection: Connection, failure_id: int) -> Failure | None:
         """One failure by its number."""
+        ...
+
+    async def find(self, connection: Connection, entity: str, key: str) -> Failure | None:
+        """The open failure of a key."""
+        ...
+
+    async def delete_closed(self, connection: Connection, *, closed_before: datetime, limit: int) -> int:
+        """Delete up to `limit` failures that were closed before then; answers how many."""
         ...
 
     async def retry(
@@ -246,6 +270,15 @@ class State(Protocol):
         """
         ...
 
+    async def read_uncommitted(
+        self, connection: Connection, entity: EntityMapping, direction: Direction, *, keys: Sequence[str]
+    ) -> StateBatch:
+        """State of `keys` as the open transaction of `connection` sees it, its own writes included.
+
+        The position says nothing. Where it fails, the transaction goes on.
+        """
+        ...
+
     async def read_stored(
         self, connection: Connection, entity: EntityMapping, direction: Direction, *, keys: Sequence[str]
     ) -> StateBatch:
@@ -279,6 +312,34 @@ class State(Protocol):
 
     async def enter(self, connection: Connection, direction: Direction, *, epoch: int) -> None:
         """Make the transaction a carry in `direction`, where `apply` is not the first thing that it does."""
+        ...
+
+    async def move_guards(self, connection: Connection, batch: StateBatch, *, epoch: int) -> frozenset[str]:
+        """Move the guards of a batch to its position, in a transaction that has entered; answers the keys that moved.
+
+        Raises as `apply` does.
+        """
+        ...
+
+    async def set_guards(
+        self,
+        connection: Connection,
+        entity: EntityMapping,
+        *,
+        keys: Sequence[str],
+        guard: tuple[int, Position],
+        epoch: int,
+    ) -> None:
+        """Make the guards of `keys`, which this transaction holds, `guard`, whatever they are.
+
+        Raises `FencedError` unless this side is closed in `epoch`.
+        """
+        ...
+
+    async def write(
+        self, connection: Connection, batches: Sequence[StateBatch], moved: Mapping[str, frozenset[str]]
+    ) -> None:
+        """Make the `moved` keys (by entity) what the batches, parents first, say of them. Asks no guard."""
         ...
 
     async def lock_guards(
@@ -338,9 +399,15 @@ class Conflicts(Protocol):
         ...
 
     async def page(
-        self, connection: Connection, *, after_id: int = 0, limit: int = 50, entity: str | None = None
+        self,
+        connection: Connection,
+        *,
+        after_id: int = 0,
+        limit: int = 50,
+        entity: str | None = None,
+        state: str = "open",
     ) -> list[Conflict]:
-        """Open conflicts in the order of their numbers, past `after_id`."""
+        """Conflicts in the order of their numbers, past `after_id`."""
         ...
 
     async def get(self, connection: Connection, number: int) -> Conflict | None:
@@ -371,6 +438,63 @@ class Conflicts(Protocol):
         self, connection: Connection, failed: Iterable[FailedKey], *, side: Side, by: str
     ) -> None:
         """Make conflicts of FAILED keys of `side`, and close their failures."""
+        ...
+
+    async def keep_settled(self, connection: Connection, settled: SettledConflict) -> None:
+        """Keep a conflict that is settled already, so that what was dropped can be seen."""
+        ...
+
+
+class Stranded(Protocol):
+    """Keys that were written on this side alone while it was the secondary one."""
+
+    async def keep(
+        self, connection: Connection, entity: str, images: Mapping[str, str], *, request_id: str | None
+    ) -> None:
+        """Keep the keys of `images` with their state before. Of one that is kept already, only the time changes."""
+        ...
+
+    async def page(self, connection: Connection, *, limit: int) -> list[StrandedKey]:
+        """Those that have been there for longest."""
+        ...
+
+    async def get(self, connection: Connection, entity: str, key: str) -> StrandedKey | None:
+        """One key, if it is stranded."""
+        ...
+
+    async def count(self, connection: Connection) -> int:
+        """How many there are."""
+        ...
+
+    async def end(self, connection: Connection, entity: str, key: str) -> None:
+        """Forget one."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptureGap:
+    """Changes of other programs that capture could not tell. `number` counts them."""
+
+    number: int
+    reason: str
+
+
+class ChangeStream(Protocol):
+    """Capture of what other programs write, where the database tells it afterwards, by a process that listens."""
+
+    on_gap: Callable[[CaptureGap], None] | None
+    """Called when changes may have been missed, in the process that found out."""
+
+    async def run(self, stop: asyncio.Event, *, paused: Callable[[], bool]) -> None:
+        """Listen until `stop` is set. Any number of processes may; one of them does."""
+        ...
+
+    async def open_gap(self) -> CaptureGap | None:
+        """The last gap, unless a backfill has copied since what it may have hidden."""
+        ...
+
+    async def mended(self, gap: CaptureGap) -> None:
+        """A backfill that began after `gap` is complete."""
         ...
 
 
@@ -410,6 +534,21 @@ class SideStore(Protocol):
     @property
     def conflicts(self) -> Conflicts:
         """What this side keeps for somebody to decide."""
+        ...
+
+    @property
+    def stranded(self) -> Stranded:
+        """Keys that were written here alone."""
+        ...
+
+    @property
+    def sync_columns(self) -> SyncColumns | None:
+        """Columns by which rows here say how they stand to their documents, if there are any."""
+        ...
+
+    @property
+    def change_stream(self) -> ChangeStream | None:
+        """What captures other programs' writes here, where a process has to."""
         ...
 
     @property
@@ -521,4 +660,5 @@ __all__ = [
     "SideStore",
     "State",
     "StoreKind",
+    "Stranded",
 ]

@@ -55,6 +55,10 @@ class Collections:
         """The service's own database."""
         return self.client.get_database(
             self._database_name,
+            # A text that is no UTF-8 is to fail with its own document, not with all that were read with it.
+            codec_options=self.client.codec_options.with_options(
+                unicode_decode_error_handler="surrogateescape"
+            ),
             read_preference=ReadPreference.PRIMARY,
             read_concern=ReadConcern("majority"),
             write_concern=MAJORITY,
@@ -81,6 +85,11 @@ class Collections:
         return self._own("conflict")
 
     @property
+    def stranded(self) -> Collection:
+        """Keys that were written here alone."""
+        return self._own("stranded")
+
+    @property
     def guard(self) -> Collection:
         """Per key, the position of the state that was last written here."""
         return self._own("guard")
@@ -96,6 +105,11 @@ class Collections:
         return self._own("counter")
 
     @property
+    def stream(self) -> Collection:
+        """How far the change stream was read, and the markers in it."""
+        return self._own("stream")
+
+    @property
     def installation(self) -> Collection:
         """What was installed here, by fingerprint."""
         return self._own("installation")
@@ -108,9 +122,11 @@ class Collections:
             self.lease,
             self.failure,
             self.conflict,
+            self.stranded,
             self.guard,
             self.fence,
             self.counter,
+            self.stream,
             self.installation,
         )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -79,6 +79,8 @@ class DocumentJournal:
         hook: Hook = no_hook,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
+        self.behind: Callable[[DocumentConnection], Awaitable[str | None]] | None = None
+        """Why what other programs have written may not be journalled yet, where a change stream does that."""
         self._collections = collections
         self._hook = hook
         self._lease_ms = int(lease_seconds * 1000)
@@ -207,6 +209,7 @@ class DocumentJournal:
         row = {
             **_row(key.entity, key.key, request_id=key.request_id),
             "captured_at": key.captured_at,
+            "changed_at": key.changed_at,
             "attempts": key.attempts,
             "waits": key.waits,
             "waiting": True,
@@ -256,6 +259,11 @@ class DocumentJournal:
         for part in chunks(number for number in ids if number not in held):
             await self._rows.delete_many({"_id": {"$in": list(part)}}, session=session)
 
+    async def changed_at(self, connection: DocumentConnection, entity: str, key: str) -> datetime | None:
+        """When a key was last changed, as its open journal rows say; None where it has none."""
+        rows = self._rows.find({"subject": subject(entity, key)}, session=await connection.session())
+        return max([_claimed(row).last_changed_at async for row in rows], default=None)
+
     async def open_keys(self, connection: DocumentConnection, entity: str, keys: Sequence[str]) -> set[str]:
         """Those of `keys` that have an open journal row."""
         found: set[str] = set()
@@ -295,9 +303,13 @@ class DocumentJournal:
 
     async def remainder(self, connection: DocumentConnection) -> Remainder:
         """What is left to carry, seen later than any lock that this connection holds, and outside of its transaction."""
+        # Before the rows are counted: what the stream has told by then is among them.
+        behind = await self.behind(connection) if self.behind is not None else None
         if connection.heartbeat is not None:
             await connection.heartbeat()
         rows = await self._rows.count_documents({})
+        if behind is not None:
+            return Remainder(rows=rows + 1, waiting=1, reason=behind)
         if not rows:
             return Remainder(rows=0)
         waiting = await self._rows.count_documents({"waiting": True})
@@ -331,6 +343,7 @@ def _claimed(row: Stored) -> ClaimedKey:
         entity=row["entity"],
         key=row["key"],
         captured_at=row["captured_at"],
+        changed_at=row.get("changed_at"),
         attempts=row["attempts"],
         waits=row["waits"],
         request_id=row["request_id"],

@@ -116,6 +116,17 @@ class DocumentState:
         found = await self._documents(entity, ids_of(ordered), session=await connection.reader())
         return batch_of(entity, direction, found, keys=ordered, position=_NOTHING_THERE)
 
+    async def read_uncommitted(
+        self,
+        connection: DocumentConnection,
+        entity: EntityMapping,
+        direction: Direction,
+        *,
+        keys: Sequence[str],
+    ) -> StateBatch:
+        """State of `keys` as the open transaction sees it: documents are the same in either direction."""
+        return await self.read_stored(connection, entity, direction, keys=keys)
+
     async def stored_rows(
         self, connection: DocumentConnection, entity: EntityMapping, keys: Sequence[str]
     ) -> dict[str, dict[str, str]]:
@@ -145,10 +156,10 @@ class DocumentState:
         ordered = sorted(batches, key=lambda batch: self._catalog.rank(batch.entity.name))
         await self.enter(connection, ordered[0].direction, epoch=epoch)
         moved = {
-            batch.entity.name: await self._move_guards(connection, batch, epoch=epoch) for batch in ordered
+            batch.entity.name: await self.move_guards(connection, batch, epoch=epoch) for batch in ordered
         }
         await self._hook("guards_moved")
-        await self._write(connection, ordered, moved)
+        await self.write(connection, ordered, moved)
         return {
             batch.entity.name: Applied(
                 moved=moved[batch.entity.name], skipped=frozenset(batch.keys) - moved[batch.entity.name]
@@ -164,7 +175,7 @@ class DocumentState:
 
         await self._fence.enter(connection, check=check)
 
-    async def _move_guards(
+    async def move_guards(
         self, connection: DocumentConnection, batch: StateBatch, *, epoch: int
     ) -> frozenset[str]:
         """Move the guards of a batch to its position; answers the keys that moved.
@@ -189,6 +200,23 @@ class DocumentState:
                 session=await connection.session(),
             )
         return frozenset(moved)
+
+    async def set_guards(
+        self,
+        connection: DocumentConnection,
+        entity: EntityMapping,
+        *,
+        keys: Sequence[str],
+        guard: tuple[int, Position],
+        epoch: int,
+    ) -> None:
+        """Make the guards of `keys` `guard`, whatever they are. That this side is closed `enter` has seen to."""
+        to_epoch, position = guard
+        told = {"epoch": to_epoch, "major": position.major, "minor": position.minor}
+        for part in chunks(subject(entity.name, key) for key in keys):
+            await self._collections.guard.update_many(
+                {"_id": {"$in": list(part)}}, {"$set": told}, session=await connection.session()
+            )
 
     async def lock_guards(
         self, connection: DocumentConnection, entity: EntityMapping, *, keys: Sequence[str]
@@ -221,7 +249,7 @@ class DocumentState:
                 found[by_subject[guard["_id"]]] = (guard["epoch"], at)
         return found
 
-    async def _write(
+    async def write(
         self,
         connection: DocumentConnection,
         batches: Sequence[StateBatch],

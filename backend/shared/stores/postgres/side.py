@@ -27,6 +27,7 @@ from backend.shared.journal.install import (
 from backend.shared.journal.marks import MarkRepository, identity_of
 from backend.shared.journal.records import Claim
 from backend.shared.journal.repository import FailureRepository, JournalRepository
+from backend.shared.journal.stranded import StrandedRepository
 from backend.shared.journal.triggers import InstalledTrigger
 from backend.shared.stores.postgres.errors import (
     DEADLOCK_DETECTED,
@@ -38,7 +39,8 @@ from backend.shared.stores.postgres.errors import (
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.projection_sql import ESTIMATED_ROWS, table_name
 from backend.shared.stores.postgres.state import PostgresState
-from backend.shared.stores.side import LockHeldError, OnTheWay, Pool, StoreKind
+from backend.shared.stores.postgres.sync_columns import SyncColumns
+from backend.shared.stores.side import ChangeStream, LockHeldError, OnTheWay, Pool, StoreKind
 
 COUNT_MS = 3000
 _CONNECTIONS = text(
@@ -65,6 +67,8 @@ class PostgresSide:
     """One side of one service on PostgreSQL. Implements `backend.shared.stores.side.SideStore`."""
 
     kind = StoreKind.POSTGRES
+    change_stream: ChangeStream | None = None
+    """None: triggers capture in the transaction of the write."""
 
     def __init__(
         self,
@@ -82,6 +86,8 @@ class PostgresSide:
         self.marks = MarkRepository(names, engine, side)
         self.state = PostgresState(names, catalog, side)
         self.conflicts = ConflictRepository(names)
+        self.stranded = StrandedRepository(names)
+        self.sync_columns = _sync_columns(names, catalog, side, capture)
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._names = names
         self._catalog = catalog
@@ -276,6 +282,15 @@ class PostgresSide:
                 )
                 found.append(f"table {name} ({size.scalar() or 'gone'})")
         return found
+
+
+def _sync_columns(
+    names: EngineNames, catalog: EntityCatalog, side: Side, capture: Capture
+) -> SyncColumns | None:
+    """Nothing where no trigger keeps such columns."""
+    columns = SyncColumns(names, catalog, side)
+    kept = capture is Capture.TRIGGER and any(columns.has(entity.name) for entity in catalog.ordered)
+    return columns if kept else None
 
 
 def bound_of(pool: QueuePool) -> int:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from backend.shared.domain.errors import FencedError
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping
 from backend.shared.domain.phases import Direction, Side
 from backend.shared.stores.postgres import clashes, parents
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.projection_sql import key_text, ordered_bound
 from backend.shared.stores.postgres.store import PostgresStore, entity_sql
-from backend.shared.stores.protocol import StateBatch
+from backend.shared.stores.protocol import Position, StateBatch
 
 
 class PostgresState(PostgresStore):
@@ -22,6 +23,35 @@ class PostgresState(PostgresStore):
     def __init__(self, names: EngineNames, catalog: EntityCatalog, side: Side) -> None:
         super().__init__(names, catalog)
         self.side = side
+
+    async def set_guards(
+        self,
+        connection: AsyncConnection,
+        entity: EntityMapping,
+        *,
+        keys: Sequence[str],
+        guard: tuple[int, Position],
+        epoch: int,
+    ) -> None:
+        """Make the guards of `keys`, which this transaction holds, `guard`, whatever they are.
+
+        The mark is read in this statement, later than `enter` took the locks. Raises `FencedError` unless this side is
+        closed in `epoch`.
+        """
+        to_epoch, position = guard
+        changed = await connection.exec_driver_sql(
+            f"UPDATE {self.names.guard} SET epoch = $3, major = $4, minor = $5 "
+            "WHERE entity = $1 AND key = ANY ($2::text[]) "
+            f"AND EXISTS (SELECT 1 FROM {self.names.mark} WHERE state = 'closed' AND epoch = $6)",
+            (entity.name, list(keys), to_epoch, position.major, position.minor, epoch),
+        )
+        if changed.rowcount != len(set(keys)):
+            raise FencedError(
+                f"not closed in epoch {epoch}, so nothing may be carried to it",
+                side=self.side,
+                entity=entity.name,
+                unavailable=True,
+            )
 
     async def missing_parents(
         self, connection: AsyncConnection, batches: Sequence[StateBatch], constraint: str | None

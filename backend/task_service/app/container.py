@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import assert_never, cast
 
 from backend.shared import ConfigurationError
+from backend.shared.database import DatabaseLimits
+from backend.shared.stores.mongo.limits import DocumentLimits
 
 from .adapters.given import GivenRepositories
 from .adapters.single import SingleStore
@@ -32,11 +34,11 @@ def make_store(settings: TaskSettings, *, repositories: Repositories | None = No
         return GivenRepositories(repositories)
     match settings.orm:
         case Orm.SQLALCHEMY:
-            return _single("sqlalchemy", settings.needed_database())
+            return _single("sqlalchemy", settings.needed_database(), settings.limits)
         case Orm.PEEWEE:
-            return _single("peewee", settings.needed_database())
+            return _single("peewee", settings.needed_database(), settings.limits)
         case Orm.MONGO:
-            return _single("mongo", settings.needed_mongo())
+            return _single("mongo", settings.needed_mongo(), settings.document_limits)
         case Orm.DUAL:
             return _dual(settings)
         case _:
@@ -56,12 +58,12 @@ def _dual(settings: TaskSettings) -> TaskStore:
         raise _lacking(error, "dual") from error
 
 
-def _single(room: str, address: Address) -> TaskStore:
+def _single(room: str, address: Address, limits: DatabaseLimits | DocumentLimits) -> TaskStore:
     """The store in a room of `adapters`, loaded only now: the packages of the others need not be installed."""
     try:
         module = import_module(f".adapters.{room}.transactions", package=__package__)
-        open_transactions = cast("Callable[[Address], Transactions]", module.open_transactions)
-        return SingleStore(open_transactions(address))
+        open_transactions = cast("Callable[..., Transactions]", module.open_transactions)
+        return SingleStore(open_transactions(address, limits=limits))
     except ModuleNotFoundError as error:
         raise _lacking(error, room) from error
 

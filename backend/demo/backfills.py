@@ -24,7 +24,8 @@ SHARE_OF_TRAFFIC = 0.6
 """The rate is set so that history moves for about so much of the time, beside the traffic."""
 LEAST_ROWS_PER_SECOND = 200.0
 GONE_SECONDS = 1.0
-WITHIN_SECONDS = 300.0
+WITHIN_SECONDS = 180.0
+UNHURRIED_SECONDS = 1800.0
 RESTARTS = 5
 _LOOK_EVERY_SECONDS = 0.25
 
@@ -146,7 +147,8 @@ class Backfills:
                     raise  # a fault may be on; then the last look is as good as any
 
     def _check(self) -> None:
-        if time.monotonic() > self._started + max(WITHIN_SECONDS, 3 * (self._seconds or 0.0)):
+        most = UNHURRIED_SECONDS if self._seconds is None else max(WITHIN_SECONDS, 3 * self._seconds)
+        if time.monotonic() > self._started + most:
             raise StepError("the backfills did not come to an end")
         for service, process in self._processes.items():
             done = service in self.statuses and self.statuses[service].is_complete

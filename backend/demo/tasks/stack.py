@@ -7,9 +7,10 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from pymongo import AsyncMongoClient
 
 from backend.demo import steps
 from backend.demo.programs import relay_process, service_process
@@ -29,6 +30,15 @@ SERVICE = "task"
 REPLICAS = (SERVICE, f"{SERVICE}-2")
 RELAY = f"{SERVICE}-relay"
 LEGACY_DATABASE = "todo"
+INDEXED = {
+    "users": ("email_id",),
+    "teams": ("created_by",),
+    "labels": ("name",),
+    "tasks": ("created_by", "labels"),
+    "task_assignments": ("task_id", "user_id"),
+    "watchlists": ("user_id",),
+}
+"""What the old programs look things up by. No index is unique: history has doubles."""
 
 
 class TaskStack:
@@ -123,8 +133,13 @@ class TaskStack:
         self._fill_env()
 
     async def _load(self, *, seed: int, size: int | None) -> DocumentLoadReport:
+        url = self.documents.url(LEGACY_DATABASE)
+        async with AsyncMongoClient[dict[str, Any]](url) as client:
+            for collection, fields in INDEXED.items():
+                for field in fields:
+                    await client.get_default_database()[collection].create_index(field)
         try:
-            return await load(self.documents.url(LEGACY_DATABASE), seed=seed, size=size)
+            return await load(url, seed=seed, size=size)
         except DocumentLoadError as error:
             raise ConfigurationError(str(error), variable="--size") from error
 

@@ -27,7 +27,7 @@ BEFORE_SECONDS = 1.0
 AFTER_SECONDS = 4.0
 """So long it goes on when it is `complete`."""
 VALIDATIONS = 5
-VALIDATION_SECONDS = 300.0
+VALIDATION_SECONDS = 900.0
 _INCOMPLETE = 2
 
 

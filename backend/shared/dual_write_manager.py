@@ -20,6 +20,7 @@ from backend.shared.domain.phases import Capture, Phase, Side
 from backend.shared.domain.results import DualWriteResult, Exercised
 from backend.shared.dual_write_admin import AdminOperations
 from backend.shared.dual_write_config import DualWriteSettings
+from backend.shared.gap_backfill import mend_gaps
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.journal.install import first_phase
 from backend.shared.observability.metrics import Metrics, default_metrics
@@ -47,7 +48,8 @@ class DualWriteManager(AdminOperations):
     """
 
     capture: ClassVar[Capture] = Capture.TRIGGER
-    """Who writes the journal; `Capture.UNIT` where the databases take no triggers."""
+    """Who writes the journal; `Capture.UNIT` where the databases take no triggers, `Capture.STREAM` where other
+    programs write to the MongoDB too."""
     migrations: ClassVar[Path | None] = None
     """The folder of the service's Alembic migrations, if it has any."""
 
@@ -71,6 +73,7 @@ class DualWriteManager(AdminOperations):
         self._metrics = metrics or default_metrics()
         self._document_limits = document_limits or DocumentLimits.from_env(self.service)
         self._limits = limits or DatabaseLimits.from_env(self.service)
+        self._document_limits = document_limits or DocumentLimits.from_env(self.service)
         self._hook = hook
         self.counted = True
         self._operations: set[str] = set()
@@ -149,6 +152,7 @@ class DualWriteManager(AdminOperations):
             if not self.runtime.both_sql:
                 self.runtime.spawn(StrandedKeys(self.runtime).run(self.runtime.stop))
             self.runtime.spawn(validate_periodically(self.runtime, self.runtime.stop))
+            self.runtime.spawn(mend_gaps(self.runtime, self.runtime.stop))
 
     async def check_schema(self) -> None:
         """Raise `InstallationError` when the new side lacks a migration that this version needs."""

@@ -26,7 +26,7 @@ from backend.shared.domain.errors import (
 )
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Capture, Direction, Phase, Side
-from backend.shared.dual_write_config import Availability, DualWriteSettings
+from backend.shared.dual_write_config import Availability, DualWriteSettings, ForeignWrites
 from backend.shared.foreign_writes import ForeignWritesWatch
 from backend.shared.journal.at_once import AtOnceWriter
 from backend.shared.journal.carrier import Hook, TargetUnavailableError, no_hook
@@ -44,7 +44,7 @@ from backend.shared.stores.mongo.limits import DocumentLimits
 from backend.shared.stores.mongo.urls import is_mongo_url
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.side import PostgresSide
-from backend.shared.stores.side import Connection, SideStore, StoreKind
+from backend.shared.stores.side import CaptureGap, Connection, SideStore, StoreKind
 from backend.shared.unit_runner import Runner, UnitRunner
 
 REFRESH_SECONDS = 1.0
@@ -162,12 +162,21 @@ class ServiceRuntime:
             url or NO_DATABASE, application_name=application, variable=variable, limits=self.limits
         )
         self.engines[side] = engine
-        return PostgresSide(engine, side, names=self.names, catalog=self.catalog, capture=self.capture)
+        return PostgresSide(engine, side, names=self.names, catalog=self.catalog, capture=self._in_sql)
+
+    @property
+    def _in_sql(self) -> Capture:
+        return Capture.UNIT if self.capture is Capture.UNIT else Capture.TRIGGER
 
     def _document_store(self, side: Side, url: str, *, application: str) -> SideStore:
         if side is Side.NEW:
             raise ConfigurationError(
                 "must be a PostgreSQL database: it keeps the phase row", variable=_URL_VARIABLES[side]
+            )
+        if self.base_settings.foreign_writes is ForeignWrites.REJECT:
+            raise ConfigurationError(
+                "is reject, which a MongoDB cannot: it has nothing that could refuse another program's write; use report",
+                variable="DUAL_WRITE_FOREIGN_WRITES",
             )
         if lacking := [entity.name for entity in self.catalog.ordered if entity.document is None]:
             raise ConfigurationError(
@@ -185,6 +194,7 @@ class ServiceRuntime:
             application_name=application,
             variable=_URL_VARIABLES[side],
             hook=self.hook,
+            streams=self.capture is Capture.STREAM,
         )
 
     def _runner(self, side: Side) -> Runner:
@@ -200,7 +210,7 @@ class ServiceRuntime:
             names=self.names,
             catalog=self.catalog,
             breaker=breaker,
-            capture=self.capture,
+            capture=self._in_sql,
         )
 
     def sql_runner(self, side: Side) -> UnitRunner:
@@ -334,10 +344,20 @@ class ServiceRuntime:
         self._relay_started = True
         for direction, relay in self.relays.items():
             self.spawn(relay.run(self.stop, paused=partial(self._relay_paused, direction)))
+        for side, store in self.stores.items():
+            if store.change_stream is not None:
+                store.change_stream.on_gap = partial(self._capture_broken, side)
+                self.spawn(store.change_stream.run(self.stop, paused=self._stream_paused))
 
     def _relay_paused(self, direction: Direction) -> bool:
         held = any(breaker.is_open for breaker in self.breakers.values()) or self.sides.any_wrong
         return held or self.phase.policy.direction is not direction or not self.settings.carries(self.phase)
+
+    def _stream_paused(self) -> bool:
+        return not self.phase.policy.dual or any(breaker.is_open for breaker in self.breakers.values())
+
+    def _capture_broken(self, side: Side, _gap: CaptureGap) -> None:
+        self.metrics.capture_broken(service=self.service, side=side)
 
     async def close(self) -> None:
         """Stop everything; waits for the pass in hand."""
@@ -422,6 +442,8 @@ class ServiceRuntime:
             skipped=done.skipped,
             refused=done.refused + done.failed,
             waiting=done.waiting,
+            failed=done.failed,
+            failed_again=done.failed_again,
             seconds=done.seconds,
         )
 

@@ -17,12 +17,16 @@ from backend.shared.domain.phases import Capture, Phase, Side
 from backend.shared.journal.capture import capture_triggers, fingerprint
 from backend.shared.journal.fence import assert_function, fence_triggers
 from backend.shared.journal.marks import MarkRepository, identity_of
+from backend.shared.journal.sync_triggers import sync_triggers
 from backend.shared.journal.triggers import InstalledTrigger
 from backend.shared.stores.errors import is_database_error, to_side_error
 from backend.shared.stores.postgres.names import EngineNames
 
 LOCK_TIMEOUT_MS = 3000
 """CREATE TRIGGER queues behind writers and stops those behind it: so it waits no longer than this for its lock."""
+
+JOURNAL_BY_KEY = "CREATE INDEX IF NOT EXISTS journal_key ON {schema}.journal (key)"
+"""Only where rows say how they stand: then every pass of the relay asks for its keys."""
 
 
 async def first_phase(engine: AsyncEngine, names: EngineNames, phase: Phase) -> tuple[Phase, int, str | None]:
@@ -54,6 +58,8 @@ async def install_side(
             await marks.set_foreign_writes(connection, foreign_writes)
             return
         await _tables(connection, names)
+        if sync_triggers(names, catalog, side):
+            await connection.exec_driver_sql(JOURNAL_BY_KEY.format(schema=names.schema))
         await _mark(
             connection, marks, names, is_open=side is phase.policy.authoritative, phase=phase, epoch=epoch
         )
@@ -194,7 +200,9 @@ def wanted_triggers(
     if capture is Capture.UNIT:
         return []
     fence = fence_triggers(names, catalog, side)
-    return fence + capture_triggers(names, catalog, side) if phase.policy.dual else fence
+    if not phase.policy.dual:
+        return fence
+    return fence + capture_triggers(names, catalog, side) + sync_triggers(names, catalog, side)
 
 
 async def installed(connection: AsyncConnection, names: EngineNames) -> str | None:

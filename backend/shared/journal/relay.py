@@ -8,6 +8,7 @@ no-op. Any number of relays may run.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from backend.shared.journal.carrier import (
 )
 from backend.shared.journal.records import Claim, ClaimedKey
 from backend.shared.journal.refusals import withdraw_outdated
+from backend.shared.journal.sync_telling import BUSY, SyncTelling
 from backend.shared.stores.errors import is_database_error
 from backend.shared.stores.protocol import Position
 from backend.shared.stores.side import Connection, SideStore
@@ -62,6 +64,8 @@ class RelayPass:
     waiting: int = 0
     refused: int = 0
     failed: int = 0
+    failed_again: int = 0
+    """Those of `failed` that had been FAILED already, and were tried again."""
     seconds: float = 0.0
 
     @property
@@ -98,6 +102,9 @@ class Relay:
         self._on_pass = on_pass
         self._on_unavailable = on_unavailable
         self._wake = asyncio.Event()
+        self._telling = SyncTelling(
+            source=source, target=target, catalog=catalog, direction=direction, hook=hook
+        )
         self._carrier = Carrier(source=source, target=target, catalog=catalog, direction=direction, hook=hook)
 
     def wake(self) -> None:
@@ -178,6 +185,7 @@ class Relay:
     ) -> tuple[RelayPass, Outcomes]:
         """Write back what did not go; answers what the pass did, and the keys that it made FAILED."""
         failed: Outcomes = {}
+        again = 0
         counts = dict.fromkeys(Outcome, 0)
         gone: dict[tuple[str, str], Position | None] = {}
         for identity, outcome in outcomes.items():
@@ -189,9 +197,15 @@ class Relay:
                 await self._journal.add(connection, identity[0], [identity[1]])
             elif outcome.outcome is Outcome.WAITING:
                 await self._wait(connection, claimed, outcome)
-            elif await self._refuse(connection, claimed, outcome, settings):
+            elif (repeated := await self._refuse(connection, claimed, outcome, settings)) is not None:
                 failed[identity] = outcome
+                again += repeated
         await self._failures.close(connection, gone, epoch=settings.epoch, by="relay")
+        await self._telling.tell_target(outcomes, failed=failed, epoch=settings.epoch)
+        held = await self._telling.tell_source(connection, outcomes, failed=failed)
+        for identity in held & claim.keys.keys():
+            busy = KeyOutcome(outcome=Outcome.WAITING, reason=BUSY)
+            await self._wait(connection, claim.keys[identity], busy)
         done = RelayPass(
             rows=claim.row_count,
             carried=counts[Outcome.CARRIED],
@@ -199,6 +213,7 @@ class Relay:
             waiting=counts[Outcome.WAITING],
             refused=counts[Outcome.REFUSED] - len(failed),
             failed=len(failed),
+            failed_again=again,
         )
         return done, failed
 
@@ -211,14 +226,14 @@ class Relay:
 
     async def _refuse(
         self, connection: Connection, claimed: ClaimedKey, outcome: KeyOutcome, settings: RelaySettings
-    ) -> bool:
-        """Count an attempt; True if it was the last one and the key is now FAILED."""
+    ) -> bool | None:
+        """Count an attempt. None if another one follows, else the key is FAILED: True if it has been before."""
         tried = replace(claimed, attempts=claimed.attempts + 1)
         if tried.attempts < settings.retry_attempts:
             delay = backoff(tried.attempts, first=settings.retry_delay_seconds, most=3600.0)
             await self._journal.requeue(connection, tried, delay_seconds=delay, error=outcome.reason)
-            return False
-        await self._failures.record(
+            return None
+        repeated = await self._failures.record(
             connection,
             tried,
             direction=self.direction,
@@ -227,8 +242,9 @@ class Relay:
             reason=outcome.reason,
             sqlstate=outcome.sqlstate,
         )
-        log.error(
-            "key_failed",
+        log.log(
+            logging.CRITICAL if repeated else logging.ERROR,
+            "key_failed_again" if repeated else "key_failed",
             service=self._service,
             entity=tried.entity,
             key=tried.key,
@@ -237,7 +253,7 @@ class Relay:
             reason=outcome.reason,
             request_id=tried.request_id,
         )
-        return True
+        return repeated
 
     def _log(self, claim: Claim, outcomes: Outcomes, settings: RelaySettings) -> None:
         for identity, outcome in outcomes.items():

@@ -187,15 +187,18 @@ class FailureRepository:
         position: Position | None,
         reason: str,
         sqlstate: str | None,
-    ) -> None:
-        """Keep a key as FAILED, once however often it fails. `position`: of the state that was refused."""
-        await connection.exec_driver_sql(
+    ) -> bool:
+        """Keep a key as FAILED, once however often it fails; answers whether it was already.
+
+        `position`: of the state that was refused.
+        """
+        found = await connection.exec_driver_sql(
             f"INSERT INTO {self.names.failure} AS f "
             "(entity, key, direction, attempts, reason, sqlstate, request_id, captured_at, epoch, major, minor) "
             "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (entity, key) WHERE state = 'open' "
             "DO UPDATE SET attempts = f.attempts + excluded.attempts, reason = excluded.reason, "
             "sqlstate = excluded.sqlstate, epoch = excluded.epoch, major = excluded.major, minor = excluded.minor, "
-            "last_failed_at = clock_timestamp()",
+            "last_failed_at = clock_timestamp() RETURNING xmax::text <> '0'",
             (
                 key.entity,
                 key.key,
@@ -210,6 +213,7 @@ class FailureRepository:
                 position.minor if position else 0,
             ),
         )
+        return bool(found.scalar_one())
 
     async def close(
         self,
@@ -281,6 +285,24 @@ class FailureRepository:
             (entity, list(keys)),
         )
         return {row.key for row in rows}
+
+    async def find(self, connection: AsyncConnection, entity: str, key: str) -> Failure | None:
+        """The open failure of a key."""
+        rows = await connection.exec_driver_sql(
+            f"SELECT {self._COLUMNS} FROM {self.names.failure} WHERE state = 'open' AND entity = $1 AND key = $2",
+            (entity, key),
+        )
+        row = rows.mappings().first()
+        return _failure(row) if row else None
+
+    async def delete_closed(self, connection: AsyncConnection, *, closed_before: datetime, limit: int) -> int:
+        """Delete up to `limit` failures that were closed before then; answers how many."""
+        result = await connection.exec_driver_sql(
+            f"DELETE FROM {self.names.failure} WHERE id IN (SELECT id FROM {self.names.failure} "
+            "WHERE state = 'closed' AND closed_at < $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)",
+            (closed_before, limit),
+        )
+        return int(result.rowcount)
 
     async def retry(
         self,

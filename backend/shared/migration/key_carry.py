@@ -11,6 +11,7 @@ from backend.shared.domain.phases import Direction
 from backend.shared.journal.carrier import Carrier, Hook, Outcome, Outcomes, no_hook
 from backend.shared.journal.records import ClaimedKey
 from backend.shared.journal.refusals import withdraw_outdated
+from backend.shared.journal.sync_telling import SyncTelling
 from backend.shared.migration.range_sql import EntityRanges
 from backend.shared.stores.postgres.key_sql import KeyRange
 from backend.shared.stores.repeating import in_transaction
@@ -48,6 +49,7 @@ class KeyCarrier:
         self._catalog = catalog
         self._direction = direction
         self._carrier = Carrier(source=source, target=target, catalog=catalog, direction=direction, hook=hook)
+        self._telling = SyncTelling(source=source, target=target, catalog=catalog, direction=direction)
         self._failures = source.failures
         self._journal = source.journal
 
@@ -106,6 +108,7 @@ class KeyCarrier:
         if not refused:
             return 0
         now = datetime.now(UTC)
+        await self._telling.tell_target(refused, failed=refused, epoch=epoch)
 
         async def record(connection: Connection) -> None:
             for (entity, key), found in refused.items():
@@ -121,6 +124,7 @@ class KeyCarrier:
                     reason=found.reason,
                     sqlstate=found.sqlstate,
                 )
+            await self._telling.tell_source(connection, refused, failed=refused)
 
         await in_transaction(self._source, record)
         outdated = await withdraw_outdated(

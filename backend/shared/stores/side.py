@@ -6,12 +6,13 @@ side's own room knows what a connection is. The contract that each kind keeps is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from backend.shared.domain.mapping import EntityMapping
 from backend.shared.domain.phases import Direction, Phase, Side
@@ -19,6 +20,9 @@ from backend.shared.journal.conflict_records import Conflict, FailedKey, OpenFai
 from backend.shared.journal.records import Claim, ClaimedKey, Failure, JournalDepth, Remainder
 from backend.shared.journal.stranded_records import StrandedKey
 from backend.shared.stores.protocol import Applied, Position, StateBatch
+
+if TYPE_CHECKING:
+    from backend.shared.stores.postgres.sync_columns import SyncColumns
 
 Connection = Any
 """What a side's own room makes of it: an `AsyncConnection`, or a session of documents."""
@@ -144,8 +148,11 @@ class Failures(Protocol):
         position: Position | None,
         reason: str,
         sqlstate: str | None,
-    ) -> None:
-        """Keep a key as FAILED, once however often it fails. `position`: of the state that was refused."""
+    ) -> bool:
+        """Keep a key as FAILED, once however often it fails; answers whether it was already.
+
+        `position`: of the state that was refused.
+        """
         ...
 
     async def close(
@@ -177,6 +184,14 @@ class Failures(Protocol):
 
     async def get(self, connection: Connection, failure_id: int) -> Failure | None:
         """One failure by its number."""
+        ...
+
+    async def find(self, connection: Connection, entity: str, key: str) -> Failure | None:
+        """The open failure of a key."""
+        ...
+
+    async def delete_closed(self, connection: Connection, *, closed_before: datetime, limit: int) -> int:
+        """Delete up to `limit` failures that were closed before then; answers how many."""
         ...
 
     async def retry(
@@ -367,6 +382,10 @@ class State(Protocol):
         """Up to `limit` canonical keys of the entity's root that this side holds, past `after`, in the order of their bytes."""
         ...
 
+    async def strange_keys(self, connection: Connection, entity: EntityMapping, *, most: int) -> list[str]:
+        """Up to `most` keys that are none of the entity's kind, and which `keys_after` leaves out: nothing can hold them."""
+        ...
+
     async def count(self, connection: Connection, entity: EntityMapping) -> int:
         """About how many there are of an entity."""
         ...
@@ -452,6 +471,33 @@ class Stranded(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class CaptureGap:
+    """Changes of other programs that capture could not tell. `number` counts them."""
+
+    number: int
+    reason: str
+
+
+class ChangeStream(Protocol):
+    """Capture of what other programs write, where the database tells it afterwards, by a process that listens."""
+
+    on_gap: Callable[[CaptureGap], None] | None
+    """Called when changes may have been missed, in the process that found out."""
+
+    async def run(self, stop: asyncio.Event, *, paused: Callable[[], bool]) -> None:
+        """Listen until `stop` is set. Any number of processes may; one of them does."""
+        ...
+
+    async def open_gap(self) -> CaptureGap | None:
+        """The last gap, unless a backfill has copied since what it may have hidden."""
+        ...
+
+    async def mended(self, gap: CaptureGap) -> None:
+        """A backfill that began after `gap` is complete."""
+        ...
+
+
 class SideStore(Protocol):
     """One side of one service."""
 
@@ -493,6 +539,16 @@ class SideStore(Protocol):
     @property
     def stranded(self) -> Stranded:
         """Keys that were written here alone."""
+        ...
+
+    @property
+    def sync_columns(self) -> SyncColumns | None:
+        """Columns by which rows here say how they stand to their documents, if there are any."""
+        ...
+
+    @property
+    def change_stream(self) -> ChangeStream | None:
+        """What captures other programs' writes here, where a process has to."""
         ...
 
     @property

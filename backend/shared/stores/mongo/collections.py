@@ -55,6 +55,10 @@ class Collections:
         """The service's own database."""
         return self.client.get_database(
             self._database_name,
+            # A text that is no UTF-8 is to fail with its own document, not with all that were read with it.
+            codec_options=self.client.codec_options.with_options(
+                unicode_decode_error_handler="surrogateescape"
+            ),
             read_preference=ReadPreference.PRIMARY,
             read_concern=ReadConcern("majority"),
             write_concern=MAJORITY,
@@ -101,6 +105,11 @@ class Collections:
         return self._own("counter")
 
     @property
+    def stream(self) -> Collection:
+        """How far the change stream was read, and the markers in it."""
+        return self._own("stream")
+
+    @property
     def installation(self) -> Collection:
         """What was installed here, by fingerprint."""
         return self._own("installation")
@@ -117,6 +126,7 @@ class Collections:
             self.guard,
             self.fence,
             self.counter,
+            self.stream,
             self.installation,
         )
 

@@ -38,8 +38,11 @@ class DocumentFailures:
         position: Position | None,
         reason: str,
         sqlstate: str | None,
-    ) -> None:
-        """Keep a key as FAILED, once however often it fails. `position`: of the state that was refused."""
+    ) -> bool:
+        """Keep a key as FAILED, once however often it fails; answers whether it was already.
+
+        `position`: of the state that was refused.
+        """
         number = await self._collections.next_number("failure")
         told = {
             "reason": reason,
@@ -65,12 +68,13 @@ class DocumentFailures:
         changes["attempts"] = {"$add": [{"$ifNull": ["$attempts", 0]}, key.attempts]}
         changes["first_failed_at"] = {"$ifNull": ["$first_failed_at", "$$NOW"]}
         changes["last_failed_at"] = "$$NOW"
-        await self._failures.update_one(
+        done = await self._failures.update_one(
             {"subject": subject(key.entity, key.key), "state": "open"},
             [{"$set": changes}],
             upsert=True,
             session=await connection.session(),
         )
+        return done.matched_count > 0
 
     async def close(
         self,
@@ -147,6 +151,24 @@ class DocumentFailures:
             query = {"subject": {"$in": list(part)}, "state": "open"}
             found |= {row["key"] async for row in self._failures.find(query, {"key": 1}, session=session)}
         return found
+
+    async def find(self, connection: DocumentConnection, entity: str, key: str) -> Failure | None:
+        """The open failure of a key."""
+        query = {"subject": subject(entity, key), "state": "open"}
+        found = await self._failures.find_one(query, session=await connection.session())
+        return _failure(found) if found else None
+
+    async def delete_closed(
+        self, connection: DocumentConnection, *, closed_before: datetime, limit: int
+    ) -> int:
+        """Delete up to `limit` failures that were closed before then; answers how many."""
+        session, deleted = await connection.session(), 0
+        query = {"state": "closed", "closed_at": {"$lt": closed_before}}
+        found = await self._failures.find(query, {"_id": 1}, session=session).limit(limit).to_list()
+        for part in chunks(failure["_id"] for failure in found):
+            done = await self._failures.delete_many({"_id": {"$in": list(part)}}, session=session)
+            deleted += done.deleted_count
+        return deleted
 
     async def retry(
         self,

@@ -107,7 +107,7 @@ class Fence:
                 raise FencedError("the phase is being changed", side=self._side, unavailable=True)
             await connection.rollback()
             await self._hook("found_locked")
-            if not await self._is_alive(lock):
+            if not await self.is_alive(lock):
                 dead.add(lock)
             else:
                 await asyncio.sleep(jitter(run, first=0.005, most=0.02))
@@ -233,7 +233,7 @@ class Fence:
             locks = {
                 stripe["lock"] async for stripe in self._fence.find(wanted, {"lock": 1}, session=session)
             } - {None, token}
-            alive = {lock for lock in locks if await self._is_alive(lock)}
+            alive = {lock for lock in locks if await self.is_alive(lock)}
             await self._fence.update_many(
                 {**wanted, "lock": {"$nin": [*alive, token]}}, {"$set": {"lock": token}}, session=session
             )
@@ -282,7 +282,8 @@ class Fence:
         found = await self._fence.update_one({"_id": f"lock:{token}"}, until, upsert=upsert)
         return found.matched_count > 0
 
-    async def _is_alive(self, token: str) -> bool:
+    async def is_alive(self, token: str) -> bool:
+        """Whether a lock still holds: its holder has been heard of."""
         query = {"_id": f"lock:{token}", "$expr": {"$gt": [{"$toLong": "$until"}, _SERVER_NOW]}}
         return await self._fence.find_one(query) is not None
 

@@ -54,7 +54,10 @@ def _indexes(collections: Collections) -> dict[Collection, list[IndexModel]]:
 class DocumentInstallation:
     """Installs one side."""
 
-    def __init__(self, collections: Collections, catalog: EntityCatalog, side: Side) -> None:
+    def __init__(
+        self, collections: Collections, catalog: EntityCatalog, side: Side, *, captured_by: str
+    ) -> None:
+        self._captured_by = captured_by
         self._collections = collections
         self._catalog = catalog
         self._side = side
@@ -109,7 +112,9 @@ class DocumentInstallation:
                 "foreign_writes": "report",
                 "capture_change": 0,
                 "captured_since": 0,
-                "capture_token": "unit.0.0" if phase.policy.captures and told["state"] == "open" else "",
+                "capture_token": f"{self._captured_by}.0.0"
+                if phase.policy.captures and told["state"] == "open"
+                else "",
                 "identity": identity,
             }
             await fence.insert_many(

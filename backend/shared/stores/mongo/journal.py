@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -79,6 +79,8 @@ class DocumentJournal:
         hook: Hook = no_hook,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
+        self.behind: Callable[[DocumentConnection], Awaitable[str | None]] | None = None
+        """Why what other programs have written may not be journalled yet, where a change stream does that."""
         self._collections = collections
         self._hook = hook
         self._lease_ms = int(lease_seconds * 1000)
@@ -301,9 +303,13 @@ class DocumentJournal:
 
     async def remainder(self, connection: DocumentConnection) -> Remainder:
         """What is left to carry, seen later than any lock that this connection holds, and outside of its transaction."""
+        # Before the rows are counted: what the stream has told by then is among them.
+        behind = await self.behind(connection) if self.behind is not None else None
         if connection.heartbeat is not None:
             await connection.heartbeat()
         rows = await self._rows.count_documents({})
+        if behind is not None:
+            return Remainder(rows=rows + 1, waiting=1, reason=behind)
         if not rows:
             return Remainder(rows=0)
         waiting = await self._rows.count_documents({"waiting": True})

@@ -7,7 +7,7 @@ the mark while the side is closed; of an open side nobody asks them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from backend.shared.domain.errors import FencedError, InstallationError
 from backend.shared.domain.phases import Phase, Side
@@ -20,13 +20,32 @@ from .fence import Fence
 _OPEN, _CLOSED = "open", "closed"
 
 
+class Established(Protocol):
+    """Capture that has to begin before it counts."""
+
+    async def establish(self) -> None:
+        """From now on nothing is missed."""
+        ...
+
+    async def is_established(self) -> bool:
+        """Whether it has begun."""
+        ...
+
+
 class DocumentMarks:
     """Reads and changes the mark in the caller's transaction."""
 
     def __init__(self, collections: Collections, fence: Fence, side: Side) -> None:
+        self.stream: Established | None = None
+        """What captures other programs' writes too, if anything does."""
         self._collections = collections
         self._fence = fence
         self._side = side
+
+    @property
+    def captured_by(self) -> str:
+        """What captures, as capture's token says it: another way of capturing is another token."""
+        return "unit" if self.stream is None else "stream"
 
     async def read(self, connection: DocumentConnection) -> Mark:
         """The mark as this command sees it. Raises `InstallationError` where there is none."""
@@ -177,6 +196,8 @@ class DocumentMarks:
         changes: dict[str, Any] = {"captures": captures, "capture_change": number}
         if captures and not now["captures"]:
             changes["captured_since"] = number
+            if self.stream is not None:
+                await self.stream.establish()
         only_if = {"capture_change": {"$lte": number}, "captures": now["captures"], "state": now["state"]}
         if captures and now["state"] == _OPEN:
             changes["capture_token"] = await self._token({**now, **changes})
@@ -197,8 +218,10 @@ class DocumentMarks:
         return await self._token(found)
 
     async def _token(self, mark: Mapping[str, Any]) -> str:
+        if self.stream is not None and not await self.stream.is_established():
+            return ""
         gap = await self._collections.counter.find_one({"_id": "capture_gap"})
-        return f"unit.{mark['captured_since']}.{gap['n'] if gap else 0}"
+        return f"{self.captured_by}.{mark['captured_since']}.{gap['n'] if gap else 0}"
 
     async def note_capture_gap(self) -> None:
         """Say that changes may have been missed: copies and comparisons made until now count no more."""

@@ -28,6 +28,7 @@ from .marks import DocumentMarks
 from .shapes import shape_of
 from .state import DocumentState
 from .stranded import DocumentStranded
+from .stream import ChangeCapture
 
 _COUNT_SECONDS = 3.0
 
@@ -36,9 +37,12 @@ class MongoSide:
     """One side of one service on MongoDB. Implements `backend.shared.stores.side.SideStore`.
 
     The caller owns the client, unless it says how to `reopen` one: then `dispose` closes it. `hook` is for tests.
+    Where it `streams`, what other programs write is captured too, by whichever process runs `change_stream`.
     """
 
     kind = StoreKind.MONGO
+    sync_columns = None
+    """Documents say nothing of how they stand."""
 
     def __init__(
         self,
@@ -52,6 +56,7 @@ class MongoSide:
         lock_ms: int = LOCK_MS,
         lease_seconds: float = LEASE_SECONDS,
         reopen: Callable[[], Client] | None = None,
+        streams: bool = False,
     ) -> None:
         self.side = side
         self.collections = Collections(client, database_name, names, reopen=reopen)
@@ -64,7 +69,22 @@ class MongoSide:
         )
         self.conflicts = DocumentConflicts(self.collections, self.failures)
         self.stranded = DocumentStranded(self.collections)
-        self._installation = DocumentInstallation(self.collections, catalog, side)
+        self.change_stream: ChangeCapture | None = None
+        if streams:
+            self.change_stream = ChangeCapture(
+                self.collections,
+                catalog,
+                side,
+                fence=self.fence,
+                journal=self.journal,
+                service=names.service,
+                hook=hook,
+            )
+            self.marks.stream = self.change_stream
+            self.journal.behind = self.change_stream.behind
+        self._installation = DocumentInstallation(
+            self.collections, catalog, side, captured_by=self.marks.captured_by
+        )
 
     @property
     def engine_room(self) -> str:
@@ -140,6 +160,8 @@ class MongoSide:
 
     async def dispose(self) -> None:
         """Let go of all connections; new ones may be made."""
+        if self.change_stream is not None:
+            await self.change_stream.let_go()
         await self.collections.dispose()
 
     async def identity(self, connection: DocumentConnection) -> str:
@@ -149,10 +171,16 @@ class MongoSide:
     async def install(self, *, phase: Phase, epoch: int, foreign_writes: str) -> None:
         """Put journal, guards, mark and fence here. May be repeated."""
         await self._installation.install(phase=phase, epoch=epoch, foreign_writes=foreign_writes)
+        stream = self.change_stream
+        if stream is not None and phase.policy.captures and not await stream.is_established():
+            await stream.establish()
 
     async def check_installation(self, *, phase: Phase) -> None:
         """Raise `InstallationError` unless this side bears what this version of the service needs."""
         await self._installation.check()
+        stream = self.change_stream
+        if stream is not None and phase.policy.captures and not await stream.is_established():
+            raise InstallationError(f"nobody listens to other programs' writes on the {self.side.value} side")
 
     async def capture_token(self, connection: DocumentConnection, *, phase: Phase) -> str:
         """A text that stays the same as long as capture here has had no gap in `phase`, or "" while it has one now."""
@@ -207,6 +235,7 @@ def open_mongo_side(
     application_name: str,
     variable: str,
     hook: Hook = no_hook,
+    streams: bool = False,
 ) -> MongoSide:
     """The side that `url` names, with a client of its own that `dispose` closes. Connects to nothing yet."""
 
@@ -214,4 +243,6 @@ def open_mongo_side(
         return create_client(url, limits=limits, application_name=application_name, variable=variable)
 
     database = parse_mongo_url(url, variable=variable).database
-    return MongoSide(reopen(), database, side, names=names, catalog=catalog, hook=hook, reopen=reopen)
+    return MongoSide(
+        reopen(), database, side, names=names, catalog=catalog, hook=hook, reopen=reopen, streams=streams
+    )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from backend.legacy_shop.report import LoadReport
 from backend.shared.cli.services import manager_class
@@ -17,12 +16,14 @@ from backend.shared.domain.phases import Phase
 from backend.shared.dual_write_config import DualWriteSettings
 from backend.shared.dual_write_manager import DualWriteManager
 
+from .audit import audit
 from .backfills import Backfills
 from .comparison import Comparison
 from .display import Display
 from .errors import StepError
 from .faults import Faults
 from .ledger import Ledger
+from .legacy_prints import legacy_prints
 from .old_writer import OldWriter
 from .operator import Operator
 from .phase_walk import PhaseWalk
@@ -34,7 +35,7 @@ from .staff import Credentials
 from .steps import ShopSource
 from .story import Cast, Story
 from .traffic import CUSTOMERS, STAFF, Traffic
-from .waiting import to_the_end
+from .waiting import background, to_the_end
 from .watch import JournalWatch
 
 OLD_PROGRAM_WRITES_PER_SECOND = 20.0
@@ -152,10 +153,15 @@ class Demo:
                 writes_per_second=OLD_PROGRAM_WRITES_PER_SECOND,
             ),
             watch=watch,
-            backfills=Backfills(stack, managers, seconds=options.seconds, say=say),
+            backfills=Backfills(stack, managers, seconds=options.seconds, killed="cart", say=say),
             operator=operator,
             walk=PhaseWalk(list(managers), first=Phase.OFF, run=operator.run, quiet=faults.quiet, say=say),
-            comparison=Comparison(managers, ledger=ledger, watch=watch),
+            comparison=Comparison(
+                managers,
+                audit=lambda sides: audit(ledger, managers, sides=sides),
+                prints=legacy_prints,
+                watch=watch,
+            ),
         )
 
     async def _work(self, cast: Cast) -> None:
@@ -167,13 +173,13 @@ class Demo:
             before_comparison=self._options.before_comparison,
             say=self._display.say,
         )
-        async with cast.shop, cast.traffic, _background(cast.watch.run()) as watching:
+        async with cast.shop, cast.traffic, background(cast.watch.run()) as watching:
             await self._start_old_program(cast.old)
             await cast.traffic.start()
             cast.traffic_began = time.monotonic()
             cast.faults.begin()
             try:
-                async with _background(story.run()) as telling:
+                async with background(story.run()) as telling:
                     while not telling.done():
                         self._check(cast, watching)
                         self._show(cast, story)
@@ -258,15 +264,3 @@ def _figures(cast: Cast) -> dict[str, str]:
         "lag (journal rows)": lags,
         "fault": cast.faults.current or "",
     }
-
-
-@asynccontextmanager
-async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
-    """`work` as a task that is over when the block is left."""
-    task = asyncio.create_task(work)
-    try:
-        yield task
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await task

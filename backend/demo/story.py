@@ -19,7 +19,7 @@ from .phase_walk import PhaseWalk
 from .shop import Shop
 from .stack import Stack
 from .traffic import Traffic
-from .waiting import to_the_end
+from .waiting import all_at_once, to_the_end
 from .watch import JournalWatch
 
 GOES_BACK = "cart"
@@ -92,7 +92,7 @@ class Story:
         await self._all_answered()
         self._begin("moving history, under faults")
         self.moves_history = True
-        await _all(
+        await all_at_once(
             asyncio.sleep(self._seconds),
             cast.backfills.run(),
             cast.faults.before_cutover(seconds=self._seconds),
@@ -156,7 +156,7 @@ class Story:
     async def _validate(self, *services: str) -> None:
         """`tandem validate`, all at once. What it finds is for the gates to judge."""
         await self._cast.faults.quiet()
-        await _all(*(self._validate_one(service) for service in services))
+        await all_at_once(*(self._validate_one(service) for service in services))
 
     async def _validate_one(self, service: str) -> None:
         for _ in range(VALIDATIONS):
@@ -167,14 +167,3 @@ class Story:
     def _begin(self, act: str) -> None:
         self.act = act
         self._say(act)
-
-
-async def _all(*works: Awaitable[None]) -> None:
-    """All at once. When one fails, the others end as well, and its error comes out."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

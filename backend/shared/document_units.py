@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, cast
 
@@ -34,6 +35,7 @@ from backend.shared.stores.mongo.errors import (
 from backend.shared.stores.mongo.shapes import id_of, shape_of
 from backend.shared.stores.mongo.side import MongoSide
 from backend.shared.unit_runner import Runner
+from backend.shared.units import OwnJournal
 
 T = TypeVar("T")
 
@@ -170,7 +172,7 @@ class DocumentUnitTransaction:
         only_reads: bool,
         even_if_closed: bool,
     ) -> None:
-        self.committed = False
+        self.committed = self.commit_sent = False
         self.rows: list[ObjectId] = []
         self.journalled: dict[str, set[str]] = {}
         self._runner = runner
@@ -229,10 +231,21 @@ class DocumentUnitTransaction:
                 self.journalled.setdefault(entity, set()).update(keys)
             self.work.touched.clear()
 
+    async def watch_journal(self) -> None:
+        """Nothing: what is written is known."""
+
+    async def own_journal(self) -> OwnJournal:
+        """The journal rows that this transaction has written, those of keys touched included, which are written now."""
+        await self.flush()
+        return OwnJournal(
+            ids=self.rows, keys={entity: sorted(keys) for entity, keys in self.journalled.items()}
+        )
+
     async def commit(self) -> None:
         """Commit. Returns only if it is durable; raises `RunAgainError` if it certainly is not."""
         await self.flush()
         await self._runner.hook("before_commit")
+        self.commit_sent = True
         try:
             await commit_for_sure(self.session, seconds=_COMMIT_SECONDS, hook=self._runner.hook)
         except Exception as error:
@@ -336,6 +349,22 @@ class DocumentUnitRunner:
             journals_touched=journals_touched,
             only_reads=only_reads,
             even_if_closed=even_if_closed,
+        )
+
+    @asynccontextmanager
+    async def carrying(
+        self, connection: DocumentConnection, *, request_id: str
+    ) -> AsyncIterator[DocumentUnitOfWork]:
+        """A unit of work in the open transaction of `connection`, which has entered as a carry.
+
+        Nobody is waited for: who writes the same meets a write conflict.
+        """
+        yield DocumentUnitOfWork(
+            self.store.collections.database,
+            await connection.begun(),
+            side=self.side,
+            catalog=self.catalog,
+            request_id=request_id,
         )
 
     async def status_of(self, stripe: Stripe, unit: ObjectId) -> str:

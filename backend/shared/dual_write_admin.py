@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from backend.shared.conflict_operations import ConflictOperations
-from backend.shared.domain.errors import ConflictError, FencedError, NotFoundError, ValidationError
+from backend.shared.domain.errors import (
+    ConfigurationError,
+    ConflictError,
+    FencedError,
+    NotFoundError,
+    ValidationError,
+)
 from backend.shared.domain.mapping import EntityMapping, Key
 from backend.shared.domain.phases import Direction, Phase, Side
 from backend.shared.domain.results import DualWriteResult
@@ -228,6 +234,10 @@ class AdminOperations(ConflictOperations):
                 f"phase {self.phase.value} writes the {authoritative.value} side: it must stay on"
             )
         runtime = self.runtime
+        try:
+            self.settings.changed(changes).check_entities(runtime.catalog)
+        except ConfigurationError as error:
+            raise ConflictError(str(error)) from None
         wanted = self.settings.changed(changes).foreign_writes
         if wanted is ForeignWrites.REJECT and not runtime.both_sql:
             raise ConflictError(

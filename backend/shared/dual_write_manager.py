@@ -30,6 +30,7 @@ from backend.shared.runtime import ServiceRuntime
 from backend.shared.schema_version import check_schema_version
 from backend.shared.stores.errors import is_connection_loss, is_database_error, to_side_error
 from backend.shared.stores.mongo.limits import DocumentLimits
+from backend.shared.stranded import StrandedKeys
 from backend.shared.unit_of_work import UnitOfWork
 from backend.shared.unit_runner import Unit
 from backend.shared.writes import WritePath
@@ -60,6 +61,7 @@ class DualWriteManager(AdminOperations):
         *,
         metrics: Metrics | None = None,
         limits: DatabaseLimits | None = None,
+        document_limits: DocumentLimits | None = None,
         hook: Hook = no_hook,
     ) -> None:
         settings = settings or DualWriteSettings.from_env(self.service.upper())
@@ -69,7 +71,9 @@ class DualWriteManager(AdminOperations):
             settings = replace(settings, legacy_database_url=legacy_db_url)
         self._settings = replace(settings, service=self.service)
         self._metrics = metrics or default_metrics()
+        self._document_limits = document_limits or DocumentLimits.from_env(self.service)
         self._limits = limits or DatabaseLimits.from_env(self.service)
+        self._document_limits = document_limits or DocumentLimits.from_env(self.service)
         self._hook = hook
         self.counted = True
         self._operations: set[str] = set()
@@ -108,7 +112,7 @@ class DualWriteManager(AdminOperations):
             settings=self._settings,
             metrics=self._metrics,
             limits=self._limits,
-            document_limits=DocumentLimits.from_env(self.service),
+            document_limits=self._document_limits,
             capture=self.capture,
             hook=self._hook,
         )
@@ -145,6 +149,8 @@ class DualWriteManager(AdminOperations):
         await self.runtime.start()
         if relay and not self.runtime.relay_running:
             self.runtime.start_relay()
+            if not self.runtime.both_sql:
+                self.runtime.spawn(StrandedKeys(self.runtime).run(self.runtime.stop))
             self.runtime.spawn(validate_periodically(self.runtime, self.runtime.stop))
             self.runtime.spawn(mend_gaps(self.runtime, self.runtime.stop))
 

@@ -26,8 +26,9 @@ from backend.shared.domain.errors import (
 )
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Capture, Direction, Phase, Side
-from backend.shared.dual_write_config import DualWriteSettings, ForeignWrites
+from backend.shared.dual_write_config import Availability, DualWriteSettings, ForeignWrites
 from backend.shared.foreign_writes import ForeignWritesWatch
+from backend.shared.journal.at_once import AtOnceWriter
 from backend.shared.journal.carrier import Hook, TargetUnavailableError, no_hook
 from backend.shared.journal.records import JournalDepth
 from backend.shared.journal.relay import Relay, RelayPass, RelaySettings
@@ -72,6 +73,7 @@ class ServiceRuntime:
         capture: Capture = Capture.TRIGGER,
         hook: Hook = no_hook,
     ) -> None:
+        settings.check_entities(catalog)
         self.capture = capture
         self.names = EngineNames(service)
         self.catalog = catalog
@@ -282,10 +284,15 @@ class ServiceRuntime:
         if trouble is None:
             return tuple(Side)
         cause = trouble.__context__
-        if self.phase.policy.authoritative is Side.LEGACY or not (cause and is_unreachable(cause)):
+        without = self.phase.policy.authoritative is Side.NEW or self._takes_either
+        if not without or not (cause and is_unreachable(cause)):
             raise trouble
-        log.warning("started_without_secondary", service=self.service, error=str(trouble))
+        log.warning("started_without_legacy", service=self.service, error=str(trouble))
         return (Side.NEW,)
+
+    @property
+    def _takes_either(self) -> bool:
+        return self.settings.availability is Availability.ANY and self.settings.carries(self.phase)
 
     async def _trouble_with_legacy(self) -> TandemError | None:
         if not self.base_settings.legacy_database_url:
@@ -385,8 +392,10 @@ class ServiceRuntime:
     def _learnt(self, control: Control) -> None:
         """Go by the settings that came with the phase row."""
         try:
-            self.settings = self.base_settings.changed(control.settings)
-        except ValidationError as error:
+            changed = self.base_settings.changed(control.settings)
+            changed.check_entities(self.catalog)
+            self.settings = changed
+        except (ValidationError, ConfigurationError) as error:
             log.warning("settings_ignored", service=self.service, error=str(error))
         self.metrics.set_enabled(self.service, enabled=self.settings.metrics_enabled)
         self.metrics.phase_changed(service=self.service, phase=control.phase)
@@ -438,11 +447,21 @@ class ServiceRuntime:
             seconds=done.seconds,
         )
 
-    def synchronous_writer(self, direction: Direction) -> SynchronousWriter:
-        """The synchronous way of writing in `direction`."""
+    def synchronous_writer(self, direction: Direction) -> SynchronousWriter | AtOnceWriter:
+        """The synchronous way of writing in `direction`: of two SQL databases one after the other, else both at once."""
         source, target = self.stores[direction.source], self.stores[direction.target]
         if not isinstance(source, PostgresSide) or not isinstance(target, PostgresSide):
-            raise TypeError("both sides must be SQL databases")
+            return AtOnceWriter(
+                runner=self.runners[direction.source],
+                second_runner=self.runners[direction.target],
+                source=source,
+                target=target,
+                target_breaker=self.breakers[direction.target],
+                catalog=self.catalog,
+                direction=direction,
+                timeout_seconds=lambda: self.settings.timeout_seconds,
+                hook=self.hook,
+            )
         return SynchronousWriter(
             runner=self.sql_runner(direction.source),
             source=source,

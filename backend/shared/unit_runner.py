@@ -13,9 +13,10 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import structlog
 from sqlalchemy import Connection
@@ -42,12 +43,13 @@ from backend.shared.stores.errors import (
 )
 from backend.shared.stores.postgres.names import UNIT_SETTING, EngineNames
 from backend.shared.unit_of_work import UnitOfWork
+from backend.shared.units import OwnJournal, Runner, Transaction, Unit
 
 T = TypeVar("T")
-Unit = Callable[[UnitOfWork], Awaitable[T]]
 
 MAX_RUNS = 5
 STATUS_WAIT_SECONDS = 30.0
+CARRYING_LOCK_MS = 100
 _XID_IN_THE_FUTURE = "22023"
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.:@-]")
 
@@ -60,44 +62,6 @@ class _RunAgainError(Exception):
     def __init__(self, cause: BaseException) -> None:
         super().__init__(str(cause))
         self.cause = cause
-
-
-class Transaction(Protocol):
-    """One transaction of a unit, on whatever kind of side: rolled back on leaving unless it was committed inside."""
-
-    @property
-    def work(self) -> UnitOfWork:
-        """What the unit works with."""
-        ...
-
-    async def commit(self) -> None:
-        """Commit. Returns only if it is durable."""
-        ...
-
-    async def __aenter__(self) -> Self: ...
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class Runner(Protocol):
-    """Runs units of work on one side; see `UnitRunner`."""
-
-    async def repeat(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Call `attempt` until it goes through, while its failures are of the kind that leaves nothing behind."""
-        ...
-
-    def transaction(
-        self,
-        *,
-        request_id: str,
-        journals_touched: bool = False,
-        only_reads: bool = False,
-        even_if_closed: bool = False,
-    ) -> Transaction:
-        """A transaction, to be entered with `async with`."""
-        ...
 
 
 class UnitTransaction:
@@ -120,7 +84,8 @@ class UnitTransaction:
         even_if_closed: bool,
         isolation: str | None,
     ) -> None:
-        self.committed = False
+        self.committed = self.commit_sent = False
+        self._first_id = 0
         self._runner = runner
         self._request_id = request_id
         self._journals_touched = journals_touched
@@ -216,6 +181,16 @@ class UnitTransaction:
                 self._journalled_as = await self._runner.journal.add(self.connection, entity, keys)
             self.work.touched.clear()
 
+    async def watch_journal(self) -> None:
+        """To be called before the unit, if `own_journal` is to be asked."""
+        self._first_id = await self._runner.journal.last_id(self.connection)
+
+    async def own_journal(self) -> OwnJournal:
+        """The journal rows that this transaction has written, those of keys touched included, which are written now."""
+        await self.flush()
+        ids, keys = await self._runner.journal.own_rows(self.connection, after_id=self._first_id)
+        return OwnJournal(ids=ids, keys=keys)
+
     async def commit(self) -> None:
         """Commit. Returns only if it is durable; raises `_RunAgainError` if it certainly is not.
 
@@ -223,6 +198,7 @@ class UnitTransaction:
         """
         await self.flush()
         wrote = self.xid is not None or self._wrote
+        self.commit_sent = True
         try:
             tag = await self._driver.execute(
                 "COMMIT" if wrote or self._asserts_first else f"{self._assertion}; COMMIT"
@@ -334,6 +310,20 @@ class UnitRunner:
             isolation=isolation,
         )
 
+    @asynccontextmanager
+    async def carrying(self, connection: AsyncConnection, *, request_id: str) -> AsyncIterator[UnitOfWork]:
+        """A unit of work in the open transaction of `connection`, which has entered as a carry; all is sent at the end.
+
+        It waits for nobody's locks longer than `CARRYING_LOCK_MS`.
+        """
+        await connection.exec_driver_sql(f"SET LOCAL lock_timeout = {CARRYING_LOCK_MS}")
+        async with AsyncSession(
+            bind=connection, expire_on_commit=False, join_transaction_mode="rollback_only"
+        ) as session:
+            yield UnitOfWork(session, side=self.side, catalog=self.catalog, request_id=request_id)
+            await session.flush()
+        await connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
+
     async def status_of(self, xid: int, *, begun_at: float) -> str:
         """What became of a transaction begun at `begun_at` (monotonic): waits for the server to say so.
 
@@ -375,4 +365,4 @@ class UnitRunner:
         )
 
 
-__all__ = ["SideError", "Unit", "UnitRunner", "UnitTransaction"]
+__all__ = ["Runner", "SideError", "Transaction", "Unit", "UnitRunner", "UnitTransaction"]

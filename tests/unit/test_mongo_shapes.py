@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from bson import ObjectId
+from bson import Int64, ObjectId
 from sqlalchemy import Boolean, Column, Double, MetaData, Numeric, Table, Text
 
 from backend.shared.domain.mapping import Document, DocumentShape, RowsByTable, UnfitError, document_entity
@@ -87,5 +87,15 @@ def test_a_document_of_another_key_is_refused() -> None:
 def test_a_key_that_no_object_id_has_has_no_document(key: str) -> None:
     with pytest.raises(UnfitError, match="24 hexadecimal digits"):
         id_of(key)
-    assert ids_of([key, f'["{NUMBER}"]']) == {ObjectId(NUMBER): f'["{NUMBER}"]'}
+    assert ids_of([key, f'["{NUMBER}"]']) == [(ObjectId(NUMBER), f'["{NUMBER}"]')]
     assert key_of(ObjectId(NUMBER)) == f'["{NUMBER}"]'
+
+
+@pytest.mark.parametrize("number", ["a@example.com", NUMBER, 7, Int64(7), 7.5, {"a": 1}, None])
+def test_a_document_with_an_id_of_another_kind_has_a_key_that_no_row_has(number: object) -> None:
+    key = key_of(number)
+    assert key != f'["{NUMBER}"]'
+    ((found, same),) = ids_of([key])
+    assert (found, type(found), same) == (number, type(number), key)
+    with pytest.raises(UnfitError):
+        id_of(key)

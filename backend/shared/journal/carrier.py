@@ -13,6 +13,7 @@ from enum import StrEnum
 from backend.shared.domain.errors import FencedError, TandemError
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Direction, Side
+from backend.shared.journal.stranded_records import PARKED_EPOCH
 from backend.shared.stores.errors import (
     classify,
     constraint_of,
@@ -199,7 +200,7 @@ class Carrier:
         epoch: int,
         before: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> Outcomes:
-        async def attempt() -> tuple[Sequence[StateBatch], dict[str, Applied]]:
+        async def attempt() -> Outcomes:
             async with self._target.begin() as connection:
                 if before:
                     await before(connection)
@@ -207,29 +208,53 @@ class Carrier:
                 await self._hook("before_target_commit")
                 return found
 
-        batches, applied = await repeated(attempt)
+        outcomes = await repeated(attempt)
         await self._hook("after_target_commit")
-        outcomes: Outcomes = {}
-        for batch in batches:
-            name, moved = batch.entity.name, applied[batch.entity.name].moved
-            carried = KeyOutcome(outcome=Outcome.CARRIED, position=batch.position)
-            skipped = KeyOutcome(outcome=Outcome.SKIPPED, position=batch.position)
-            outcomes.update({(name, key): carried if key in moved else skipped for key in batch.keys})
         return outcomes
 
     async def _apply_in(
         self, connection: Connection, batches: Sequence[StateBatch], *, epoch: int, reads_again: bool
-    ) -> tuple[Sequence[StateBatch], dict[str, Applied]]:
+    ) -> Outcomes:
         for left in range(READS_AT_MOST, 0, -1):
             try:
-                return batches, await self._target.state.apply(connection, batches, epoch=epoch)
+                applied = await self._target.state.apply(connection, batches, epoch=epoch)
             except OutdatedReadError:
                 # Nothing was written. Read again inside of this transaction: what it holds keeps the next chunk of
                 # these keys from getting in between once more.
                 if not reads_again or left == 1:
                     raise
                 batches = await self._read({batch.entity.name: batch.keys for batch in batches})
-        raise AssertionError("unreachable: the last time returns or raises")
+            else:
+                break
+        outcomes: Outcomes = {}
+        for batch in batches:
+            outcomes |= await self._outcomes(connection, batch, applied[batch.entity.name], epoch=epoch)
+        return outcomes
+
+    async def _outcomes(
+        self, connection: Connection, batch: StateBatch, applied: Applied, *, epoch: int
+    ) -> Outcomes:
+        """What became of the keys of a batch. One whose guard is parked was not carried, whatever its guard says."""
+        name = batch.entity.name
+        carried = KeyOutcome(outcome=Outcome.CARRIED, position=batch.position)
+        skipped = KeyOutcome(outcome=Outcome.SKIPPED, position=batch.position)
+        found: Outcomes = {(name, key): carried if key in applied.moved else skipped for key in batch.keys}
+        if applied.skipped:
+            guards = await self._target.state.read_guards(
+                connection, batch.entity, keys=sorted(applied.skipped)
+            )
+            parked = KeyOutcome(
+                outcome=Outcome.WAITING,
+                position=batch.position,
+                reason="was written there alone, and waits to be settled",
+            )
+            # Of one that was let go of a moment ago the guard may be older than what was read here, and not moved all the same.
+            found |= {
+                (name, key): parked
+                for key, guard in guards.items()
+                if guard[0] == PARKED_EPOCH or guard < (epoch, batch.position)
+            }
+        return found
 
     async def _single(
         self, keys: dict[str, list[str]], batches: Sequence[StateBatch], error: BaseException, *, epoch: int

@@ -11,21 +11,27 @@ from backend.shared.domain.phases import Side
 
 
 class ConflictOperation(StrEnum):
-    """What a foreign program did to a row; or that its key was FAILED when its side was closed."""
+    """What a foreign program did to a row; or what became of a key without one."""
 
     INSERT = "insert"
     UPDATE = "update"
     DELETE = "delete"
     TRUNCATE = "truncate"
     FAILED = "failed"
+    STRANDED = "stranded"
+    """Both sides have changed it, each on its own: `DUAL_WRITE_AVAILABILITY=any`."""
+
+
+BY_KEY = frozenset({ConflictOperation.FAILED, ConflictOperation.STRANDED})
+"""Of these the rows by table are kept, of both sides."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conflict:
     """A foreign write to `side` while it was closed. `before` and `after` are JSON as the side wrote it; None is no row.
 
-    Without both, the row was of a table that the entity only looks up. Of a FAILED key they are the rows by table of the
-    other side, and of this one.
+    Without both, the row was of a table that the entity only looks up. Of a FAILED or stranded key they are the rows by
+    table of the other side, and of this one.
     """
 
     id: int
@@ -76,3 +82,17 @@ class OpenFailureKey:
     entity: str
     key: str
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettledConflict:
+    """A key that both sides had changed, with the state that was `dropped` on `side` and the other side's: rows by table."""
+
+    side: Side
+    entity: str
+    key: str
+    source_table: str
+    kept_rows: Mapping[str, str]
+    dropped_rows: Mapping[str, str]
+    settled_by: str
+    detail: str

@@ -13,6 +13,7 @@ from backend.shared.journal.conflict_records import (
     ConflictOperation,
     FailedKey,
     OpenFailureKey,
+    SettledConflict,
 )
 from backend.shared.journal.repository import COUNT_LIMIT
 from backend.shared.stores.postgres.names import EngineNames
@@ -30,11 +31,19 @@ class ConflictRepository:
         self._names = names
 
     async def page(
-        self, connection: AsyncConnection, *, after_id: int = 0, limit: int = 50, entity: str | None = None
+        self,
+        connection: AsyncConnection,
+        *,
+        after_id: int = 0,
+        limit: int = 50,
+        entity: str | None = None,
+        state: str = "open",
     ) -> list[Conflict]:
-        """Open conflicts in the order of their numbers, past `after_id`."""
+        """Conflicts in the order of their numbers, past `after_id`."""
+        # The index is of open ones: so that is said, and not asked by a parameter.
+        in_state = "state = 'open'" if state == "open" else "state <> 'open'"
         rows = await connection.exec_driver_sql(
-            f"SELECT {self._COLUMNS} FROM {self._names.conflict} WHERE state = 'open' AND id > $1 "
+            f"SELECT {self._COLUMNS} FROM {self._names.conflict} WHERE {in_state} AND id > $1 "
             "AND ($2::text IS NULL OR entity = $2) ORDER BY id LIMIT $3",
             (after_id, entity, limit),
         )
@@ -153,6 +162,26 @@ class ConflictRepository:
             f"SELECT entity, key, $2, '{ConflictOperation.FAILED.value}', source_table, there::json, here::json, reason, $3 "
             "FROM failed JOIN closed USING (id) ORDER BY id",
             (json.dumps(rows), side.value, by),
+        )
+
+    async def keep_settled(self, connection: AsyncConnection, settled: SettledConflict) -> None:
+        """Keep a conflict that is settled already, so that what was dropped can be seen."""
+        await connection.exec_driver_sql(
+            f"INSERT INTO {self._names.conflict} (entity, key, side, operation, source_table, before, after, detail, "
+            "written_by, state, kept, settled_by, settled_at) "
+            f"VALUES ($1, $2, $3, '{ConflictOperation.STRANDED.value}', $4, $5::json, $6::json, $7, $8, 'settled', $9, "
+            "$8, clock_timestamp())",
+            (
+                settled.entity,
+                settled.key,
+                settled.side.value,
+                settled.source_table,
+                _document(settled.kept_rows),
+                _document(settled.dropped_rows),
+                settled.detail,
+                settled.settled_by,
+                settled.side.other.value,
+            ),
         )
 
 

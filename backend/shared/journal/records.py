@@ -11,7 +11,10 @@ from backend.shared.domain.phases import Direction
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimedKey:
-    """All claimed journal rows of one key, folded into one."""
+    """All claimed journal rows of one key, folded into one.
+
+    `captured_at` is that of the first change, by which its age is told, `changed_at` that of the last; None: the same.
+    """
 
     entity: str
     key: str
@@ -19,6 +22,12 @@ class ClaimedKey:
     attempts: int
     waits: int
     request_id: str | None
+    changed_at: datetime | None = None
+
+    @property
+    def last_changed_at(self) -> datetime:
+        """When the last of its changes was captured."""
+        return self.changed_at or self.captured_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,4 +95,5 @@ def _folded(one: ClaimedKey, other: ClaimedKey) -> ClaimedKey:
         attempts=max(one.attempts, other.attempts),
         waits=max(one.waits, other.waits),
         request_id=newer.request_id or older.request_id,
+        changed_at=max(one.last_changed_at, other.last_changed_at),
     )

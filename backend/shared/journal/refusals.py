@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.journal.carrier import Outcomes
+from backend.shared.journal.stranded_records import PARKED_EPOCH
 from backend.shared.stores.protocol import Position
 from backend.shared.stores.repeating import in_transaction
 from backend.shared.stores.side import Connection, SideStore
@@ -31,7 +32,9 @@ async def withdraw_outdated(
             continue
         async with target.connect() as connection:
             guards = await target.state.read_guards(connection, catalog[entity], keys=[key])
-        if _newest(guards, key, outcome.position) > (epoch, outcome.position):
+        newest = _newest(guards, key, outcome.position)
+        # The guard of a stranded key says nothing of what was carried.
+        if newest[0] != PARKED_EPOCH and newest > (epoch, outcome.position):
             outdated[entity, key] = outcome.position
     if outdated:
 

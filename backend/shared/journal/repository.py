@@ -39,7 +39,7 @@ class JournalRepository:
             f"WITH due AS MATERIALIZED (SELECT id FROM {self.names.journal} "
             "WHERE wait_until IS NULL OR wait_until <= clock_timestamp() ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED) "
             f"DELETE FROM {self.names.journal} AS j USING due WHERE j.id = due.id "
-            "RETURNING j.entity, j.key, j.captured_at, j.attempts, j.waits, j.request_id",
+            "RETURNING j.entity, j.key, j.captured_at, j.attempts, j.waits, j.request_id, j.changed_at",
             (limit,),
         )
         return folded(
@@ -50,6 +50,7 @@ class JournalRepository:
                 attempts=row.attempts,
                 waits=row.waits,
                 request_id=row.request_id,
+                changed_at=row.changed_at,
             )
             for row in rows
         )
@@ -60,8 +61,8 @@ class JournalRepository:
         """Write a claimed key back, to be tried again after `delay_seconds`; its age is kept."""
         await connection.exec_driver_sql(
             f"INSERT INTO {self.names.journal} "
-            "(entity, key, captured_at, request_id, attempts, waits, wait_until, last_error) "
-            "VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp() + make_interval(secs => $7), $8)",
+            "(entity, key, captured_at, request_id, attempts, waits, wait_until, last_error, changed_at) "
+            "VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp() + make_interval(secs => $7), $8, $9)",
             (
                 key.entity,
                 key.key,
@@ -71,6 +72,7 @@ class JournalRepository:
                 key.waits,
                 float(delay_seconds),
                 error,
+                key.changed_at,
             ),
         )
 
@@ -118,6 +120,15 @@ class JournalRepository:
             (entity, list(keys)),
         )
         return {row.key for row in rows}
+
+    async def changed_at(self, connection: AsyncConnection, entity: str, key: str) -> datetime | None:
+        """When a key was last changed, as its open journal rows say; None where it has none."""
+        found = await connection.exec_driver_sql(
+            f"SELECT max(coalesce(changed_at, captured_at)) FROM {self.names.journal} WHERE entity = $1 AND key = $2",
+            (entity, key),
+        )
+        at: datetime | None = found.scalar_one()
+        return at
 
     async def remainder(self, connection: AsyncConnection) -> Remainder:
         """What is left to carry, seen by a statement later than any lock that the transaction holds."""

@@ -9,7 +9,7 @@ the relay finishes.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -34,6 +34,7 @@ from backend.shared.stores.postgres.side import PostgresSide
 from backend.shared.stores.protocol import OutdatedReadError, Position, StateBatch, Trouble
 from backend.shared.stores.side import Connection
 from backend.shared.unit_runner import Unit, UnitRunner, UnitTransaction
+from backend.shared.units import Transaction
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -92,13 +93,21 @@ class SynchronousWriter:
         self._hook = hook
 
     async def run(
-        self, unit: Unit[T], *, request_id: str, epoch: int, fails_call: bool, journals_touched: bool = False
+        self,
+        unit: Unit[T],
+        *,
+        request_id: str,
+        epoch: int,
+        fails_call: bool,
+        journals_touched: bool = False,
+        on_transaction: Callable[[Transaction], None] = lambda _: None,
     ) -> SynchronousOutcome[T]:
         """Run `unit`. Raises `SecondaryRefusedError` with nothing kept when the second side says no and `fails_call`."""
         started = time.perf_counter()
         async with self._runner.transaction(
             request_id=request_id, journals_touched=journals_touched
         ) as first:
+            on_transaction(first)
             start_id = await self._journal.last_id(first.connection)
             value = await unit(first.work)
             await first.flush()

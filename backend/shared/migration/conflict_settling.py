@@ -9,7 +9,7 @@ from functools import partial
 
 from backend.shared.domain.errors import ConflictError, FencedError, SideError
 from backend.shared.domain.phases import Direction, Side
-from backend.shared.journal.conflict_records import Conflict, ConflictOperation
+from backend.shared.journal.conflict_records import BY_KEY, Conflict
 from backend.shared.journal.conflicts import ConflictRepository
 from backend.shared.migration.conflict_writer import ConflictWriter
 from backend.shared.migration.repair_authority import AuthorityWriter
@@ -148,9 +148,7 @@ class Settler:
     async def _since_authoritative(self, settled: Settlement) -> Settlement:
         """The side of the foreign write has become authoritative since: its state is what everybody reads."""
         conflict, keep = settled.conflict, settled.keep
-        if keep is not conflict.side and (
-            not conflict.has_images or conflict.operation is ConflictOperation.FAILED
-        ):
+        if keep is not conflict.side and (not conflict.has_images or conflict.operation in BY_KEY):
             return await self._from_secondary(settled)
         await self._writer.put_here(conflict, keep=keep)
         return replace(settled, detail=f"the {self._side.value} side has become authoritative since")

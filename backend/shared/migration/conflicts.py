@@ -62,9 +62,15 @@ class Conflicts:
         self._patience_seconds = patience_seconds
 
     async def page(
-        self, *, after: tuple[Side, int] | None = None, limit: int, entity: str | None = None
+        self,
+        *,
+        after: tuple[Side, int] | None = None,
+        limit: int,
+        entity: str | None = None,
+        settled: bool = False,
     ) -> list[Conflict]:
-        """Open conflicts of both sides, legacy first, each side's in the order of their numbers."""
+        """Open or `settled` conflicts of both sides, legacy first, each side's in the order of their numbers."""
+        state = "settled" if settled else "open"
         found: list[Conflict] = []
         for side in await self._sides():
             if after is not None and list(Side).index(side) < list(Side).index(after[0]):
@@ -73,7 +79,11 @@ class Conflicts:
             if len(found) < limit:
                 async with self._connected(side) as connection:
                     found += await self._kept_on(side).page(
-                        connection, after_id=after_id, limit=limit - len(found), entity=entity
+                        connection,
+                        after_id=after_id,
+                        limit=limit - len(found),
+                        entity=entity,
+                        state=state,
                     )
         return found
 

@@ -214,6 +214,8 @@ class Cutover:
                     return left
                 held_by = self._opening
                 await self._opening.marks.lock_alone(opening, timeout_ms=LOCK_MS)
+                if left := await self._stranded(opening):
+                    return left
                 kept = await keep_failed_keys(self._runtime, closing, opening, side=self._closing.side)
                 await self._commit_closed(closing)
             except LockHeldError:
@@ -261,6 +263,13 @@ class Cutover:
                     f", {found.waiting} of them wait ({found.reason})" if found.waiting else ""
                 )
             await self._carry()
+
+    async def _stranded(self, connection: Connection) -> str:
+        """What was written on the side that is to open alone, seen under its fence lock; empty if nothing is left of it."""
+        if self._runtime.both_sql:
+            return ""
+        count = await self._opening.stranded.count(connection)
+        return f"{count} keys were written on the {self._opening.side.value} side alone" if count else ""
 
     async def _open(self) -> None:
         """Open the other side, if it is not open yet."""

@@ -36,6 +36,7 @@ class GateName(StrEnum):
     VALIDATION = "validation"
     SHADOW_READS = "shadow-reads"
     SEQUENCES = "sequences"
+    STRANDED = "stranded"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +119,10 @@ class Gates:
     async def look(self, now: Phase, to: Phase, *, forced: tuple[str, ...] = ()) -> list[Gate]:
         """Every gate of the step, in order. What cannot be looked at is shut."""
         found: list[Gate] = []
-        for name in gates_between(now, to):
+        names = gates_between(now, to)
+        if not self._runtime.both_sql:
+            names += (GateName.STRANDED,)
+        for name in names:
             try:
                 is_open, figure, remedy = await self._look_at(name, to)
             except Exception as error:
@@ -150,6 +154,7 @@ class Gates:
             GateName.VALIDATION: self._validation,
             GateName.SHADOW_READS: self._shadow_reads,
             GateName.SEQUENCES: lambda: self._sequences(to.policy.authoritative),
+            GateName.STRANDED: self._stranded,
         }
         return await looks[name]()
 
@@ -239,6 +244,18 @@ class Gates:
             count == 0,
             f"{count} are not settled" if count else "none open",
             f"look at `tandem conflicts {runtime.service}`, then `tandem settle`",
+        )
+
+    async def _stranded(self) -> tuple[bool, str, str]:
+        """Whether all that was written on one side alone is on the other too."""
+        count = 0
+        for store in self._runtime.stores.values():
+            async with store.reading() as connection:
+                count += await store.stranded.count(connection)
+        return (
+            count == 0,
+            f"{count} keys were written on one side alone" if count else "none open",
+            "wait: a process that relays settles them as soon as both sides answer",
         )
 
     async def _lag(self) -> tuple[bool, str, str]:

@@ -23,6 +23,8 @@ from backend.shared.migration.throttle import Throttle
 from backend.shared.stores.side import SideStore
 
 CHUNK_KEYS = 2_000
+STRANGE_KEYS = 20_000
+"""So many keys of a kind that is not mapped are no dirt any more: the mapping is wrong."""
 PIECE_KEYS = 250
 """Keys carried in one transaction."""
 
@@ -64,6 +66,7 @@ class KeyedCopy:
             await patiently(self.throttle, side, self._chunk, progress)
             progress = await patiently(self.throttle, side, self._progress)
         if progress.stage is not Stage.COMPLETE:
+            await patiently(self.throttle, side, self._refuse_strange)
             await patiently(self.throttle, side, self._complete, progress)
         log.info("entity_backfilled", service=self.service, entity=self.entity.name)
 
@@ -73,6 +76,16 @@ class KeyedCopy:
         if found.started_at != self.begun_at:
             raise ConflictError(f"{self.entity.name}: another process has begun the backfill anew")
         return found
+
+    async def _refuse_strange(self) -> None:
+        """Keys of no kind that the other side could hold become failures: nothing is dropped unseen (I8)."""
+        async with self.source.reading() as connection:
+            keys = await self.source.state.strange_keys(connection, self.entity, most=STRANGE_KEYS)
+        if len(keys) == STRANGE_KEYS:
+            raise ConflictError(
+                f"{self.entity.name}: {STRANGE_KEYS} keys or more are of another kind than mapped"
+            )
+        await self.keys.carry(self.entity, keys, epoch=self.epoch)
 
     async def _complete(self, before: EntityProgress) -> None:
         async with self.keeper.begin() as connection:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from backend.shared.domain.mapping import EntityMapping
 from backend.shared.domain.phases import Direction, Phase, Side
-from backend.shared.journal.conflict_records import Conflict, FailedKey, OpenFailureKey
+from backend.shared.journal.conflict_records import Conflict, FailedKey, OpenFailureKey, SettledConflict
 from backend.shared.journal.records import Claim, ClaimedKey, Failure, JournalDepth, Remainder
+from backend.shared.journal.stranded_records import StrandedKey
 from backend.shared.stores.protocol import Applied, Position, StateBatch
 
 if TYPE_CHECKING:
@@ -109,8 +110,16 @@ class Journal(Protocol):
         """Journal `keys` by hand; answers the id of the transaction that did, where there is such a thing."""
         ...
 
+    async def end(self, connection: Connection, ids: Sequence[Any]) -> None:
+        """End exactly these rows, by the numbers that the unit which wrote them has told; not those that a relay holds."""
+        ...
+
     async def open_keys(self, connection: Connection, entity: str, keys: Sequence[str]) -> set[str]:
         """Those of `keys` that have an open journal row."""
+        ...
+
+    async def changed_at(self, connection: Connection, entity: str, key: str) -> datetime | None:
+        """When a key was last changed, as its open journal rows say; None where it has none."""
         ...
 
     async def depth(self, connection: Connection) -> JournalDepth:
@@ -261,6 +270,15 @@ class State(Protocol):
         """
         ...
 
+    async def read_uncommitted(
+        self, connection: Connection, entity: EntityMapping, direction: Direction, *, keys: Sequence[str]
+    ) -> StateBatch:
+        """State of `keys` as the open transaction of `connection` sees it, its own writes included.
+
+        The position says nothing. Where it fails, the transaction goes on.
+        """
+        ...
+
     async def read_stored(
         self, connection: Connection, entity: EntityMapping, direction: Direction, *, keys: Sequence[str]
     ) -> StateBatch:
@@ -294,6 +312,34 @@ class State(Protocol):
 
     async def enter(self, connection: Connection, direction: Direction, *, epoch: int) -> None:
         """Make the transaction a carry in `direction`, where `apply` is not the first thing that it does."""
+        ...
+
+    async def move_guards(self, connection: Connection, batch: StateBatch, *, epoch: int) -> frozenset[str]:
+        """Move the guards of a batch to its position, in a transaction that has entered; answers the keys that moved.
+
+        Raises as `apply` does.
+        """
+        ...
+
+    async def set_guards(
+        self,
+        connection: Connection,
+        entity: EntityMapping,
+        *,
+        keys: Sequence[str],
+        guard: tuple[int, Position],
+        epoch: int,
+    ) -> None:
+        """Make the guards of `keys`, which this transaction holds, `guard`, whatever they are.
+
+        Raises `FencedError` unless this side is closed in `epoch`.
+        """
+        ...
+
+    async def write(
+        self, connection: Connection, batches: Sequence[StateBatch], moved: Mapping[str, frozenset[str]]
+    ) -> None:
+        """Make the `moved` keys (by entity) what the batches, parents first, say of them. Asks no guard."""
         ...
 
     async def lock_guards(
@@ -336,6 +382,10 @@ class State(Protocol):
         """Up to `limit` canonical keys of the entity's root that this side holds, past `after`, in the order of their bytes."""
         ...
 
+    async def strange_keys(self, connection: Connection, entity: EntityMapping, *, most: int) -> list[str]:
+        """Up to `most` keys that are none of the entity's kind, and which `keys_after` leaves out: nothing can hold them."""
+        ...
+
     async def count(self, connection: Connection, entity: EntityMapping) -> int:
         """About how many there are of an entity."""
         ...
@@ -349,9 +399,15 @@ class Conflicts(Protocol):
         ...
 
     async def page(
-        self, connection: Connection, *, after_id: int = 0, limit: int = 50, entity: str | None = None
+        self,
+        connection: Connection,
+        *,
+        after_id: int = 0,
+        limit: int = 50,
+        entity: str | None = None,
+        state: str = "open",
     ) -> list[Conflict]:
-        """Open conflicts in the order of their numbers, past `after_id`."""
+        """Conflicts in the order of their numbers, past `after_id`."""
         ...
 
     async def get(self, connection: Connection, number: int) -> Conflict | None:
@@ -382,6 +438,36 @@ class Conflicts(Protocol):
         self, connection: Connection, failed: Iterable[FailedKey], *, side: Side, by: str
     ) -> None:
         """Make conflicts of FAILED keys of `side`, and close their failures."""
+        ...
+
+    async def keep_settled(self, connection: Connection, settled: SettledConflict) -> None:
+        """Keep a conflict that is settled already, so that what was dropped can be seen."""
+        ...
+
+
+class Stranded(Protocol):
+    """Keys that were written on this side alone while it was the secondary one."""
+
+    async def keep(
+        self, connection: Connection, entity: str, images: Mapping[str, str], *, request_id: str | None
+    ) -> None:
+        """Keep the keys of `images` with their state before. Of one that is kept already, only the time changes."""
+        ...
+
+    async def page(self, connection: Connection, *, limit: int) -> list[StrandedKey]:
+        """Those that have been there for longest."""
+        ...
+
+    async def get(self, connection: Connection, entity: str, key: str) -> StrandedKey | None:
+        """One key, if it is stranded."""
+        ...
+
+    async def count(self, connection: Connection) -> int:
+        """How many there are."""
+        ...
+
+    async def end(self, connection: Connection, entity: str, key: str) -> None:
+        """Forget one."""
         ...
 
 
@@ -448,6 +534,11 @@ class SideStore(Protocol):
     @property
     def conflicts(self) -> Conflicts:
         """What this side keeps for somebody to decide."""
+        ...
+
+    @property
+    def stranded(self) -> Stranded:
+        """Keys that were written here alone."""
         ...
 
     @property
@@ -569,4 +660,5 @@ __all__ = [
     "SideStore",
     "State",
     "StoreKind",
+    "Stranded",
 ]

@@ -8,10 +8,15 @@ from typing import Any
 import asyncpg
 import bson
 import pytest
+from bson import ObjectId
 from pymongo import AsyncMongoClient
 
 from backend.legacy_documents import DocumentGenerator, DocumentLoadError, MisfitKind, load
 from backend.shared.domain.mapping import UnfitError, encode_key
+from backend.shared.domain.phases import Side
+from backend.shared.stores.mongo.limits import DocumentLimits
+from backend.shared.stores.mongo.side import open_mongo_side
+from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.projection_sql import EntitySql
 from backend.shared.testing.clusters import Cluster
 from backend.task_service.app.documents import ValidationAction, ValidationLevel, apply_validators
@@ -43,6 +48,40 @@ async def test_a_load_writes_what_was_generated_whatever_the_validators_say(docu
         assert json.loads(json.dumps(report.to_dict()))["documents"] == report.documents
         with pytest.raises(DocumentLoadError, match="the collection users holds documents already"):
             await load(document_url)
+
+
+async def test_the_engine_reads_documents_so_that_the_mapping_sees_what_there_is(document_url: str) -> None:
+    """Every UUID as the bytes that it is, and a text that is no UTF-8 without spoiling those that it is read with."""
+    report = await load(document_url, seed=5, size=2000)
+    limits = DocumentLimits()
+    side = open_mongo_side(
+        document_url,
+        Side.LEGACY,
+        names=EngineNames("task"),
+        catalog=CATALOG,
+        limits=limits,
+        application_name="test",
+        variable="TASK_LEGACY_DATABASE_URL",
+    )
+    # Those are for the tables to refuse.
+    elsewhere = {MisfitKind.DUPLICATE, MisfitKind.DANGLING_REFERENCE}
+    expected = {(misfit.collection, misfit.id) for misfit in report.misfits if misfit.kind not in elsewhere}
+    try:
+        unfit = set()
+        for collection in COLLECTIONS:
+            async for document in side.collections.of(CATALOG[collection.name]).find():
+                try:
+                    collection.rows_of(document)
+                except UnfitError:
+                    unfit.add((collection.name, document["_id"]))
+        codec = side.collections.database.codec_options
+    finally:
+        await side.dispose()
+    assert unfit == expected
+    # Not every server takes such a text from a client; but there are some that old programs have left.
+    broken = bson.encode({"name": "-?-", "user_id": ObjectId()}).replace(b"?", b"\xff")
+    with pytest.raises(UnfitError, match="_id"):
+        COLLECTIONS[0].rows_of(bson.decode(broken, codec))
 
 
 async def test_the_tables_take_all_but_the_misfits(

@@ -55,6 +55,10 @@ class Collections:
         """The service's own database."""
         return self.client.get_database(
             self._database_name,
+            # A text that is no UTF-8 is to fail with its own document, not with all that were read with it.
+            codec_options=self.client.codec_options.with_options(
+                unicode_decode_error_handler="surrogateescape"
+            ),
             read_preference=ReadPreference.PRIMARY,
             read_concern=ReadConcern("majority"),
             write_concern=MAJORITY,
@@ -79,6 +83,11 @@ class Collections:
     def conflict(self) -> Collection:
         """What somebody has to decide."""
         return self._own("conflict")
+
+    @property
+    def stranded(self) -> Collection:
+        """Keys that were written here alone."""
+        return self._own("stranded")
 
     @property
     def guard(self) -> Collection:
@@ -113,6 +122,7 @@ class Collections:
             self.lease,
             self.failure,
             self.conflict,
+            self.stranded,
             self.guard,
             self.fence,
             self.counter,

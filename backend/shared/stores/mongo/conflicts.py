@@ -8,7 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pymongo import UpdateOne
 
 from backend.shared.domain.phases import Side
-from backend.shared.journal.conflict_records import Conflict, ConflictOperation, FailedKey, OpenFailureKey
+from backend.shared.journal.conflict_records import (
+    Conflict,
+    ConflictOperation,
+    FailedKey,
+    OpenFailureKey,
+    SettledConflict,
+)
 from backend.shared.stores.side import LockHeldError
 
 from .collections import Collection, Collections, Stored, chunks
@@ -42,9 +48,10 @@ class DocumentConflicts:
         after_id: int = 0,
         limit: int = 50,
         entity: str | None = None,
+        state: str = "open",
     ) -> list[Conflict]:
-        """Open conflicts in the order of their numbers, past `after_id`."""
-        query: Stored = {"state": "open", "number": {"$gt": after_id}}
+        """Conflicts in the order of their numbers, past `after_id`."""
+        query: Stored = {"state": state, "number": {"$gt": after_id}}
         query |= {"entity": entity} if entity else {}
         found = self._conflicts.find(query, session=await connection.reader()).sort("number", 1).limit(limit)
         return [_conflict(conflict) async for conflict in found]
@@ -127,6 +134,31 @@ class DocumentConflicts:
                 )
                 for place, number in enumerate(still_open)
             ],
+            session=await connection.session(),
+        )
+
+    async def keep_settled(self, connection: DocumentConnection, settled: SettledConflict) -> None:
+        """Keep a conflict that is settled already, so that what was dropped can be seen."""
+        number = await self._collections.next_number("conflict")
+        row = {
+            "side": settled.side.value,
+            "entity": settled.entity,
+            "key": settled.key,
+            "operation": ConflictOperation.STRANDED.value,
+            "source_table": settled.source_table,
+            "before": _joined(settled.kept_rows),
+            "after": _joined(settled.dropped_rows),
+            "written_by": settled.settled_by,
+            "application": None,
+            "state": "settled",
+            "detail": settled.detail,
+            "kept": settled.side.other.value,
+            "settled_by": settled.settled_by,
+        }
+        await self._conflicts.update_one(
+            {"number": number},
+            {"$set": row, "$currentDate": {"written_at": True, "settled_at": True}},
+            upsert=True,
             session=await connection.session(),
         )
 

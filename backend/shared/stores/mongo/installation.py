@@ -46,6 +46,7 @@ def _indexes(collections: Collections) -> dict[Collection, list[IndexModel]]:
             IndexModel([("number", ASCENDING)], unique=True),
             IndexModel([("state", ASCENDING), ("number", ASCENDING)]),
         ],
+        collections.stranded: [IndexModel([("stranded_at", ASCENDING)])],
         collections.guard: [IndexModel([("epoch", ASCENDING), ("major", ASCENDING)])],
     }
 

@@ -211,6 +211,7 @@ class DocumentJournal:
         row = {
             **_row(key.entity, key.key, request_id=key.request_id),
             "captured_at": key.captured_at,
+            "changed_at": key.changed_at,
             "attempts": key.attempts,
             "waits": key.waits,
             "waiting": True,
@@ -259,6 +260,11 @@ class DocumentJournal:
             held.update(lease["rows"])
         for part in chunks(number for number in ids if number not in held):
             await self._rows.delete_many({"_id": {"$in": list(part)}}, session=session)
+
+    async def changed_at(self, connection: DocumentConnection, entity: str, key: str) -> datetime | None:
+        """When a key was last changed, as its open journal rows say; None where it has none."""
+        rows = self._rows.find({"subject": subject(entity, key)}, session=await connection.session())
+        return max([_claimed(row).last_changed_at async for row in rows], default=None)
 
     async def open_keys(self, connection: DocumentConnection, entity: str, keys: Sequence[str]) -> set[str]:
         """Those of `keys` that have an open journal row, or may get one for a change that has been made already."""
@@ -341,6 +347,7 @@ def _claimed(row: Stored) -> ClaimedKey:
         entity=row["entity"],
         key=row["key"],
         captured_at=row["captured_at"],
+        changed_at=row.get("changed_at"),
         attempts=row["attempts"],
         waits=row["waits"],
         request_id=row["request_id"],

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from bson import ObjectId
+from bson import ObjectId, json_util
+from bson.errors import BSONError
 from sqlalchemy import Column
 from sqlalchemy.types import Double, Float, Numeric
 
@@ -39,9 +41,14 @@ def shape_of(entity: EntityMapping) -> DocumentShape:
     return entity.document
 
 
-def key_of(number: ObjectId) -> str:
-    """The canonical key of the document with this `_id`."""
-    return encode_key((str(number),))
+def key_of(number: Any) -> str:
+    """The canonical key of the document with this `_id`: an ObjectId's digits, else the value in extended JSON.
+
+    No row has a key of the second kind; but what cannot be carried has to have a name (I8).
+    """
+    if isinstance(number, ObjectId):
+        return encode_key((str(number),))
+    return encode_key((json_util.dumps(number, json_options=json_util.CANONICAL_JSON_OPTIONS),))
 
 
 def id_of(key: str) -> ObjectId:
@@ -52,14 +59,15 @@ def id_of(key: str) -> ObjectId:
     return ObjectId(text)
 
 
-def ids_of(keys: Iterable[str]) -> dict[ObjectId, str]:
-    """The keys by `_id`. A key that is no ObjectId's has no document."""
-    found: dict[ObjectId, str] = {}
+def ids_of(keys: Iterable[str]) -> list[tuple[Any, str]]:
+    """`_id` and key of each of `keys`. A key that is none of a document's is left out."""
+    found: list[tuple[Any, str]] = []
     for key in keys:
         try:
-            found[id_of(key)] = key
+            found.append((id_of(key), key))
         except UnfitError:
-            continue
+            with suppress(ValueError, TypeError, BSONError):
+                found.append((json_util.loads(decode_key(key)[0]), key))
     return found
 
 

@@ -27,6 +27,7 @@ from .limits import DocumentLimits
 from .marks import DocumentMarks
 from .shapes import shape_of
 from .state import DocumentState
+from .stranded import DocumentStranded
 from .stream import ChangeCapture
 
 _COUNT_SECONDS = 3.0
@@ -67,6 +68,7 @@ class MongoSide:
             self.collections, catalog, side, fence=self.fence, marks=self.marks, hook=hook
         )
         self.conflicts = DocumentConflicts(self.collections, self.failures)
+        self.stranded = DocumentStranded(self.collections)
         self.change_stream: ChangeCapture | None = None
         if streams:
             self.change_stream = ChangeCapture(

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bson import ObjectId, json_util
+import bson
+from bson import json_util
 from pymongo import DeleteOne, InsertOne, ReplaceOne, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 
@@ -22,7 +23,7 @@ from .collections import Collections, Stored, chunks, subject
 from .connection import DocumentConnection, Stripe, in_transaction
 from .fence import Fence
 from .marks import DocumentMarks
-from .shapes import batch_of, documents_of, ids_of, key_of, shape_of
+from .shapes import batch_of, documents_of, id_of, ids_of, key_of, shape_of
 
 _NOTHING_THERE = Position(major=0, minor=0)
 
@@ -65,7 +66,7 @@ class DocumentState:
         """
         ordered = tuple(sorted(set(keys)))
         ids = ids_of(ordered)
-        if strange := set(ordered) - set(ids.values()):
+        if strange := set(ordered) - {key for _, key in ids}:
             reasons = dict.fromkeys(strange, "_id: not 24 hexadecimal digits")
             raise UnfitKeysError(reasons, position=await self.position(connection))
 
@@ -89,7 +90,7 @@ class DocumentState:
     async def _documents(
         self,
         entity: EntityMapping,
-        ids: Mapping[ObjectId, str],
+        ids: Sequence[tuple[Any, str]],
         *,
         session: AsyncClientSession | None,
     ) -> list[Stored]:
@@ -97,7 +98,7 @@ class DocumentState:
         for part in chunks(ids):
             found += (
                 await self._collections.of(entity)
-                .find({"_id": {"$in": list(part)}}, session=session)
+                .find({"_id": {"$in": [number for number, _ in part]}}, session=session)
                 .to_list()
             )
         return found
@@ -114,6 +115,17 @@ class DocumentState:
         ordered = tuple(sorted(set(keys)))
         found = await self._documents(entity, ids_of(ordered), session=await connection.reader())
         return batch_of(entity, direction, found, keys=ordered, position=_NOTHING_THERE)
+
+    async def read_uncommitted(
+        self,
+        connection: DocumentConnection,
+        entity: EntityMapping,
+        direction: Direction,
+        *,
+        keys: Sequence[str],
+    ) -> StateBatch:
+        """State of `keys` as the open transaction sees it: documents are the same in either direction."""
+        return await self.read_stored(connection, entity, direction, keys=keys)
 
     async def stored_rows(
         self, connection: DocumentConnection, entity: EntityMapping, keys: Sequence[str]
@@ -144,10 +156,10 @@ class DocumentState:
         ordered = sorted(batches, key=lambda batch: self._catalog.rank(batch.entity.name))
         await self.enter(connection, ordered[0].direction, epoch=epoch)
         moved = {
-            batch.entity.name: await self._move_guards(connection, batch, epoch=epoch) for batch in ordered
+            batch.entity.name: await self.move_guards(connection, batch, epoch=epoch) for batch in ordered
         }
         await self._hook("guards_moved")
-        await self._write(connection, ordered, moved)
+        await self.write(connection, ordered, moved)
         return {
             batch.entity.name: Applied(
                 moved=moved[batch.entity.name], skipped=frozenset(batch.keys) - moved[batch.entity.name]
@@ -163,7 +175,7 @@ class DocumentState:
 
         await self._fence.enter(connection, check=check)
 
-    async def _move_guards(
+    async def move_guards(
         self, connection: DocumentConnection, batch: StateBatch, *, epoch: int
     ) -> frozenset[str]:
         """Move the guards of a batch to its position; answers the keys that moved.
@@ -188,6 +200,23 @@ class DocumentState:
                 session=await connection.session(),
             )
         return frozenset(moved)
+
+    async def set_guards(
+        self,
+        connection: DocumentConnection,
+        entity: EntityMapping,
+        *,
+        keys: Sequence[str],
+        guard: tuple[int, Position],
+        epoch: int,
+    ) -> None:
+        """Make the guards of `keys` `guard`, whatever they are. That this side is closed `enter` has seen to."""
+        to_epoch, position = guard
+        told = {"epoch": to_epoch, "major": position.major, "minor": position.minor}
+        for part in chunks(subject(entity.name, key) for key in keys):
+            await self._collections.guard.update_many(
+                {"_id": {"$in": list(part)}}, {"$set": told}, session=await connection.session()
+            )
 
     async def lock_guards(
         self, connection: DocumentConnection, entity: EntityMapping, *, keys: Sequence[str]
@@ -220,7 +249,7 @@ class DocumentState:
                 found[by_subject[guard["_id"]]] = (guard["epoch"], at)
         return found
 
-    async def _write(
+    async def write(
         self,
         connection: DocumentConnection,
         batches: Sequence[StateBatch],
@@ -232,7 +261,7 @@ class DocumentState:
             gone = moved[batch.entity.name] - batch.present[0]
             if ids := ids_of(gone):
                 await self._collections.of(batch.entity).bulk_write(
-                    [DeleteOne({"_id": number}) for number in ids], session=session
+                    [DeleteOne({"_id": number}) for number, _ in ids], session=session
                 )
         for batch in batches:
             wanted = documents_of(batch, moved[batch.entity.name])
@@ -240,7 +269,12 @@ class DocumentState:
                 key_of(document["_id"]): document
                 for document in await self._documents(batch.entity, ids_of(wanted), session=session)
             }
-            changed = [document for key, document in wanted.items() if there.get(key) != document]
+            # By their bytes: Python takes 1, 1.0 and true for the same.
+            changed = [
+                document
+                for key, document in wanted.items()
+                if key not in there or bson.encode(there[key]) != bson.encode(document)
+            ]
             if changed:
                 await self._collections.of(batch.entity).bulk_write(
                     [
@@ -284,10 +318,17 @@ class DocumentState:
         """Up to `limit` canonical keys of the documents past `after`; the order of ObjectIds is that of their digits."""
         query: Stored = {"_id": {"$type": "objectId"}}
         if after is not None:
-            (past,) = ids_of([after])
-            query["_id"]["$gt"] = past
+            query["_id"]["$gt"] = id_of(after)
         found = self._collections.of(entity).find(query, {"_id": 1}, session=await connection.reader())
         return [key_of(document["_id"]) async for document in found.sort("_id", 1).limit(limit)]
+
+    async def strange_keys(
+        self, connection: DocumentConnection, entity: EntityMapping, *, most: int
+    ) -> list[str]:
+        """Up to `most` keys of documents whose `_id` is no ObjectId: they are in no order, and fit nowhere."""
+        query = {"_id": {"$not": {"$type": "objectId"}}}
+        found = self._collections.of(entity).find(query, {"_id": 1}, session=await connection.reader())
+        return [key_of(document["_id"]) async for document in found.limit(most)]
 
     async def count(self, connection: DocumentConnection, entity: EntityMapping) -> int:
         """Documents in the entity's collection."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 
@@ -27,8 +27,8 @@ from backend.shared.journal.install import (
 from backend.shared.journal.marks import MarkRepository, identity_of
 from backend.shared.journal.records import Claim
 from backend.shared.journal.repository import FailureRepository, JournalRepository
+from backend.shared.journal.stranded import StrandedRepository
 from backend.shared.journal.triggers import InstalledTrigger
-from backend.shared.stores.postgres import clashes, parents
 from backend.shared.stores.postgres.errors import (
     DEADLOCK_DETECTED,
     LOCK_NOT_AVAILABLE,
@@ -37,10 +37,9 @@ from backend.shared.stores.postgres.errors import (
     sqlstate_of,
 )
 from backend.shared.stores.postgres.names import EngineNames
-from backend.shared.stores.postgres.projection_sql import ESTIMATED_ROWS, key_text, ordered_bound, table_name
-from backend.shared.stores.postgres.store import PostgresStore, entity_sql
+from backend.shared.stores.postgres.projection_sql import ESTIMATED_ROWS, table_name
+from backend.shared.stores.postgres.state import PostgresState
 from backend.shared.stores.postgres.sync_columns import SyncColumns
-from backend.shared.stores.protocol import StateBatch
 from backend.shared.stores.side import ChangeStream, LockHeldError, OnTheWay, Pool, StoreKind
 
 COUNT_MS = 3000
@@ -62,71 +61,6 @@ class PostgresJournal(JournalRepository):
         """Take up to `limit` rows that are due; they end when the body does, in its transaction (decision 0003)."""
         async with self._engine.connect() as connection, connection.begin():
             yield connection, await self.claim(connection, limit=limit)
-
-
-class PostgresState(PostgresStore):
-    """The state of entities, with what foreign keys and unique indexes make of it."""
-
-    def __init__(self, names: EngineNames, catalog: EntityCatalog, side: Side) -> None:
-        super().__init__(names, catalog)
-        self.side = side
-
-    async def missing_parents(
-        self, connection: AsyncConnection, batches: Sequence[StateBatch], constraint: str | None
-    ) -> dict[str, list[str]]:
-        """Keys by entity that a foreign key asks for and this side lacks; nothing where that cannot be told."""
-        return await parents.missing_parents(connection, self.catalog, batches, constraint)
-
-    async def find_unique(
-        self, connection: AsyncConnection, batch: StateBatch, constraint: str | None
-    ) -> clashes.UniqueIndex | None:
-        """The unique index of that name which `batch` has clashed with."""
-        return await clashes.find_index(connection, batch, constraint)
-
-    async def holders(
-        self, connection: AsyncConnection, batch: StateBatch, unique: clashes.UniqueIndex
-    ) -> set[str]:
-        """Keys that hold, on this side, a unique value which the batch is to get."""
-        return await clashes.holders(connection, batch, unique)
-
-    async def let_go(
-        self, connection: AsyncConnection, entity: EntityMapping, unique: clashes.UniqueIndex, keys: list[str]
-    ) -> None:
-        """Take the rows of `keys` out of the unique index's way, in the caller's transaction."""
-        await clashes.let_go(connection, entity, unique, keys)
-
-    async def stored_rows(
-        self, connection: AsyncConnection, entity: EntityMapping, keys: Sequence[str]
-    ) -> dict[str, dict[str, str]]:
-        """The rows that this side holds of `keys`, mapped columns only: by key and table, as JSON."""
-        found: dict[str, dict[str, str]] = {}
-        for sql in entity_sql(entity, Direction.towards(self.side)).projections:
-            rows = await connection.exec_driver_sql(
-                f"SELECT s.k, json_agg(s.r)::text AS rows FROM ({sql.keyed_rows(sql.table, '$1')}) AS s GROUP BY s.k",
-                (list(keys),),
-            )
-            for row in rows:
-                found.setdefault(row.k, {})[sql.projection.table.fullname] = row.rows
-        return found
-
-    async def keys_after(
-        self, connection: AsyncConnection, entity: EntityMapping, *, after: str | None, limit: int
-    ) -> list[str]:
-        """Up to `limit` canonical keys of the entity's root table, past `after`, in the order of their bytes."""
-        root = entity_sql(entity, Direction.towards(self.side)).projections[0]
-        key = key_text(root.key, entity.key)
-        order = ordered_bound(key, entity.key)
-        past = f"WHERE {order} > {ordered_bound('$2', entity.key)} " if after is not None else ""
-        rows = await connection.exec_driver_sql(
-            f"SELECT {key} AS k FROM {root.table} {past}ORDER BY {order} LIMIT $1",
-            (limit,) if after is None else (limit, after),
-        )
-        return [row.k for row in rows]
-
-    async def count(self, connection: AsyncConnection, entity: EntityMapping) -> int:
-        """Rows of the root table."""
-        root = entity_sql(entity, Direction.towards(self.side)).projections[0]
-        return int((await connection.exec_driver_sql(f"SELECT count(*) FROM {root.table}")).scalar_one())
 
 
 class PostgresSide:
@@ -152,6 +86,7 @@ class PostgresSide:
         self.marks = MarkRepository(names, engine, side)
         self.state = PostgresState(names, catalog, side)
         self.conflicts = ConflictRepository(names)
+        self.stranded = StrandedRepository(names)
         self.sync_columns = _sync_columns(names, catalog, side, capture)
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._names = names

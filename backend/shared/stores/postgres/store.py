@@ -85,6 +85,17 @@ class PostgresStore:
             present=tuple(present),
         )
 
+    async def read_uncommitted(
+        self, connection: AsyncConnection, entity: EntityMapping, direction: Direction, *, keys: Sequence[str]
+    ) -> StateBatch:
+        """State of `keys` as the open transaction sees it; a projection that fails does not spoil it."""
+        await connection.exec_driver_sql("SAVEPOINT tandem_read")
+        try:
+            return await self.read_state(connection, entity, direction, keys=keys)
+        except Exception:
+            await connection.exec_driver_sql("ROLLBACK TO SAVEPOINT tandem_read")
+            raise
+
     async def position(self, connection: AsyncConnection) -> Position:
         """Where the source stands: the position of a snapshot taken now."""
         row = (await connection.exec_driver_sql(POSITION)).one()

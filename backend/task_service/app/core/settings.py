@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
-from backend.shared import ConfigurationError
+from backend.shared import ConfigurationError, DualWriteSettings
+from backend.shared.database import DatabaseLimits
 from backend.shared.environment import load_environment
+from backend.shared.stores.mongo.limits import DocumentLimits
 
+SERVICE = "TASK"
 DATABASE_VARIABLES = ("TASK_DATABASE_URL", "DATABASE_URL")
 MONGO_VARIABLES = ("TASK_MONGO_URL", "MONGO_URL")
 
@@ -44,6 +47,10 @@ class TaskSettings:
     orm: Orm = Orm.SQLALCHEMY
     database: Address | None = None
     mongo: Address | None = None
+    limits: DatabaseLimits = field(default_factory=DatabaseLimits)
+    document_limits: DocumentLimits = field(default_factory=DocumentLimits)
+    dual_write: DualWriteSettings | None = None
+    """Those of the engine, with ORM=dual."""
     jwks_url: str | None = None
     public_key_file: Path | None = None
     log_level: str = "INFO"
@@ -52,14 +59,19 @@ class TaskSettings:
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> TaskSettings:
         """Settings from `ORM`, `TASK_DATABASE_URL` (else `DATABASE_URL`), `TASK_MONGO_URL` (else `MONGO_URL`),
-        `AUTH_JWKS_URL`, `AUTH_PUBLIC_KEY_FILE` (which wins over it), `LOG_LEVEL`, and for ORM=dual `TASK_RUN_RELAY`.
+        `AUTH_JWKS_URL`, `AUTH_PUBLIC_KEY_FILE` (which wins over it), `LOG_LEVEL`, the limits of pools and waits, and for
+        ORM=dual `TASK_RUN_RELAY` and what `dual_write_settings` reads.
         """
         found = load_environment() if environment is None else environment
+        orm = _orm(found)
         key_file = found.get("AUTH_PUBLIC_KEY_FILE", "").strip()
         return cls(
-            orm=_orm(found),
+            orm=orm,
             database=_address(found, DATABASE_VARIABLES),
             mongo=_address(found, MONGO_VARIABLES),
+            limits=DatabaseLimits.from_env(SERVICE, found),
+            document_limits=DocumentLimits.from_env(SERVICE, found),
+            dual_write=dual_write_settings(found) if orm is Orm.DUAL else None,
             jwks_url=found.get("AUTH_JWKS_URL", "").strip() or None,
             public_key_file=Path(key_file) if key_file else None,
             log_level=found.get("LOG_LEVEL", "").strip() or "INFO",
@@ -73,6 +85,16 @@ class TaskSettings:
     def needed_mongo(self) -> Address:
         """Where the document database is. Raises ConfigurationError when nothing says so."""
         return _needed(self.mongo, MONGO_VARIABLES, orm=self.orm)
+
+
+def dual_write_settings(environment: Mapping[str, str] | None = None) -> DualWriteSettings:
+    """The engine's settings for this service. Legacy is `LEGACY_DATABASE_URL`, or where that is not set `MONGO_URL`."""
+    found = load_environment() if environment is None else environment
+    settings = DualWriteSettings.from_env(SERVICE, found)
+    address = _address(found, MONGO_VARIABLES)
+    if settings.legacy_database_url or address is None:
+        return settings
+    return replace(settings, legacy_database_url=address.url)
 
 
 def _orm(found: Mapping[str, str]) -> Orm:

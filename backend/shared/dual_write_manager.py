@@ -73,6 +73,7 @@ class DualWriteManager(AdminOperations):
         self._metrics = metrics or default_metrics()
         self._document_limits = document_limits or DocumentLimits.from_env(self.service)
         self._limits = limits or DatabaseLimits.from_env(self.service)
+        self._document_limits = document_limits or DocumentLimits.from_env(self.service)
         self._hook = hook
         self.counted = True
         self._operations: set[str] = set()

@@ -12,6 +12,7 @@ from asgi_lifespan import LifespanManager
 from prometheus_client import CollectorRegistry
 
 from backend.shared.api.tokens import Role, TokenIssuer, TokenVerifier, generate_signing_key
+from backend.shared.domain.outages import Outage
 from backend.shared.observability.metrics import Metrics
 from backend.shared.testing.clusters import Cluster
 from backend.shared.testing.document_servers import DocumentServer
@@ -22,6 +23,7 @@ from tests.conftest import MakeDatabase, MakeTemplate
 from tests.integration.task_service.conftest import migrate
 
 USER = {"email": "ann@example.org"}
+_KINDS = {503: "side-unavailable", 504: "side-timeout"}
 
 
 @pytest.fixture(scope="session")
@@ -49,13 +51,15 @@ async def serving(environment: dict[str, str]) -> AsyncIterator[httpx.AsyncClien
         yield client
 
 
-async def assert_later(client: httpx.AsyncClient, status: int, kind: str) -> None:
+async def assert_later(client: httpx.AsyncClient, status: int, outage: Outage) -> None:
     """Reading and writing are put off, with a word on when to come again."""
     for answer in (await client.get("/users"), await client.post("/users", json={"email": "bob@x"})):
         assert answer.status_code == status, answer.text
         assert answer.headers["content-type"] == "application/problem+json"
         assert int(answer.headers["retry-after"]) > 0
-        assert answer.json()["type"] == f"urn:tandem:problem:{kind}"
+        problem = answer.json()
+        assert problem["type"].removeprefix("urn:tandem:problem:") == _KINDS[status]
+        assert problem["outage"] == outage
         assert "127.0.0.1" not in answer.text
 
 
@@ -73,7 +77,7 @@ async def away_and_back(
         assert (await client.post("/users", json=USER)).status_code == 201
         kill()
         try:
-            await assert_later(client, 503, "store-unavailable")
+            await assert_later(client, 503, Outage.UNREACHABLE)
             ready = await client.get("/readyz")
             assert ready.status_code == 503
             assert ready.json()["components"] == [{"name": "store", "required": True}]
@@ -97,18 +101,20 @@ async def test_a_killed_mongodb(worker_directory: Path) -> None:
     server = DocumentServer(worker_directory / "killed-tasks")  # one that keeps what it has said yes to
     try:
         server.start()
-        url = f"{server.url('tasks')}&serverSelectionTimeoutMS=700"
-        await away_and_back({"ORM": "mongo", "MONGO_URL": url}, kill=server.kill9, start=server.start)
+        limit = {"TASK_MONGO_SERVER_SELECTION_TIMEOUT_MS": "700"}
+        environment = {"ORM": "mongo", "MONGO_URL": server.url("tasks"), **limit}
+        await away_and_back(environment, kill=server.kill9, start=server.start)
     finally:
         server.remove()
 
 
 async def test_a_frozen_mongodb(document_server: DocumentServer, document_url: str) -> None:
-    async with serving({"ORM": "mongo", "MONGO_URL": f"{document_url}&socketTimeoutMS=700"}) as client:
+    limit = {"TASK_MONGO_MAX_TIME_MS": "700"}
+    async with serving({"ORM": "mongo", "MONGO_URL": document_url, **limit}) as client:
         assert (await client.post("/users", json=USER)).status_code == 201
         document_server.suspend()
         try:
-            await assert_later(client, 504, "store-timeout")
+            await assert_later(client, 504, Outage.NO_ANSWER)
         finally:
             document_server.resume()
         await assert_serves_again(client)

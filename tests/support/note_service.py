@@ -79,12 +79,13 @@ async def read_note(work: Work, number: int) -> int | None:
     return found["n"] if found else None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Servers:
     """Both servers, by the side whose database is on them."""
 
     cluster: Cluster
     documents: DocumentServer
+    were_frozen: bool = False
 
     def of(self, side: Side) -> Cluster | DocumentServer:
         return self.documents if side is Side.LEGACY else self.cluster
@@ -94,6 +95,7 @@ class Servers:
             await asyncio.to_thread(self.of(side).kill9)
 
     async def freeze(self, side: Side) -> None:
+        self.were_frozen = True
         await asyncio.to_thread(self.of(side).suspend)
 
     async def bring_back(self) -> None:
@@ -139,6 +141,17 @@ class NoteDatabases:
     async def sql(self, statement: str) -> None:
         """Run a statement on the new side."""
         await create_tables(self.urls[Side.NEW], statement)
+
+    async def plant(self, side: Side, number: int, n: int) -> None:
+        """Another program writes a note."""
+        if side is Side.NEW:
+            row = f"('{digits(number)}', {n})"
+            await self.sql(f"INSERT INTO notes VALUES {row} ON CONFLICT (id) DO UPDATE SET n = {n}")
+            return
+        async with pymongo.AsyncMongoClient[dict[str, Any]](self.urls[side]) as client:
+            await client.get_default_database()["notes"].replace_one(
+                {"_id": ObjectId(digits(number))}, {"n": n}, upsert=True
+            )
 
     async def refuse(self, side: Side, number: int) -> None:
         """From now on a side takes no note with this `n`."""
@@ -186,6 +199,10 @@ async def note_databases(
     await create_tables(new_url, ";".join(DDL))
     name = f"t_{secrets.token_hex(6)}"
     yield NoteDatabases(urls={Side.LEGACY: servers.documents.url(name), Side.NEW: new_url})
+    if (
+        servers.were_frozen
+    ):  # a transaction that was given up stays open there for long, and nothing is dropped meanwhile
+        await servers.kill(Side.LEGACY)
     await servers.bring_back()
     await asyncio.to_thread(servers.documents.drop_database, name)
 

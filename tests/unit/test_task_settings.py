@@ -44,7 +44,6 @@ def test_settings_come_from_the_environment() -> None:
     ("told", "variable"),
     [
         ({"ORM": "django"}, "ORM"),
-        ({"ORM": "dual", "DATABASE_URL": "sqlite:///a", "MONGO_URL": "mongodb://host/tasks"}, "ORM"),
         ({}, "TASK_DATABASE_URL"),
         ({"ORM": "peewee", "MONGO_URL": "mongodb://host/tasks"}, "TASK_DATABASE_URL"),
         ({"ORM": "mongo", "DATABASE_URL": "sqlite:///a"}, "TASK_MONGO_URL"),

@@ -25,15 +25,11 @@ from pymongo.errors import (
 )
 
 from backend.shared import ConflictError, ValidationError
+from backend.shared.domain.outages import Outage
 from backend.task_service.app.adapters.mongo.errors import explain_mongo_error, is_repeatable_mongo_error
 from backend.task_service.app.adapters.rows.errors import explain_row_error, is_repeatable_row_error
 from backend.task_service.app.adapters.single import MAX_RUNS, SingleStore
-from backend.task_service.app.domain.errors import (
-    StoreError,
-    StoreRefusedError,
-    StoreTimeoutError,
-    StoreUnavailableError,
-)
+from backend.task_service.app.domain.errors import StoreError, StoreUnavailableError
 from backend.task_service.app.ports import Repositories
 from tests.support.fake_task_store import FakeTransactions
 
@@ -55,6 +51,11 @@ def sqlite_error(kind: type[sqlite3.Error], code: int) -> sqlite3.Error:
     return error
 
 
+def kind_of(error: Exception | None) -> type[Exception] | Outage:
+    """The outage of a store that could not answer; of all else the type."""
+    return error.outage if isinstance(error, StoreUnavailableError) else type(error)  # type: ignore[return-value]
+
+
 @pytest.mark.parametrize("wrap", [lambda error: error, through_sqlalchemy, through_peewee])
 @pytest.mark.parametrize(
     ("error", "meaning", "repeatable"),
@@ -63,17 +64,17 @@ def sqlite_error(kind: type[sqlite3.Error], code: int) -> sqlite3.Error:
         (asyncpg.exceptions.ForeignKeyViolationError(SECRET), ConflictError, False),
         (asyncpg.exceptions.CheckViolationError(SECRET), ValidationError, False),
         (asyncpg.exceptions.StringDataRightTruncationError(SECRET), ValidationError, False),
-        (asyncpg.exceptions.SerializationError(SECRET), StoreUnavailableError, True),
-        (asyncpg.exceptions.DeadlockDetectedError(SECRET), StoreUnavailableError, True),
-        (asyncpg.exceptions.TooManyConnectionsError(SECRET), StoreUnavailableError, False),
-        (asyncpg.exceptions.AdminShutdownError(SECRET), StoreUnavailableError, False),
-        (asyncpg.exceptions.QueryCanceledError(SECRET), StoreTimeoutError, False),
-        (asyncpg.exceptions.LockNotAvailableError(SECRET), StoreTimeoutError, False),
-        (asyncpg.exceptions.UndefinedTableError(SECRET), StoreRefusedError, False),
-        (asyncpg.exceptions.InsufficientPrivilegeError(SECRET), StoreRefusedError, False),
-        (asyncpg.exceptions.ConnectionDoesNotExistError(SECRET), StoreUnavailableError, False),
-        (ConnectionRefusedError(SECRET), StoreUnavailableError, False),
-        (TimeoutError(SECRET), StoreTimeoutError, False),
+        (asyncpg.exceptions.SerializationError(SECRET), Outage.CONTENDED, True),
+        (asyncpg.exceptions.DeadlockDetectedError(SECRET), Outage.CONTENDED, True),
+        (asyncpg.exceptions.TooManyConnectionsError(SECRET), Outage.OVERLOADED, False),
+        (asyncpg.exceptions.AdminShutdownError(SECRET), Outage.UNREACHABLE, False),
+        (asyncpg.exceptions.QueryCanceledError(SECRET), Outage.STATEMENT_TIMEOUT, False),
+        (asyncpg.exceptions.LockNotAvailableError(SECRET), Outage.LOCK_TIMEOUT, False),
+        (asyncpg.exceptions.UndefinedTableError(SECRET), Outage.OTHER, False),
+        (asyncpg.exceptions.InsufficientPrivilegeError(SECRET), Outage.OTHER, False),
+        (asyncpg.exceptions.ConnectionDoesNotExistError(SECRET), Outage.UNREACHABLE, False),
+        (ConnectionRefusedError(SECRET), Outage.UNREACHABLE, False),
+        (TimeoutError(SECRET), Outage.NO_ANSWER, False),
         (
             sqlite_error(sqlite3.IntegrityError, sqlite3.SQLITE_CONSTRAINT_UNIQUE),
             ConflictError,
@@ -81,24 +82,25 @@ def sqlite_error(kind: type[sqlite3.Error], code: int) -> sqlite3.Error:
         ),
         (sqlite_error(sqlite3.IntegrityError, sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY), ConflictError, False),
         (sqlite_error(sqlite3.IntegrityError, sqlite3.SQLITE_CONSTRAINT_CHECK), ValidationError, False),
-        (sqlite_error(sqlite3.OperationalError, sqlite3.SQLITE_BUSY), StoreTimeoutError, False),
-        (sqlite_error(sqlite3.OperationalError, sqlite3.SQLITE_CANTOPEN), StoreUnavailableError, False),
-        (sqlite_error(sqlite3.OperationalError, sqlite3.SQLITE_ERROR), StoreRefusedError, False),
+        (sqlite_error(sqlite3.OperationalError, sqlite3.SQLITE_BUSY), Outage.LOCK_TIMEOUT, False),
+        (sqlite_error(sqlite3.OperationalError, sqlite3.SQLITE_FULL), Outage.OVERLOADED, False),
+        (sqlite_error(sqlite3.OperationalError, sqlite3.SQLITE_CANTOPEN), Outage.UNREACHABLE, False),
+        (sqlite_error(sqlite3.OperationalError, sqlite3.SQLITE_ERROR), Outage.OTHER, False),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
 def test_errors_of_databases_with_rows(
-    wrap: Wrap, error: Exception, meaning: type[Exception], *, repeatable: bool
+    wrap: Wrap, error: Exception, meaning: type[Exception] | Outage, *, repeatable: bool
 ) -> None:
     found = explain_row_error(wrap(error), store="X", packages=("sqlalchemy", "peewee"))
-    assert type(found) is meaning
+    assert kind_of(found) is meaning
     assert SECRET not in str(found)
     assert is_repeatable_row_error(wrap(error)) is repeatable
 
 
 def test_a_full_pool_is_no_timeout_of_the_database() -> None:
     full = sqlalchemy.exc.TimeoutError("QueuePool limit")
-    assert type(explain_row_error(full, store="X", packages=("sqlalchemy",))) is StoreUnavailableError
+    assert kind_of(explain_row_error(full, store="X", packages=("sqlalchemy",))) is Outage.POOL_FULL
 
 
 def labelled(error: PyMongoError) -> PyMongoError:
@@ -113,22 +115,22 @@ def labelled(error: PyMongoError) -> PyMongoError:
         (WriteError(SECRET, 121), ValidationError, False),
         (InvalidDocument(SECRET), ValidationError, False),
         (OverflowError(SECRET), ValidationError, False),
-        (labelled(OperationFailure(SECRET, 112)), StoreUnavailableError, True),
-        (labelled(AutoReconnect(SECRET)), StoreUnavailableError, False),
-        (OperationFailure(SECRET, 10107), StoreUnavailableError, False),
-        (OperationFailure(SECRET, 13), StoreRefusedError, False),
-        (ServerSelectionTimeoutError(SECRET), StoreUnavailableError, False),
-        (WaitQueueTimeoutError(SECRET), StoreUnavailableError, False),
-        (NetworkTimeout(SECRET), StoreTimeoutError, False),
-        (ExecutionTimeout(SECRET, 50), StoreTimeoutError, False),
+        (labelled(OperationFailure(SECRET, 112)), Outage.CONTENDED, True),
+        (labelled(AutoReconnect(SECRET)), Outage.UNREACHABLE, True),
+        (OperationFailure(SECRET, 10107), Outage.UNREACHABLE, False),
+        (OperationFailure(SECRET, 13), Outage.OTHER, False),
+        (ServerSelectionTimeoutError(SECRET), Outage.UNREACHABLE, False),
+        (WaitQueueTimeoutError(SECRET), Outage.POOL_FULL, False),
+        (NetworkTimeout(SECRET), Outage.NO_ANSWER, False),
+        (ExecutionTimeout(SECRET, 50), Outage.STATEMENT_TIMEOUT, False),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
 def test_errors_of_the_store_of_documents(
-    error: Exception, meaning: type[Exception], *, repeatable: bool
+    error: Exception, meaning: type[Exception] | Outage, *, repeatable: bool
 ) -> None:
     found = explain_mongo_error(error)
-    assert type(found) is meaning
+    assert kind_of(found) is meaning
     assert SECRET not in str(found)
     assert is_repeatable_mongo_error(error) is repeatable
 
@@ -137,7 +139,7 @@ def test_what_is_no_error_of_a_store_is_nobody_elses_either() -> None:
     for error in (KeyError("x"), ValueError("x"), NotImplementedError(), ConflictError("x")):
         assert explain_row_error(error, store="X", packages=("sqlalchemy", "peewee")) is None
         assert explain_mongo_error(error) is None
-    own = StoreUnavailableError("x", store="X")
+    own = StoreUnavailableError("x", store="X", outage=Outage.OTHER)
     assert explain_row_error(own, store="X", packages=()) is own
     assert explain_mongo_error(own) is own
 
@@ -157,7 +159,9 @@ class Troubled(FakeTransactions):
                 raise self.left.pop(0)
 
     def explain(self, error: Exception) -> Exception | None:
-        return StoreUnavailableError("x", store="X") if isinstance(error, OSError) else None
+        return (
+            StoreUnavailableError("x", store="X", outage=Outage.OTHER) if isinstance(error, OSError) else None
+        )
 
     def is_repeatable(self, error: Exception) -> bool:
         return isinstance(error, ConnectionResetError)
@@ -203,6 +207,5 @@ async def test_what_left_nothing_behind_is_run_again_so_many_times(
 
 
 def test_store_errors_name_the_store() -> None:
-    error: StoreError = StoreTimeoutError("gave up", store="MongoDB")
+    error: StoreError = StoreUnavailableError("gave up", store="MongoDB", outage=Outage.NO_ANSWER)
     assert str(error) == "MongoDB: gave up"
-    assert isinstance(error, StoreUnavailableError)

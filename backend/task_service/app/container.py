@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import assert_never, cast
 
 from backend.shared import ConfigurationError
+from backend.shared.database import DatabaseLimits
+from backend.shared.stores.mongo.limits import DocumentLimits
 
 from .adapters.given import GivenRepositories
 from .adapters.single import SingleStore
@@ -32,33 +34,36 @@ def make_store(settings: TaskSettings, *, repositories: Repositories | None = No
         return GivenRepositories(repositories)
     match settings.orm:
         case Orm.SQLALCHEMY:
-            return _single("sqlalchemy", settings.needed_database())
+            return _single("sqlalchemy", settings.needed_database(), settings.limits)
         case Orm.PEEWEE:
-            return _single("peewee", settings.needed_database())
+            return _single("peewee", settings.needed_database(), settings.limits)
         case Orm.MONGO:
-            return _single("mongo", settings.needed_mongo())
+            return _single("mongo", settings.needed_mongo(), settings.document_limits)
         case Orm.DUAL:
-            return _dual(run_relay=settings.run_relay)
+            return _dual(settings)
         case _:
             assert_never(settings.orm)
 
 
-def _dual(*, run_relay: bool) -> TaskStore:
-    """The store over the migration engine, which has settings of its own (`DUAL_WRITE_…`)."""
+def _dual(settings: TaskSettings) -> TaskStore:
+    """The store over the migration engine."""
     try:
         manager = import_module(".core.dual_write_manager", package=__package__)
         store = import_module(".adapters.dual.store", package=__package__)
-        return cast("TaskStore", store.DualStore(manager.TaskDualWriteManager(), run_relay=run_relay))
+        made = manager.TaskDualWriteManager(
+            settings=settings.dual_write, limits=settings.limits, document_limits=settings.document_limits
+        )
+        return cast("TaskStore", store.DualStore(made, run_relay=settings.run_relay))
     except ModuleNotFoundError as error:
         raise _lacking(error, "dual") from error
 
 
-def _single(room: str, address: Address) -> TaskStore:
+def _single(room: str, address: Address, limits: DatabaseLimits | DocumentLimits) -> TaskStore:
     """The store in a room of `adapters`, loaded only now: the packages of the others need not be installed."""
     try:
         module = import_module(f".adapters.{room}.transactions", package=__package__)
-        open_transactions = cast("Callable[[Address], Transactions]", module.open_transactions)
-        return SingleStore(open_transactions(address))
+        open_transactions = cast("Callable[..., Transactions]", module.open_transactions)
+        return SingleStore(open_transactions(address, limits=limits))
     except ModuleNotFoundError as error:
         raise _lacking(error, room) from error
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -11,10 +12,13 @@ import pytest
 from asgi_lifespan import LifespanManager
 from prometheus_client import CollectorRegistry
 
+from backend.shared import DualWriteSettings
 from backend.shared.api.tokens import Role, TokenIssuer, TokenType, TokenVerifier, generate_signing_key
 from backend.shared.observability.metrics import Metrics
 from backend.shared.testing.clusters import Cluster
+from backend.shared.testing.document_servers import DocumentServer
 from backend.task_service.app.container import make_store
+from backend.task_service.app.core.dual_write_manager import TaskDualWriteManager
 from backend.task_service.app.core.settings import TaskSettings
 from backend.task_service.app.main import make_app
 from backend.task_service.app.ports import TaskStore
@@ -29,6 +33,23 @@ def task_template(make_template: MakeTemplate, services_cluster: Cluster) -> str
     return make_template(services_cluster, "task_new_template", migrate)
 
 
+@pytest.fixture(scope="session")
+def installed_templates(
+    make_template: MakeTemplate, services_cluster: Cluster, document_server: DocumentServer
+) -> Callable[[str], str]:
+    """The new database with the engine in place, by its first phase: that takes longer than most tests."""
+
+    def template(phase: str) -> str:
+        async def build(url: str) -> None:
+            await migrate(url)
+            await install(dual(document_server.url("template"), url, phase=phase))
+            await asyncio.to_thread(document_server.drop_database, "template")
+
+        return make_template(services_cluster, f"task_{phase}_template", build)
+
+    return template
+
+
 @pytest.fixture
 async def environment(
     kind: str,
@@ -36,15 +57,36 @@ async def environment(
     services_cluster: Cluster,
     make_database: MakeDatabase,
     task_template: str,
+    installed_templates: Callable[[str], str],
     tmp_path: Path,
 ) -> dict[str, str]:
     """What a process is told, to run on an empty store of the kind that the test is parametrised with."""
     orm, _, database = kind.partition("-")
+    if orm == "dual":
+        template = await asyncio.to_thread(installed_templates, database)
+        pair = dual(document_url, await make_database(services_cluster, template=template), phase=database)
+        await install(pair)
+        return pair
     if orm in ("mongo", FAKE):
         return {"ORM": orm, "MONGO_URL": document_url}
     if database == "sqlite":
         return {"ORM": orm, "DATABASE_URL": f"sqlite:///{tmp_path / 'tasks.db'}"}
     return {"ORM": orm, "DATABASE_URL": await make_database(services_cluster, template=task_template)}
+
+
+def dual(document_url: str, new_url: str, *, phase: str) -> dict[str, str]:
+    """What a process is told, to run on both databases, first in `phase`."""
+    urls = {"LEGACY_DATABASE_URL": document_url, "DATABASE_URL": new_url}
+    return {"ORM": "dual", "DUAL_WRITE_PHASE": phase, **urls}
+
+
+async def install(environment: Mapping[str, str]) -> None:
+    """What `tandem install task` does."""
+    manager = TaskDualWriteManager(settings=DualWriteSettings.from_env("TASK", environment))
+    try:
+        await manager.install()
+    finally:
+        await manager.close()
 
 
 @pytest.fixture

@@ -19,11 +19,14 @@ from tests.support.task_stores import FAKE
 
 T = TypeVar("T")
 
-ORMS = pytest.mark.parametrize("kind", ["sqlalchemy", "peewee", "mongo"])
-"""What `ORM` may be: each serves the same API."""
+ORMS = pytest.mark.parametrize("kind", ["sqlalchemy", "peewee", "mongo", "dual-dualwrite", "dual-live"])
+"""What `ORM` may be: each serves the same API; the two databases with either of them as the authority."""
 STORES = pytest.mark.parametrize(
     "kind",
-    ["sqlalchemy-postgresql", "sqlalchemy-sqlite", "peewee-postgresql", "peewee-sqlite", "mongo", FAKE],
+    [
+        *("sqlalchemy-postgresql", "sqlalchemy-sqlite", "peewee-postgresql", "peewee-sqlite"),
+        *("mongo", "dual-dualwrite", FAKE),
+    ],
 )
 """Every adapter of the ports, on every database."""
 

@@ -51,7 +51,11 @@ async def test_what_keeps_the_service_from_starting_is_one_line(
         ({"ORM": "django"}, "ORM: must be one of sqlalchemy, peewee, mongo, dual"),
         ({"DATABASE_URL": f"postgresql://{away}"}, "PostgreSQL: not reachable"),
         (
-            {"ORM": "mongo", "MONGO_URL": f"mongodb://{away}?serverSelectionTimeoutMS=300"},
+            {
+                "ORM": "mongo",
+                "MONGO_URL": f"mongodb://{away}",
+                "MONGO_SERVER_SELECTION_TIMEOUT_MS": "300",
+            },
             "MongoDB: not reachable",
         ),
         ({"DATABASE_URL": empty}, "DATABASE_URL: the database has no table"),

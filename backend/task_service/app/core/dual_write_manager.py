@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import EllipsisType
 from typing import Any
 
 from backend.shared import DualWriteManager, DualWriteSettings, EntityMapping, Key, UnitOfWork
-from backend.shared.environment import load_environment
 
 from ..adapters.dual.repositories import LABELS, repositories_of
 from ..domain.people import Label
 from ..mapping import CATALOG
-from .settings import MONGO_VARIABLES
+from .settings import dual_write_settings
 
 Url = str | EllipsisType | None
 
@@ -36,10 +34,7 @@ class TaskDualWriteManager(DualWriteManager):
         settings: DualWriteSettings | None = None,
         **others: Any,
     ) -> None:
-        settings = settings or DualWriteSettings.from_env(self.service.upper())
-        if not settings.legacy_database_url:
-            settings = replace(settings, legacy_database_url=_mongo_url())
-        super().__init__(new_db_url, legacy_db_url, settings, **others)
+        super().__init__(new_db_url, legacy_db_url, settings or dual_write_settings(), **others)
 
     @classmethod
     def entities(cls) -> Sequence[EntityMapping]:
@@ -51,8 +46,3 @@ class TaskDualWriteManager(DualWriteManager):
         label = Label.create(name=f"~probe-{secrets.token_hex(16)}", color=None)
         await repositories_of(work).labels.save(label)
         return LABELS, (label.id,)
-
-
-def _mongo_url() -> str:
-    found = load_environment()
-    return next((found[name] for name in MONGO_VARIABLES if found.get(name)), "")

@@ -1,4 +1,4 @@
-"""Trouble with a store as problem details."""
+"""Trouble with a single store as problem details: in the words for a side of two, since callers need not know which it is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from backend.shared.api.problems import RETRY_AFTER_SECONDS, problem_response
 
-from ..domain.errors import StoreError, StoreTimeoutError, StoreUnavailableError
+from ..domain.errors import StoreError, StoreUnavailableError
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -25,20 +25,21 @@ async def _handle_store_error(request: Request, error: Exception) -> Response:
         raise error
     log.error("request_failed", error=str(error), error_type=type(error).__name__)
     status, name, title = _kind_of(error)
-    later = isinstance(error, StoreUnavailableError)
+    outage = error.outage if isinstance(error, StoreUnavailableError) else None
     return problem_response(
         status=status,
         name=name,
         title=title,
-        detail=f"the {error.store} store {'could not answer' if later else 'refused the operation'}",
+        detail=f"the {error.store} store {'could not answer' if outage else 'refused the operation'}",
         path=request.url.path,
-        headers={"Retry-After": str(RETRY_AFTER_SECONDS)} if later else None,
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)} if outage else None,
+        outage=outage,
     )
 
 
 def _kind_of(error: StoreError) -> tuple[HTTPStatus, str, str]:
-    if isinstance(error, StoreTimeoutError):
-        return HTTPStatus.GATEWAY_TIMEOUT, "store-timeout", "Store did not answer in time"
-    if isinstance(error, StoreUnavailableError):
-        return HTTPStatus.SERVICE_UNAVAILABLE, "store-unavailable", "Store unavailable"
-    return HTTPStatus.BAD_GATEWAY, "store-refused", "Store refused"
+    if not isinstance(error, StoreUnavailableError):
+        return HTTPStatus.BAD_GATEWAY, "side-refused", "Database refused"
+    if error.outage.is_timeout:
+        return HTTPStatus.GATEWAY_TIMEOUT, "side-timeout", "Database too slow"
+    return HTTPStatus.SERVICE_UNAVAILABLE, "side-unavailable", "Database unavailable"

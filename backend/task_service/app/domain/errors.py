@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backend.shared import TandemError
+from backend.shared.domain.outages import Outage
 
 
 class StoreError(TandemError):
@@ -15,12 +16,15 @@ class StoreError(TandemError):
 
 
 class StoreUnavailableError(StoreError):
-    """The store could not answer: lost connection, full pool, deadlocks one after the other. It may do so later."""
+    """The store could not answer, for a reason that says nothing of the data. It may do so later.
 
+    After `Outage.NO_ANSWER` what was asked for may have been done all the same.
+    """
 
-class StoreTimeoutError(StoreUnavailableError):
-    """The store was reached, and did not answer in time. What was asked for may have been done all the same."""
+    def __init__(self, message: str, *, store: str, outage: Outage) -> None:
+        super().__init__(message, store=store)
+        self.outage = outage
 
 
 class StoreRefusedError(StoreError):
-    """The store refused the operation for a reason that no caller can mend: a table or a permission is missing."""
+    """The store holds something that no caller can mend: what is there does not fit."""

@@ -2,91 +2,70 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import structlog
-from pymongo import AsyncMongoClient, IndexModel
-from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import ConfigurationError as DriverConfigurationError
-from pymongo.errors import DuplicateKeyError, InvalidURI, OperationFailure
+import pymongo
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.read_concern import ReadConcern
-from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
 from backend.shared import ConfigurationError
+from backend.shared.stores.mongo.client import create_client
+from backend.shared.stores.mongo.limits import DocumentLimits
 
 from ...core.settings import Address
 from ...ports import Repositories
 from .errors import explain_mongo_error, is_repeatable_mongo_error
+from .indexes import create_indexes
 from .repository import mongo_repositories
 
-# In milliseconds; what the URL says wins. No `timeoutMS`: it would be the time to look for a server in as well.
-_LIMITS: dict[str, Any] = {
-    "maxPoolSize": 10,
-    "waitQueueTimeoutMS": 5000,
-    "connectTimeoutMS": 5000,
-    "serverSelectionTimeoutMS": 5000,
-    "socketTimeoutMS": 35000,
-}
-_TEXT = {"$type": "string"}
-INDEXES: dict[str, list[IndexModel]] = {
-    "users": [
-        IndexModel("email_id", unique=True, partialFilterExpression={"email_id": _TEXT}),
-        IndexModel("google_id", unique=True, partialFilterExpression={"google_id": _TEXT}),
-    ],
-    "teams": [
-        IndexModel("invite_code", unique=True, partialFilterExpression={"invite_code": _TEXT}),
-        IndexModel("created_by"),
-    ],
-    "labels": [IndexModel("name")],
-    "tasks": [IndexModel("created_by"), IndexModel("labels")],
-    "task_assignments": [IndexModel("task_id"), IndexModel("user_id")],
-    "watchlists": [IndexModel("user_id")],
-}
-"""What the service's own queries and rules need. An index that is there already is left alone."""
-
-log = structlog.stdlib.get_logger(__name__)
+_ABORT_SECONDS = 5.0
 
 
-def open_transactions(address: Address) -> MongoTransactions:
+def open_transactions(address: Address, *, limits: DocumentLimits) -> MongoTransactions:
     """Transactions on the database at `address`. Connects to nothing yet."""
-    try:
-        parsed = parse_uri(address.url)
-        if not parsed["database"]:
-            raise ConfigurationError(
-                "names no database, as mongodb://host/name does", variable=address.variable
-            )
-        told = {name.lower() for name in parsed["options"]}
-        limits = {name: value for name, value in _LIMITS.items() if name.lower() not in told}
-        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(address.url, tz_aware=True, **limits)
-    except (InvalidURI, DriverConfigurationError, ValueError):
-        raise ConfigurationError("is no URL of a MongoDB", variable=address.variable) from None
-    return MongoTransactions(client, client[parsed["database"]], address)
+    client = create_client(
+        address.url, limits=limits, application_name="tandem-task", variable=address.variable
+    )
+    return MongoTransactions(client, address, limits=limits)
 
 
 class MongoTransactions:
-    """A session and a transaction for each unit of work that writes. Owns the client."""
+    """A session and a transaction for each unit of work that writes. Owns the client.
+
+    A unit as a whole takes no longer than `max_time_ms`.
+    """
 
     def __init__(
-        self, client: AsyncMongoClient[dict[str, Any]], database: AsyncDatabase[Any], address: Address
+        self, client: AsyncMongoClient[dict[str, Any]], address: Address, *, limits: DocumentLimits
     ) -> None:
         self._client = client
-        self._database = database
+        self._database = client.get_default_database()
         self._address = address
+        # Not the driver's own `pymongo.timeout`, which the waits for a server and for a connection would take for theirs.
+        self._seconds = limits.max_time_ms / 1000
 
     @asynccontextmanager
     async def begin(self, *, only_reads: bool = False) -> AsyncIterator[Repositories]:
         if only_reads:
-            yield mongo_repositories(self._database)
+            async with asyncio.timeout(self._seconds):
+                yield mongo_repositories(self._database)
             return
         async with self._client.start_session() as session:
-            transaction = await session.start_transaction(
-                read_concern=ReadConcern("snapshot"), write_concern=WriteConcern("majority")
+            await session.start_transaction(
+                read_concern=ReadConcern("snapshot"), write_concern=WriteConcern("majority", j=True)
             )
-            async with transaction:
-                yield mongo_repositories(self._database, session)
+            try:
+                async with asyncio.timeout(self._seconds):
+                    yield mongo_repositories(self._database, session)
+                    await session.commit_transaction()
+            except BaseException:
+                await _abort(session)
+                raise
 
     def explain(self, error: Exception) -> Exception | None:
         return explain_mongo_error(error)
@@ -102,21 +81,18 @@ class MongoTransactions:
                 "is neither a replica set nor a sharded cluster, and so has no transactions",
                 variable=self._address.variable,
             )
-        for collection, indexes in INDEXES.items():
-            for index in indexes:
-                await self._create(collection, index)
-
-    async def _create(self, collection: str, index: IndexModel) -> None:
-        try:
-            await self._database[collection].create_indexes([index])
-        except (DuplicateKeyError, OperationFailure) as error:
-            # History breaks the rule, or somebody has an index of this name: the service can do without.
-            log.warning(
-                "index_not_made", collection=collection, index=index.document["name"], code=error.code
-            )
+        await create_indexes(self._database)
 
     async def check(self) -> None:
-        await self._database.command("ping")
+        async with asyncio.timeout(self._seconds):
+            await self._database.command("ping")
 
     async def close(self) -> None:
         await self._client.close()
+
+
+async def _abort(session: AsyncClientSession) -> None:
+    """Abort, if the server hears it in time; if not, it does so by itself when the transaction has lived too long."""
+    if session.in_transaction:
+        with pymongo.timeout(_ABORT_SECONDS):
+            await session.abort_transaction()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from peewee import SqliteDatabase
-from playhouse.pwasyncio import AsyncDatabaseMixin, AsyncPostgresqlDatabase, AsyncSqliteDatabase  # type: ignore[import-untyped]  # it ships no types
+from playhouse.pwasyncio import AsyncDatabaseMixin  # type: ignore[import-untyped]  # it ships no types
 
 from backend.shared import ConfigurationError, InstallationError
 from backend.shared.database import DatabaseLimits, goes_through_pgbouncer, plain_url
@@ -18,40 +18,22 @@ from ..rows.address import sqlite_path
 from ..rows.errors import explain_row_error, is_repeatable_row_error
 from ..sqlalchemy.tables import sqlite_metadata
 from ..sqlalchemy.transactions import create_sqlite_engine
+from .databases import PostgresqlServer, SqliteFile
 from .statements import peewee_repositories
 
 
-def open_transactions(address: Address) -> PeeweeTransactions:
+def open_transactions(address: Address, *, limits: DatabaseLimits) -> PeeweeTransactions:
     """Transactions on the database at `address`, PostgreSQL or SQLite. Connects to nothing yet."""
     path = sqlite_path(address)
     if path is not None:
-        database = AsyncSqliteDatabase(
-            path, pragmas={"foreign_keys": 1, "journal_mode": "wal"}, timeout=DatabaseLimits().lock_seconds
-        )
-        return PeeweeTransactions(database, address)
-    return PeeweeTransactions(_postgresql(address), address)
-
-
-def _postgresql(address: Address) -> AsyncPostgresqlDatabase:
+        return PeeweeTransactions(SqliteFile(path, limits=limits), address)
     if goes_through_pgbouncer(address.url, variable=address.variable):
         raise ConfigurationError(
             "goes through PgBouncer, which forgets the statements that Peewee prepares",
             variable=address.variable,
         )
-    limits = DatabaseLimits()
-    return AsyncPostgresqlDatabase(
-        plain_url(address.url, variable=address.variable),
-        pool_size=limits.pool_size,
-        acquire_timeout=limits.pool_wait_seconds,
-        command_timeout=limits.statement_seconds + 5,
-        server_settings={
-            "application_name": "tandem-task",
-            "timezone": "UTC",
-            "statement_timeout": str(int(limits.statement_seconds * 1000)),
-            "lock_timeout": str(int(limits.lock_seconds * 1000)),
-            "idle_in_transaction_session_timeout": str(int(limits.idle_in_transaction_seconds * 1000)),
-        },
-    )
+    url = plain_url(address.url, variable=address.variable)
+    return PeeweeTransactions(PostgresqlServer(url, limits=limits), address)
 
 
 class PeeweeTransactions:
@@ -75,7 +57,7 @@ class PeeweeTransactions:
 
     def explain(self, error: Exception) -> Exception | None:
         kind = "SQLite" if self._on_sqlite else "PostgreSQL"
-        return explain_row_error(error, store=kind, packages=("peewee",))
+        return explain_row_error(error, store=kind, packages=("peewee", "sqlalchemy"))
 
     def is_repeatable(self, error: Exception) -> bool:
         return is_repeatable_row_error(error)

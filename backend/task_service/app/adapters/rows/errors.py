@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from backend.shared import ConflictError, ValidationError
+from backend.shared.domain.outages import Outage
+from backend.shared.stores.postgres.errors import outage_of
 
-from ...domain.errors import StoreError, StoreRefusedError, StoreTimeoutError, StoreUnavailableError
+from ...domain.errors import StoreError, StoreUnavailableError
 
 _UNIQUE, _FOREIGN = "23505", "23503"
+_TAKEN = "there is one with this value already"
+_REFERRED = "something that this refers to, or that refers to this, was changed at the same time"
 _REPEATABLE = frozenset({"40001", "40P01"})
-_TIMED_OUT = frozenset({"57014", "55P03"})
-_AWAY = ("08", "40", "53", "57")
-_SQLITE_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-_SQLITE_AWAY = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL})
+_SQLITE_OUTAGES = {
+    sqlite3.SQLITE_BUSY: Outage.LOCK_TIMEOUT,
+    sqlite3.SQLITE_LOCKED: Outage.LOCK_TIMEOUT,
+    sqlite3.SQLITE_CANTOPEN: Outage.UNREACHABLE,
+    sqlite3.SQLITE_IOERR: Outage.UNREACHABLE,
+    sqlite3.SQLITE_FULL: Outage.OVERLOADED,
+}
 
 
 def explain_row_error(error: Exception, *, store: str, packages: tuple[str, ...]) -> Exception | None:
@@ -28,14 +37,12 @@ def explain_row_error(error: Exception, *, store: str, packages: tuple[str, ...]
     for cause in causes:
         state = getattr(cause, "sqlstate", None)
         if isinstance(state, str):
-            return _of_sqlstate(state, store=store)
+            return explain_refusal(state, store=store) or _of_sqlstate(state, cause, store=store)
         if isinstance(cause, sqlite3.Error):
             return _of_sqlite(cause, store=store)
-    if any(isinstance(cause, TimeoutError) for cause in causes):
-        return StoreTimeoutError("no answer in time", store=store)
     known = ("asyncpg", "aiosqlite", *packages)
     if isinstance(error, OSError) or type(error).__module__.split(".")[0] in known:
-        return StoreUnavailableError(f"not reachable ({type(causes[-1]).__name__})", store=store)
+        return _of_waiting(causes, store=store)
     return None
 
 
@@ -57,20 +64,31 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         )
 
 
-def _of_sqlstate(state: str, *, store: str) -> Exception:
+def explain_refusal(state: str, *, store: str) -> Exception | None:
+    """What an SQLSTATE says of the data at hand; None where it says nothing of it."""
     if state == _UNIQUE:
-        return ConflictError("there is one with this value already")
+        return ConflictError(_TAKEN)
     if state == _FOREIGN:
-        return ConflictError(
-            "something that this refers to, or that refers to this, was changed at the same time"
-        )
+        return ConflictError(_REFERRED)
     if state.startswith(("22", "23")):
         return ValidationError(f"the {store} store cannot hold this value (SQLSTATE {state})")
-    if state in _TIMED_OUT:
-        return StoreTimeoutError(f"gave up waiting (SQLSTATE {state})", store=store)
-    if state.startswith(_AWAY):
-        return StoreUnavailableError(f"could not answer (SQLSTATE {state})", store=store)
-    return StoreRefusedError(f"refused (SQLSTATE {state})", store=store)
+    return None
+
+
+def _of_sqlstate(state: str, error: BaseException, *, store: str) -> Exception:
+    outage = outage_of(error) or Outage.OTHER
+    return StoreUnavailableError(f"could not answer (SQLSTATE {state})", store=store, outage=outage)
+
+
+def _of_waiting(causes: Sequence[BaseException], *, store: str) -> Exception:
+    """No server has said anything: somebody gave up waiting, or there is no connection."""
+    waited = next((cause for cause in causes if isinstance(cause, PoolTimeoutError | TimeoutError)), None)
+    outage = Outage.UNREACHABLE if waited is None else (outage_of(waited) or Outage.NO_ANSWER)
+    text = {
+        Outage.POOL_FULL: "no connection free in time",
+        Outage.NO_ANSWER: "no answer in time",
+    }.get(outage, f"not reachable ({type(causes[-1]).__name__})")
+    return StoreUnavailableError(text, store=store, outage=outage)
 
 
 def _of_sqlite(error: sqlite3.Error, *, store: str) -> Exception:
@@ -78,17 +96,14 @@ def _of_sqlite(error: sqlite3.Error, *, store: str) -> Exception:
     name: str = getattr(error, "sqlite_errorname", type(error).__name__)
     match code & 0xFF:
         case sqlite3.SQLITE_CONSTRAINT if code == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
-            return _of_sqlstate(_FOREIGN, store=store)
+            return ConflictError(_REFERRED)
         case sqlite3.SQLITE_CONSTRAINT if code in (
             sqlite3.SQLITE_CONSTRAINT_UNIQUE,
             sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY,
         ):
-            return _of_sqlstate(_UNIQUE, store=store)
+            return ConflictError(_TAKEN)
         case sqlite3.SQLITE_CONSTRAINT | sqlite3.SQLITE_MISMATCH | sqlite3.SQLITE_TOOBIG:
             return ValidationError(f"the {store} store cannot hold this value ({name})")
-        case kind if kind in _SQLITE_BUSY:
-            return StoreTimeoutError(f"gave up waiting ({name})", store=store)
-        case kind if kind in _SQLITE_AWAY:
-            return StoreUnavailableError(f"could not answer ({name})", store=store)
-        case _:
-            return StoreRefusedError(f"refused ({name})", store=store)
+        case kind:
+            outage = _SQLITE_OUTAGES.get(kind, Outage.OTHER)
+            return StoreUnavailableError(f"could not answer ({name})", store=store, outage=outage)

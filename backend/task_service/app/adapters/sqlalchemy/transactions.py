@@ -10,7 +10,7 @@ from sqlalchemy import URL, Connection, event, inspect, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from backend.shared import InstallationError
-from backend.shared.database import create_side_engine
+from backend.shared.database import DatabaseLimits, create_side_engine
 
 from ...core.settings import Address
 from ...models import METADATA
@@ -21,24 +21,29 @@ from .statements import sqlalchemy_repositories
 from .tables import sqlite_metadata
 
 _ONLY_READS = "only_reads"
-_WAIT_SECONDS = 5.0
 
 
-def open_transactions(address: Address) -> SqlAlchemyTransactions:
+def open_transactions(address: Address, *, limits: DatabaseLimits) -> SqlAlchemyTransactions:
     """Transactions on the database at `address`, PostgreSQL or SQLite. Connects to nothing yet."""
     path = sqlite_path(address)
     if path is not None:
-        return SqlAlchemyTransactions(create_sqlite_engine(path), address)
-    engine = create_side_engine(address.url, application_name="tandem-task", variable=address.variable)
+        return SqlAlchemyTransactions(create_sqlite_engine(path, limits=limits), address)
+    engine = create_side_engine(
+        address.url, application_name="tandem-task", variable=address.variable, limits=limits
+    )
     return SqlAlchemyTransactions(engine, address)
 
 
-def create_sqlite_engine(path: str) -> AsyncEngine:
-    """An engine on a file. Writers come one after the other: each waits for the one before, up to 5 s."""
+def create_sqlite_engine(path: str, *, limits: DatabaseLimits | None = None) -> AsyncEngine:
+    """An engine on a file. Writers come one after the other: each waits for the one before, up to `lock_seconds`."""
+    limits = limits or DatabaseLimits()
     engine = create_async_engine(
         URL.create("sqlite+aiosqlite", database=path),
+        pool_size=limits.pool_size,
+        max_overflow=limits.max_overflow,
+        pool_timeout=limits.pool_wait_seconds,
         hide_parameters=True,
-        connect_args={"timeout": _WAIT_SECONDS},
+        connect_args={"timeout": limits.lock_seconds},
     )
     event.listen(engine.sync_engine, "connect", _prepare)
     event.listen(engine.sync_engine, "begin", _begin)

@@ -20,9 +20,11 @@ from backend.shared.observability.metrics import Metrics, default_metrics
 
 from .api import TAGS, routers
 from .container import make_store
+from .core.document_rules import UnknownFields
 from .core.problems import install_store_problems
 from .core.settings import TaskSettings
 from .ports import Repositories, TaskStore
+from .unknown_fields import treat_unknown_fields
 
 EXIT_CANNOT_START = 2
 DESCRIPTION = (
@@ -42,6 +44,7 @@ def create_app(*, repositories: Repositories | None = None) -> FastAPI:
             store=make_store(settings, repositories=repositories),
             metrics=default_metrics(),
             verifier=make_verifier(jwks_url=settings.jwks_url, public_key_file=settings.public_key_file),
+            unknown_fields=settings.document_rules.unknown_in_requests,
             on_failed_start=_end_process,
         )
     except TandemError as error:
@@ -54,6 +57,7 @@ def make_app(
     store: TaskStore,
     metrics: Metrics,
     verifier: TokenVerifier | None,
+    unknown_fields: UnknownFields = UnknownFields.FORBID,
     on_failed_start: Callable[[TandemError], None] | None = None,
 ) -> FastAPI:
     """The application over `store`, which it starts and closes. A failed start is told to `on_failed_start` first."""
@@ -70,6 +74,7 @@ def make_app(
         tags=TAGS,
     )
     install_store_problems(app)
+    treat_unknown_fields(app, unknown_fields)
     app.state.store = store
     app.state.manager = manager
     return app

@@ -21,31 +21,26 @@ from .domain.tasks import (
     TaskStatus,
 )
 from .fields import Color, Email, Hours, Id, LabelIds, LongText, Moment, Name, Priority, Status, Title
+from .unknown_fields import Body
 
 _NEVER_NULL = frozenset({"title", "status", "priority", "label_ids", "checklist"})
 
 
-class _Body(BaseModel):
-    """A body: nothing is converted ('5' is no 5), and what is not known is refused."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class Step(_Body):
+class Step(Body):
     """A step of a task."""
 
     text: Title
     done: bool = False
 
 
-class Source(_Body):
+class Source(Body):
     """Where a task came from: another program, and its name there."""
 
     app: Name | None = None
     ticket: Name | None = None
 
 
-class TaskCreate(_Body):
+class TaskCreate(Body):
     """A task to create."""
 
     title: Title
@@ -70,7 +65,7 @@ def _partial(schema: dict[str, Any]) -> None:
         field.pop("default", None)
 
 
-class TaskPatch(_Body):
+class TaskPatch(Body):
     """What to change of a task; `null` takes a value away. Labels and steps are replaced as a whole."""
 
     model_config = ConfigDict(json_schema_extra=_partial)
@@ -161,7 +156,7 @@ class TaskOut(BaseModel):
         )
 
 
-class UserCreate(_Body):
+class UserCreate(Body):
     """A user to make known."""
 
     email: Email
@@ -181,7 +176,7 @@ class UserOut(BaseModel):
         return cls(id=user.id, email=user.email, name=user.name)
 
 
-class TeamCreate(_Body):
+class TeamCreate(Body):
     """A team to make."""
 
     name: Name
@@ -201,7 +196,7 @@ class TeamOut(BaseModel):
         return cls(**vars(team))
 
 
-class LabelCreate(_Body):
+class LabelCreate(Body):
     """A label to make."""
 
     name: Name
@@ -232,7 +227,7 @@ class AssignmentOut(BaseModel):
         return cls(**vars(assignment))
 
 
-class WatchListCreate(_Body):
+class WatchListCreate(Body):
     """A watch list to make."""
 
     name: Name

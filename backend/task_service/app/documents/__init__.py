@@ -1,8 +1,9 @@
 """What the documents of the ten collections look like: to the API, and to the server that keeps them."""
 
-from .models import DOCUMENTS, AnyDocument, ObjectIdText, UnknownFields, document_model
+from ..core.document_rules import UnknownFields, ValidationAction, ValidationLevel
+from .models import DOCUMENTS, AnyDocument, ObjectIdText, document_model
 from .schemas import json_schema
-from .validators import ValidationAction, ValidationLevel, apply_validators
+from .validators import apply_validators
 
 __all__ = [
     "DOCUMENTS",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from enum import StrEnum
 from functools import cache, reduce
 from inspect import isclass
 from operator import or_
@@ -16,19 +15,12 @@ from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_orig
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
+from ..core.document_rules import UnknownFields
+
 ObjectIdText = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{24}$")]
 ColorText = Annotated[str, StringConstraints(pattern=r"^#[0-9A-Fa-f]{6}$")]
 Status: TypeAlias = Literal["todo", "in_progress", "done", "cancelled"]
 Priority: TypeAlias = Literal["low", "medium", "high", "urgent"]
-
-
-class UnknownFields(StrEnum):
-    """What becomes of fields that the schema does not know."""
-
-    IGNORE = "ignore"
-    """The model drops them; the server keeps what it is sent."""
-    ALLOW = "allow"
-    FORBID = "forbid"
 
 
 class Part(BaseModel):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .models import UnknownFields
+from ..core.document_rules import UnknownFields
 
 Schema = dict[str, Any]
 

@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Any
 
 import structlog
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import CollectionInvalid, OperationFailure
 
-from .models import DOCUMENTS, UnknownFields
+from ..core.document_rules import UnknownFields, ValidationAction, ValidationLevel
+from .models import DOCUMENTS
 from .schemas import json_schema
 
 log = structlog.get_logger(__name__)
 
 _NAMESPACE_EXISTS = 48
-
-
-class ValidationLevel(StrEnum):
-    """Which writes the server holds against the schema."""
-
-    STRICT = "strict"
-    """All."""
-    MODERATE = "moderate"
-    """All but updates of documents that did not fit before."""
-    OFF = "off"
-
-
-class ValidationAction(StrEnum):
-    """What the server does with a document that does not fit."""
-
-    ERROR = "error"
-    WARN = "warn"
-    """Write it, and a line into the server's log."""
 
 
 async def apply_validators(

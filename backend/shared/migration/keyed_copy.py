@@ -20,6 +20,7 @@ from backend.shared.migration.backfill_state import BackfillRepository, EntityPr
 from backend.shared.migration.entity_copy import patiently
 from backend.shared.migration.key_carry import Carried, KeyCarrier
 from backend.shared.migration.throttle import Throttle
+from backend.shared.stores.key_pages import KeyPages
 from backend.shared.stores.side import SideStore
 
 CHUNK_KEYS = 2_000
@@ -56,6 +57,13 @@ class KeyedCopy:
     service: str
     hook: Hook = no_hook
     chunk_keys: int = CHUNK_KEYS
+
+    def __post_init__(self) -> None:
+        # What comes meanwhile is journalled, and a key that has gone is carried as one that is not there.
+        self._ahead = {
+            store.side: KeyPages(store, self.entity, chunk_keys=self.chunk_keys)
+            for store in (self.source, self.target)
+        }
 
     async def run(self) -> None:
         """Copy what is left to copy. Raises `ConflictError` if another process has begun it anew since."""
@@ -124,15 +132,13 @@ class KeyedCopy:
     async def _keys(self, after: str | None) -> _Keys:
         """The next keys of the source past `after`, and those of the target in the same range that it lacks."""
         limit = self.chunk_keys
-        async with self.source.reading() as connection:
-            ours = await self.source.state.keys_after(connection, self.entity, after=after, limit=limit)
+        ours = await self._ahead[self.source.side].after(after)
         upper = ours[-1] if len(ours) == limit else None
         known, gone, at = set(ours), [], after
-        async with self.target.reading() as connection:
-            while True:
-                theirs = await self.target.state.keys_after(connection, self.entity, after=at, limit=limit)
-                inside = [key for key in theirs if upper is None or key <= upper]
-                gone += [key for key in inside if key not in known]
-                if len(inside) < limit:
-                    return _Keys(ours=ours, gone=gone, upper=upper)
-                at = inside[-1]
+        while True:
+            theirs = await self._ahead[self.target.side].after(at)
+            inside = [key for key in theirs if upper is None or key <= upper]
+            gone += [key for key in inside if key not in known]
+            if len(inside) < limit:
+                return _Keys(ours=ours, gone=gone, upper=upper)
+            at = inside[-1]

@@ -17,6 +17,7 @@ from typing import Any
 from backend.shared.domain.mapping import DocumentShape, EntityMapping, UnfitError
 from backend.shared.domain.phases import Direction, Side
 from backend.shared.stores.errors import is_database_error, to_side_error
+from backend.shared.stores.key_pages import KeyPages
 from backend.shared.stores.protocol import Position, StateBatch, UnfitKeysError
 from backend.shared.stores.side import Connection, SideStore, StoreKind
 from backend.shared.validation.changes import EntityChanges
@@ -193,8 +194,13 @@ class UnlikeComparer:
     ) -> AsyncGenerator[ChunkResult, None]:
         """Compare all keys behind `after`, chunk by chunk; with `share` below 1, about that share of the chunks."""
         at, number, every, compared = after or None, 0, max(1, round(1 / share)), False
+        entity = self.recheck.statements.entity
+        pages = [
+            KeyPages(store, entity, chunk_keys=self.chunk_keys)
+            for store in (self.recheck.source, self.recheck.target)
+        ]
         while True:
-            ours, theirs, upper = await self._keys(at)
+            ours, theirs, upper = await self._keys(at, pages)
             # At least one: the last, if it comes to that.
             if (number - seed) % every == 0 or (upper is None and not compared):
                 compared = True
@@ -218,17 +224,14 @@ class UnlikeComparer:
             suspects=tuple(key for item in found for key in item.suspects),
         )
 
-    async def _keys(self, after: str | None) -> tuple[list[str], list[str], str | None]:
+    async def _keys(
+        self, after: str | None, pages: Sequence[KeyPages]
+    ) -> tuple[list[str], list[str], str | None]:
         """Keys of the next chunk on source and target, and its last one; None if it is the end of both."""
         found = []
-        for store in (self.recheck.source, self.recheck.target):
+        for store, ahead in zip((self.recheck.source, self.recheck.target), pages, strict=True):
             try:
-                async with store.reading() as connection:
-                    found.append(
-                        await store.state.keys_after(
-                            connection, self.recheck.statements.entity, after=after, limit=self.chunk_keys
-                        )
-                    )
+                found.append(await ahead.after(after))
             except Exception as error:
                 raise _told(error, store.side) from error
         full = [keys[-1] for keys in found if len(keys) == self.chunk_keys]

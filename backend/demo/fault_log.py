@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -71,6 +71,15 @@ class FaultLog:
         """Wait until no fault is on, and none was just now."""
         while self.is_on:  # noqa: ASYNC110 - half of it is time that goes by
             await asyncio.sleep(_LOOK_SECONDS)
+
+    async def spread(
+        self, plan: Sequence[tuple[float, Callable[[], Awaitable[None]]]], *, seconds: float
+    ) -> None:
+        """One fault after the other, each at its share of so much time; when it is short, one right after the other."""
+        began = time.monotonic()
+        for share, fault in plan:
+            await asyncio.sleep(max(0.0, began + share * seconds - time.monotonic()))
+            await fault()
 
     async def kill(self, process: ServiceProcess, kind: FaultKind, *, gone_seconds: float) -> None:
         """`kill -9` of a process, which is started again after a while."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from backend.shared.testing.clusters import Cluster
@@ -24,17 +22,14 @@ class Faults(FaultLog):
         self._stack = stack
 
     async def before_cutover(self, *, seconds: float) -> None:
-        """While legacy has the authority. Spread over so much time; when it is short, one right after the other."""
-        plan: Sequence[tuple[float, Callable[[], Awaitable[None]]]] = (
+        """While legacy has the authority, spread over so much time."""
+        plan = (
             (0.15, partial(self._kill_relay, "cart-relay")),
             (0.35, partial(self._kill_service, "cart")),
             (0.60, partial(self._stop_cluster, self._stack.services, "the services'")),
             (0.85, partial(self._kill_relay, "product-relay")),
         )
-        began = time.monotonic()
-        for share, fault in plan:
-            await asyncio.sleep(max(0.0, began + share * seconds - time.monotonic()))
-            await fault()
+        await self.spread(plan, seconds=seconds)
 
     async def after_cutover(self) -> None:
         """While the new side has the authority: it does without legacy for a while."""

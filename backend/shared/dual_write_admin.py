@@ -18,7 +18,7 @@ from backend.shared.domain.errors import (
 from backend.shared.domain.mapping import EntityMapping, Key
 from backend.shared.domain.phases import Direction, Phase, Side
 from backend.shared.domain.results import DualWriteResult
-from backend.shared.dual_write_config import DualWriteSettings
+from backend.shared.dual_write_config import DualWriteSettings, ForeignWrites
 from backend.shared.journal.records import Failure
 from backend.shared.journal.relay import Relay
 from backend.shared.observability.admin_views import (
@@ -239,6 +239,10 @@ class AdminOperations(ConflictOperations):
         except ConfigurationError as error:
             raise ConflictError(str(error)) from None
         wanted = self.settings.changed(changes).foreign_writes
+        if wanted is ForeignWrites.REJECT and not runtime.both_sql:
+            raise ConflictError(
+                "foreign_writes: a MongoDB cannot reject what other programs write; use report"
+            )
         if "foreign_writes" in changes:
             async with runtime.foreign_writes.changed(wanted.value):
                 await runtime.controls.change_settings(changes, by=by)

@@ -56,6 +56,11 @@ class Answer(Generic[T]):
         """Whether the unit found nothing."""
         return isinstance(self.error, NotFoundError) or (self.error is None and self.value is None)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the unit found nothing, or a list of nothing."""
+        return self.is_missing or (self.error is None and self.value in ([], ()))
+
     def give(self) -> T:
         """The value; raises what the unit raised."""
         if self.error is not None:

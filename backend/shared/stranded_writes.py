@@ -85,6 +85,8 @@ class StrandedWriter:
                 connection, name, {key: image_of(stored, key) for key in keys}, request_id=request_id
             )
             await target.state.set_guards(connection, entity, keys=keys, guard=PARKED, epoch=epoch)
+        if target.sync_columns is not None:
+            await target.sync_columns.tell_alone(connection, touched)
         return value
 
     async def _commit(self, connection: Connection) -> None:

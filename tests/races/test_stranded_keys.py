@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
 
-from backend.shared import Phase, Side
+from backend.shared import Phase, SecondWrite, Side
 from backend.shared.dispatch import Dispatch
 from backend.shared.dual_write_config import Availability
 from backend.shared.migration.gates import GateName, Gates
+from backend.shared.stores.repeating import in_transaction, repeated
 from backend.shared.stranded import StrandedKeys
 from tests.support.note_service import (
     DOCUMENTS_FIRST,
     EITHER_FIRST,
+    ROWS_FIRST,
     MakeNotes,
     NoteDatabases,
     NotesManager,
     put,
 )
+from tests.support.notes import NOTE, key
 from tests.support.steps import PauseAt
 
 ANY: dict[str, Any] = {"availability": Availability.ANY, "async_legacy": True}
@@ -152,6 +156,31 @@ async def test_two_writes_of_one_key_to_both_sides_at_once(
     assert await manager.relay().drain(timeout_seconds=10)
     legacy, new = await note_databases.both()
     assert legacy == new
+
+
+async def test_second_side_lets_go_while_the_first_waits_for_a_lock(
+    make_notes: MakeNotes, note_databases: NoteDatabases
+) -> None:
+    """Else two writes, each of them first on another side, would wait for each other in a circle."""
+    pause = PauseAt("second_ran_ahead")
+    manager = await make_notes(ROWS_FIRST, hook=pause, timeout_seconds=30.0)
+    pause.resume.set()
+    await manager.write("put", put(1, 4))
+    pause.reached.clear()
+    documents = manager.runtime.stores[Side.LEGACY]
+
+    async def hold(connection: object) -> None:
+        await documents.state.lock_guards(connection, NOTE, keys=[key(1)])
+
+    async with manager.new_engine.begin() as holder:
+        await holder.exec_driver_sql("SELECT FROM notes FOR UPDATE")
+        writing = asyncio.ensure_future(manager.write("put", put(1, 5)))
+        await pause.reached.wait()
+        await repeated(partial(in_transaction, documents, hold), runs=10)
+        assert not writing.done()
+    result = await writing
+    assert result.second_write is SecondWrite.APPLIED
+    assert await note_databases.both() == ({1: 5}, {1: 5})
 
 
 @pytest.mark.parametrize("phase", [DOCUMENTS_FIRST])

@@ -142,6 +142,17 @@ class NoteDatabases:
         """Run a statement on the new side."""
         await create_tables(self.urls[Side.NEW], statement)
 
+    async def plant(self, side: Side, number: int, n: int) -> None:
+        """Another program writes a note."""
+        if side is Side.NEW:
+            row = f"('{digits(number)}', {n})"
+            await self.sql(f"INSERT INTO notes VALUES {row} ON CONFLICT (id) DO UPDATE SET n = {n}")
+            return
+        async with pymongo.AsyncMongoClient[dict[str, Any]](self.urls[side]) as client:
+            await client.get_default_database()["notes"].replace_one(
+                {"_id": ObjectId(digits(number))}, {"n": n}, upsert=True
+            )
+
     async def refuse(self, side: Side, number: int) -> None:
         """From now on a side takes no note with this `n`."""
         if side is Side.NEW:

@@ -19,18 +19,10 @@ class TaskFaults(FaultLog):
         super().__init__(say=say)
         self._stack = stack
 
-    async def while_legacy_answers(self) -> None:
+    async def while_legacy_answers(self, *, seconds: float) -> None:
         """The relay dies, then the document server, which has the authority and is being copied, then a replica."""
-        await self._kill_relay()
-        server = self._stack.documents
-        await self.take_away(
-            FaultKind.DOCUMENTS_KILLED,
-            f"kill -9 of the document server ({server.pid}), back after {SERVER_GONE_SECONDS:.0f} s",
-            down=server.kill9,
-            up=server.start,
-            gone_seconds=SERVER_GONE_SECONDS,
-        )
-        await self.kill(self._stack.processes[REPLICAS[1]], FaultKind.SERVICE_KILLED, gone_seconds=0.0)
+        plan = ((0.15, self._kill_relay), (0.4, self._kill_documents), (0.75, self._kill_replica))
+        await self.spread(plan, seconds=seconds)
 
     async def while_new_answers(self) -> None:
         """The PostgreSQL server dies, which has the authority now and keeps the phase, then the relay."""
@@ -43,6 +35,19 @@ class TaskFaults(FaultLog):
             gone_seconds=SERVER_GONE_SECONDS,
         )
         await self._kill_relay()
+
+    async def _kill_documents(self) -> None:
+        server = self._stack.documents
+        await self.take_away(
+            FaultKind.DOCUMENTS_KILLED,
+            f"kill -9 of the document server ({server.pid}), back after {SERVER_GONE_SECONDS:.0f} s",
+            down=server.kill9,
+            up=server.start,
+            gone_seconds=SERVER_GONE_SECONDS,
+        )
+
+    async def _kill_replica(self) -> None:
+        await self.kill(self._stack.processes[REPLICAS[1]], FaultKind.SERVICE_KILLED, gone_seconds=0.0)
 
     async def _kill_relay(self) -> None:
         relay = self._stack.processes[RELAY]

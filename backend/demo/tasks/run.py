@@ -23,13 +23,19 @@ DEFAULT_REPORT = REPOSITORY / ".tandem" / "demo-tasks-report.json"
 KEPT_LOGS = REPOSITORY / ".tandem" / "demo-tasks-logs"
 
 Size = Annotated[int | None, typer.Option(help="About how many documents to generate.", min=1)]
+Seconds = Annotated[
+    float,
+    typer.Option(help="Over how long the faults while history is moved are spread.", min=1.0, max=3600.0),
+]
 Report = Annotated[
     Path | None,
     typer.Option("--json", help="Where the report goes; default: .tandem/demo-tasks-report.json."),
 ]
 
 
-def demo_tasks(*, seed: Seed = 1, size: Size = None, json: Report = None) -> None:
+def demo_tasks(
+    *, seed: Seed = 1, size: Size = None, seconds: Seconds = TasksOptions.seconds, json: Report = None
+) -> None:
     """Move the task service from MongoDB to PostgreSQL through all phases, under traffic and faults, and hold every write against both.
 
     Exit 0: nothing was lost, nothing differs, every document that does not fit was listed. 1: one of these did not hold.
@@ -38,7 +44,9 @@ def demo_tasks(*, seed: Seed = 1, size: Size = None, json: Report = None) -> Non
     console = Console()
     path = report_path(json, default=DEFAULT_REPORT)
     configure_logging("demo", level="CRITICAL")  # what goes wrong is shown, not logged
-    report = run_until_signalled(_run(TasksOptions(seed=seed, size=size), display=Display(console)))
+    report = run_until_signalled(
+        _run(TasksOptions(seed=seed, size=size, seconds=seconds), display=Display(console))
+    )
     report.write(path)
     _show(console, report, path)
     raise typer.Exit(report.exit_code)

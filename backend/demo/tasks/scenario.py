@@ -34,6 +34,8 @@ from .stack import SERVICE, TaskStack
 from .story import Cast, Story
 from .traffic import CLERKS, PEOPLE, TaskTraffic
 
+SETTINGS = {**GATE_SETTINGS, "DUAL_WRITE_VALIDATE_SYNC": "false"}
+"""The story itself says when all is compared."""
 _TICK_SECONDS = 0.25
 
 
@@ -43,10 +45,14 @@ async def _nothing(_stack: TaskStack) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TasksOptions:
-    """What to run; `size` is about how many documents, None as many as the generator makes by itself."""
+    """What to run; `size` is about how many documents, None as many as the generator makes by itself.
+
+    The faults while history is moved are spread over `seconds`.
+    """
 
     seed: int = 1
     size: int | None = None
+    seconds: float = 20.0
     people: int = PEOPLE
     before_comparison: Callable[[TaskStack], Awaitable[None]] = _nothing
     before_end: Callable[[TaskStack], Awaitable[None]] = _nothing
@@ -58,7 +64,7 @@ class TasksDemo:
     def __init__(self, options: TasksOptions, *, folder: Path, display: Display) -> None:
         self._options = options
         self._display = display
-        self._stack = TaskStack(folder, settings=GATE_SETTINGS, say=display.step)
+        self._stack = TaskStack(folder, settings=SETTINGS, say=display.step)
         self.logs = self._stack.logs
 
     async def run(self) -> TasksReport:
@@ -129,7 +135,11 @@ class TasksDemo:
     async def _work(self, cast: Cast) -> None:
         """Traffic and the story, side by side, and an eye on both."""
         story = Story(
-            self._stack, cast, before_comparison=self._options.before_comparison, say=self._display.say
+            self._stack,
+            cast,
+            seconds=self._options.seconds,
+            before_comparison=self._options.before_comparison,
+            say=self._display.say,
         )
         async with cast.shop, cast.traffic, background(cast.watch.run()) as watching:
             await cast.traffic.start()

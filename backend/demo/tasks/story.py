@@ -57,6 +57,7 @@ class Story:
         stack: TaskStack,
         cast: Cast,
         *,
+        seconds: float,
         before_comparison: Callable[[TaskStack], Awaitable[None]],
         say: Callable[[str], None],
     ) -> None:
@@ -64,6 +65,7 @@ class Story:
         self.moves_history = False
         self._stack = stack
         self._cast = cast
+        self._seconds = seconds
         self._before_comparison = before_comparison
         self._say = say
 
@@ -96,7 +98,9 @@ class Story:
         await self._all_answered()
         self._begin("moving history, under faults")
         self.moves_history = True
-        await all_at_once(self._cast.backfills.run(), self._cast.faults.while_legacy_answers())
+        await all_at_once(
+            self._cast.backfills.run(), self._cast.faults.while_legacy_answers(seconds=self._seconds)
+        )
         self.moves_history = False
 
     async def _mend(self) -> None:

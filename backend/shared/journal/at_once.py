@@ -29,6 +29,7 @@ from backend.shared.domain.outages import Outage
 from backend.shared.domain.phases import Direction
 from backend.shared.domain.results import SecondWrite
 from backend.shared.journal.carrier import READS_AT_MOST, Hook, no_hook
+from backend.shared.journal.sync_telling import tell_synced
 from backend.shared.journal.synchronous import SecondaryRefusedError, SynchronousOutcome
 from backend.shared.stores.errors import is_database_error, is_unreachable, to_side_error
 from backend.shared.stores.protocol import OutdatedReadError, Position, StateBatch, UnfitKeysError
@@ -287,7 +288,7 @@ class AtOnceWriter:
                 await second.connection.commit()
                 await self._hook("after_second_commit")
                 self._breaker.succeeded()
-                await self._end(first.connection, journal, final, epoch=epoch)
+                await self._end(journal, final, epoch=epoch)
         except Exception as error:
             if not is_database_error(error) and not isinstance(error, TandemError | UnfitKeysError):
                 raise
@@ -296,15 +297,15 @@ class AtOnceWriter:
             return told
         return None
 
-    async def _end(
-        self, connection: Connection, journal: OwnJournal, final: Sequence[StateBatch], *, epoch: int
-    ) -> None:
-        await self._source.journal.end(connection, journal.ids)
+    async def _end(self, journal: OwnJournal, final: Sequence[StateBatch], *, epoch: int) -> None:
+        """In a transaction of its own, since that of the unit may commit each statement by itself by now."""
         carried: dict[tuple[str, str], Position | None] = {
             (state.entity.name, key): state.position for state in final for key in state.keys
         }
-        await self._source.failures.close(connection, carried, epoch=epoch, by="synchronous write")
-        await connection.commit()
+        async with self._source.begin() as connection:
+            await self._source.journal.end(connection, journal.ids)
+            await self._source.failures.close(connection, carried, epoch=epoch, by="synchronous write")
+            await tell_synced(self._source, connection, carried)
 
     async def _final_states(
         self, first: Connection, second: _Second, keys: Keys, *, epoch: int

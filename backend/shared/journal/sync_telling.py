@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Direction
@@ -73,6 +73,17 @@ class SyncTelling:
             await columns.tell_target(connection, standings, epoch=epoch)
 
 
+async def tell_synced(source: SideStore, connection: Connection, carried: Iterable[Identity]) -> None:
+    """Tell rows of the source that their keys went over, in the transaction that has ended their journal rows.
+
+    A key whose row somebody writes just now is journalled again: the relay will tell it.
+    """
+    if source.sync_columns is not None:
+        synced = Standing(status=SyncStatus.SYNCED)
+        for entity, key in await source.sync_columns.tell_source(connection, dict.fromkeys(carried, synced)):
+            await source.journal.add(connection, entity, [key])
+
+
 def _standing(outcome: KeyOutcome, *, failed: bool) -> Standing:
     if outcome.outcome in (Outcome.CARRIED, Outcome.SKIPPED):
         return Standing(status=SyncStatus.SYNCED)
@@ -83,4 +94,4 @@ def _standing(outcome: KeyOutcome, *, failed: bool) -> Standing:
     )
 
 
-__all__ = ["SyncTelling"]
+__all__ = ["SyncTelling", "tell_synced"]

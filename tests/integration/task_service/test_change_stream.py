@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +21,13 @@ from backend.shared import (
     DocumentDualWriteService,
     DualWriteSettings,
     Phase,
+    Side,
     UnitOfWork,
 )
 from backend.shared.document_units import DocumentUnitOfWork
 from backend.shared.dual_write_config import ForeignWrites
 from backend.shared.gap_backfill import mend
+from backend.shared.observability.labels import Verdict
 from backend.shared.stores.mongo.stream import StreamLostError
 from backend.shared.testing.clusters import Cluster
 from backend.shared.testing.document_servers import DocumentServer
@@ -140,6 +145,39 @@ async def test_a_reader_that_dies_loses_nothing_and_says_nothing_twice(
     await pair.documents.users.insert_one(user(BOB))
     await listen(pair)
     assert await conflicts(pair) == [("insert", f'["{ANN}"]'), ("insert", f'["{BOB}"]')]
+
+
+# Killed within its transaction: that holds the row until the server gives it up, a minute later.
+@pytest.mark.parametrize("step", ["stream_read", "stream_kept"])
+async def test_a_process_that_is_killed_between_events(make_pair: MakePair, step: str) -> None:
+    """Again and again, while somebody writes: every write is a conflict once, since the side is closed."""
+    pair = await make_pair(Phase.LIVE, streams=True)
+    for times in (1, 2):
+        await _write_until_it_dies(pair, step, times)
+        await pair.documents.tandem_task_stream.update_one({"_id": "capture"}, [{"$set": {"until": "$$NOW"}}])
+    await listen(pair)
+    written = [document["_id"] async for document in pair.documents.users.find().sort("_id", 1)]
+    assert written
+    assert sorted(await conflicts(pair)) == [("insert", f'["{number}"]') for number in written]
+
+
+async def _write_until_it_dies(pair: TaskPair, step: str, times: int) -> None:
+    urls = {"LEGACY_URL": pair.urls[Side.LEGACY], "NEW_URL": pair.urls[Side.NEW]}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.support.listening_process", step, str(times)),
+        env={**os.environ, **urls},
+    )
+    dying = asyncio.ensure_future(process.wait())
+    try:
+        async with asyncio.timeout(30):
+            while not dying.done():
+                await pair.documents.users.insert_one(user(ObjectId()))
+                await asyncio.wait([dying], timeout=0.2)
+        assert dying.result() == -signal.SIGKILL
+    finally:
+        if not dying.done():
+            process.kill()
+        await dying
 
 
 async def test_a_reader_that_was_frozen_past_its_lease_keeps_nothing(make_pair: MakePair) -> None:
@@ -261,6 +299,35 @@ async def until(look: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(20):
         while not await look():
             pass
+
+
+async def test_a_change_that_is_not_captured_yet_is_no_mismatch(make_pair: MakePair) -> None:
+    """The validator asks whether a key is on its way: the stream has to have told everything before that is answered."""
+    pair = await make_pair(streams=True)
+    await pair.documents.users.insert_one(user())
+    view = await pair.manager.validate_key(str(ANN), entity="users")
+    assert view.verdict is Verdict.INCOMPLETE
+    await pair.carry()
+    assert (await pair.manager.validate_key(str(ANN), entity="users")).verdict is Verdict.EQUAL
+
+
+async def test_where_nobody_can_tell_every_key_may_be_on_its_way(make_pair: MakePair) -> None:
+    pair = await make_pair(streams=True)
+    pause = PauseAt("stream_read")
+    other = await pair.make_manager(hook=pause)
+    await pair.documents.users.insert_one(user())
+    reading = asyncio.ensure_future(pair.stream(other).pump())
+    await asyncio.wait_for(pause.reached.wait(), 10)
+    assert (await pair.manager.validate_key(str(ANN), entity="users")).verdict is Verdict.INCOMPLETE
+    pause.resume.set()
+    await reading
+
+
+async def test_reject_cannot_be_chosen_at_run_time_either(make_pair: MakePair) -> None:
+    pair = await make_pair()
+    with pytest.raises(ConflictError):
+        await pair.manager.change_config({"foreign_writes": "reject"})
+    assert pair.manager.settings.foreign_writes is ForeignWrites.REPORT
 
 
 def test_a_mongodb_rejects_no_other_program() -> None:

@@ -74,7 +74,7 @@ async def test_the_engine_reads_documents_so_that_the_mapping_sees_what_there_is
                     collection.rows_of(document)
                 except UnfitError:
                     unfit.add((collection.name, document["_id"]))
-        codec = side.collections.database.codec_options
+        codec = side.collections.of(CATALOG["users"]).codec_options
     finally:
         await side.dispose()
     assert unfit == expected

@@ -9,9 +9,13 @@ import asyncpg
 import pytest
 from bson import ObjectId
 
-from backend.shared import Phase, UnitOfWork
+from backend.shared import Phase, Side, UnitOfWork
 from backend.shared.documents import Documents
+from backend.shared.dual_write_config import Availability
 from backend.shared.journal.sync_triggers import FOREIGN_WRITE
+from backend.shared.stores.postgres.sync_columns import ALONE
+from backend.shared.stranded import StrandedKeys
+from backend.shared.testing.document_servers import DocumentServer
 from backend.shared.unit_runner import Unit
 from backend.task_service.app.core.dual_write_manager import TaskDualWriteManager
 from tests.integration.task_service.conftest import MakePair
@@ -222,6 +226,32 @@ async def test_a_relay_that_dies_says_nothing_untrue(make_pair: MakePair, step: 
     assert status == ("PENDING" if open_rows else "SYNCED")
     await pair.carry()
     assert await pair.standing("users", ANN) == ("SYNCED", None)
+
+
+async def test_a_synchronous_write_is_synced_at_once(make_pair: MakePair) -> None:
+    pair = await make_pair(Phase.LIVE, async_legacy=False)
+    await put(pair, "users", user())
+    assert await pair.sql("SELECT FROM tandem_task.journal") == []
+    assert await pair.standing("users", ANN) == ("SYNCED", None)
+
+
+async def test_what_was_written_on_this_side_alone_is_pending(
+    make_pair: MakePair, document_server: DocumentServer
+) -> None:
+    pair = await make_pair(availability=Availability.ANY)
+    await put(pair, "users", user())
+    await pair.carry()
+    await asyncio.to_thread(document_server.stop)
+    try:
+        await put(pair, "users", user(name="Anna"))
+        assert await pair.standing("users", ANN) == ("PENDING", ALONE)
+    finally:
+        await asyncio.to_thread(document_server.start)
+    assert await pair.manager.runtime.breakers[Side.LEGACY].wait_closed(20)
+    assert await StrandedKeys(pair.manager.runtime).settle() == 1
+    await pair.carry()
+    assert await pair.standing("users", ANN) == ("SYNCED", None)
+    assert (await pair.documents.users.find_one({"_id": ANN}) or {})["name"] == "Anna"
 
 
 async def test_a_failure_that_comes_late_does_not_overrule_a_newer_carry(make_pair: MakePair) -> None:

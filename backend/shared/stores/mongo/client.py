@@ -99,8 +99,7 @@ def create_client(
             appname=application_name[:128],
             tz_aware=True,
             datetime_conversion=DatetimeConversion.DATETIME_AUTO,
-            # What BSON holds of a UUID stays as it is: one of another subtype is another value.
-            uuidRepresentation="unspecified",
+            uuidRepresentation="standard",
             w="majority",
             journal=True,
             maxPoolSize=limits.max_pool_size,

@@ -55,10 +55,6 @@ class Collections:
         """The service's own database."""
         return self.client.get_database(
             self._database_name,
-            # A text that is no UTF-8 is to fail with its own document, not with all that were read with it.
-            codec_options=self.client.codec_options.with_options(
-                unicode_decode_error_handler="surrogateescape"
-            ),
             read_preference=ReadPreference.PRIMARY,
             read_concern=ReadConcern("majority"),
             write_concern=MAJORITY,

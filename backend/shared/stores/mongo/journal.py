@@ -81,6 +81,8 @@ class DocumentJournal:
     ) -> None:
         self.behind: Callable[[DocumentConnection], Awaitable[str | None]] | None = None
         """Why what other programs have written may not be journalled yet, where a change stream does that."""
+        self.has_told: Callable[[], Awaitable[bool]] | None = None
+        """Whether what was written before is journalled by now, where a change stream does that."""
         self._collections = collections
         self._hook = hook
         self._lease_ms = int(lease_seconds * 1000)
@@ -265,7 +267,9 @@ class DocumentJournal:
         return max([_claimed(row).last_changed_at async for row in rows], default=None)
 
     async def open_keys(self, connection: DocumentConnection, entity: str, keys: Sequence[str]) -> set[str]:
-        """Those of `keys` that have an open journal row."""
+        """Those of `keys` that have an open journal row, or may get one for a change that has been made already."""
+        if self.has_told is not None and not await self.has_told():
+            return set(keys)
         found: set[str] = set()
         session = await connection.reader()
         for part in chunks(subject(entity, key) for key in keys):

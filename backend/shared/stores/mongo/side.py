@@ -82,6 +82,7 @@ class MongoSide:
             )
             self.marks.stream = self.change_stream
             self.journal.behind = self.change_stream.behind
+            self.journal.has_told = self.change_stream.has_told
         self._installation = DocumentInstallation(
             self.collections, catalog, side, captured_by=self.marks.captured_by
         )

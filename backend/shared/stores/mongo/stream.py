@@ -27,7 +27,7 @@ from .connection import DocumentConnection, in_transaction, jitter
 from .errors import describe, is_database_error, is_repeatable
 from .fence import Fence
 from .journal import DocumentJournal
-from .stream_events import EventReader, Read, Token, watched
+from .stream_events import MARKER, EventReader, Read, Token, watched
 from .stream_writes import keep_conflicts
 
 LEASE_SECONDS = 15.0
@@ -35,6 +35,8 @@ LEASE_SECONDS = 15.0
 BATCH_CHANGES = 500
 WAIT_MS = 200
 """So long the server waits for an event before it says that there is none."""
+TOLD_SECONDS = 2.0
+"""So long somebody waits who has to know that nothing is on its way."""
 BEAT_SECONDS = 10.0
 """As often a marker is put into a quiet stream: on some servers a token ages while nothing happens."""
 KEPT_MARKERS = 64
@@ -78,6 +80,7 @@ class ChangeCapture:
         self._reader: EventReader | None = None
         self._generation = -1
         self._marked: dict[str, str] = {}
+        self._one_at_a_time = asyncio.Lock()
 
     # The state of capture -------------------------------------------------------------------------------------------
 
@@ -127,15 +130,32 @@ class ChangeCapture:
         if lock is None:
             return None
         if lock not in self._marked:
-            marker = f"marker:{uuid.uuid4().hex}"
-            await self._collections.stream.insert_one({"_id": marker, "lock": lock})
-            self._marked = {lock: marker}
-        seen = {**_ROW, "seen": self._marked[lock]}
-        if await self._collections.stream.find_one(seen, {"_id": 1}) is None:
-            await self.pump()
-            if await self._collections.stream.find_one(seen, {"_id": 1}) is None:
-                return "the change stream has not come to the lock yet"
-        return None
+            self._marked = {lock: await self._put_marker(lock=lock)}
+        if await self._has_seen(self._marked[lock]):
+            return None
+        await self.pump()
+        if await self._has_seen(self._marked[lock]):
+            return None
+        return "the change stream has not come to the lock yet"
+
+    async def has_told(self, *, within_seconds: float = TOLD_SECONDS) -> bool:
+        """Whether everything that was written before this call has been journalled; waits for that, for a while."""
+        marker, clock = await self._put_marker(lock=None), asyncio.get_running_loop().time
+        deadline = clock() + within_seconds
+        while not await self._has_seen(marker):
+            if clock() > deadline:
+                return False
+            if not await self.pump():
+                await asyncio.sleep(0.01)
+        return True
+
+    async def _put_marker(self, *, lock: str | None) -> str:
+        marker = f"{MARKER}{uuid.uuid4().hex}"
+        await self._collections.stream.insert_one({"_id": marker, "lock": lock})
+        return marker
+
+    async def _has_seen(self, marker: str) -> bool:
+        return await self._collections.stream.find_one({**_ROW, "seen": marker}, {"_id": 1}) is not None
 
     # The loop -------------------------------------------------------------------------------------------------------
 
@@ -169,6 +189,10 @@ class ChangeCapture:
 
     async def pump(self) -> bool:
         """Read what there is, once; False where another process is at it."""
+        async with self._one_at_a_time:
+            return await self._pump()
+
+    async def _pump(self) -> bool:
         row = await self._acquire()
         if row is None:
             await self.let_go()
@@ -251,9 +275,9 @@ class ChangeCapture:
 
     async def _beat(self) -> None:
         """A marker that nobody waits for; older ones go."""
-        markers = {"_id": {"$regex": "^marker:"}, "lock": None}
+        markers = {"_id": {"$regex": f"^{MARKER}"}, "lock": None}
         await self._collections.stream.delete_many(markers)
-        await self._collections.stream.insert_one({"_id": f"marker:{uuid.uuid4().hex}", "lock": None})
+        await self._put_marker(lock=None)
 
     # What is kept ---------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ writes, a unit journals it: what the same transaction says of such keys is their
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,10 @@ from .collections import Collections, Stored, subject
 from .shapes import key_of, shape_of
 
 Token = Mapping[str, Any]
+MARKER = "marker:"
+"""How the `_id` of a marker begins."""
+READ_SECONDS = 0.25
+"""So long events are collected before they are kept, where they keep coming."""
 _CHANGES = frozenset({"insert", "update", "replace", "delete"})
 _ENDS = frozenset({"drop", "rename", "dropDatabase", "invalidate"})
 
@@ -37,7 +42,8 @@ class ForeignChange:
 class Read:
     """Some events, whole transactions only. `token`: behind them the stream goes on; None if nothing was read.
 
-    `lock`: that of a marker at which reading has stopped; `lost`: why what comes next cannot be told by events.
+    `markers`: the one at which reading has stopped, if any, and `lock` the fence lock under which it was put there. `lost`:
+    why what comes next cannot be told by events.
     """
 
     changes: list[ForeignChange] = field(default_factory=list)
@@ -62,15 +68,15 @@ class EventReader:
         self._ahead: Stored | None = None
 
     async def read(self, *, most: int) -> Read:
-        """About `most` changes, or what there is; up to a marker of a lock, which is the last thing that is read."""
-        found, group = Read(), list[Stored]()
+        """About `most` changes, or what there is; up to a marker, and for hardly longer than `READ_SECONDS`."""
+        found, group, until = Read(), list[Stored](), time.monotonic() + READ_SECONDS
         while True:
             event, self._ahead = self._ahead, None
             event = event or await self.stream.try_next()
             if group and (event is None or _transaction_of(event) != _transaction_of(group[0])):
                 self._close(found, group)
                 group = []
-                if event is not None and len(found.changes) >= most:
+                if event is not None and self._is_enough(found, most=most, until=until):
                     self._ahead = event
                     return found
             if event is None:
@@ -83,18 +89,21 @@ class EventReader:
                 found.token = event["_id"]
                 found.markers.append(event["documentKey"]["_id"])
                 found.lock = event["fullDocument"].get("lock")
-                if found.lock is not None:
-                    return found
-                continue
+                return found
             group.append(event)
             if _transaction_of(event) is None:
                 self._close(found, group)
                 group = []
-                if len(found.changes) >= most:
+                if self._is_enough(found, most=most, until=until):
                     return found
 
+    @staticmethod
+    def _is_enough(found: Read, *, most: int, until: float) -> bool:
+        return len(found.changes) >= most or time.monotonic() > until
+
     def _is_marker(self, event: Stored) -> bool:
-        return bool(event["ns"]["coll"] == self._markers and event["operationType"] == "insert")
+        is_new = event["ns"]["coll"] == self._markers and event["operationType"] == "insert"
+        return is_new and str(event["documentKey"]["_id"]).startswith(MARKER)
 
     def _close(self, found: Read, group: Sequence[Stored]) -> None:
         """All events of a transaction are there."""

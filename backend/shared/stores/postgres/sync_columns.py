@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,6 +19,7 @@ from backend.shared.stores.postgres.projection_sql import key_in, key_text, quot
 from backend.shared.stores.protocol import Position
 
 Identity = tuple[str, str]
+ALONE = "written on this side alone: the other one was away"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +125,15 @@ class SyncColumns:
                 f"OR NOT EXISTS (SELECT 1 FROM {self._names.mark} WHERE state = 'closed' AND epoch = $5::bigint)"
             )
             await self._write(connection, entity, told, unless=late, more=(entity.name, epoch), placed=True)
+        await self._unmark(connection)
+
+    async def tell_alone(self, connection: AsyncConnection, keys: Mapping[str, Sequence[str]]) -> None:
+        """Tell rows of this side, by entity, that they were written here alone. The last thing in such a transaction."""
+        alone = Standing(status=SyncStatus.PENDING, error=ALONE)
+        standings = {(entity, key): alone for entity, found in keys.items() for key in found}
+        await self._mark(connection)
+        for entity, told in self._by_entity(standings).items():
+            await self._write(connection, entity, told, unless="$4::text IS NULL", more=(entity.name,))
         await self._unmark(connection)
 
     async def _write(

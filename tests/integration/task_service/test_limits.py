@@ -12,6 +12,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from backend.shared.database import DatabaseLimits
 from backend.shared.domain.outages import Outage
 from backend.shared.testing.clusters import Cluster
 from backend.shared.testing.document_servers import DocumentServer
@@ -63,8 +64,9 @@ async def held(store: TaskStore) -> AsyncIterator[None]:
 
 
 async def outage_of_a_write(store: TaskStore) -> Outage:
+    """What a second write meets, before the limits that hold by default are over."""
     with pytest.raises(StoreUnavailableError) as caught:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(DatabaseLimits().pool_wait_seconds - 0.5):
             await save(store, users=[replace(ANN, name="Annie")])
     return caught.value.outage
 

@@ -15,7 +15,7 @@ import pytest
 from backend.shared.testing.clusters import Cluster, Databases
 from backend.shared.testing.programs import remove_left_overs, scratch_directory
 
-pytest_plugins = ["tests.support.fixtures"]
+pytest_plugins = ["tests.support.fixtures", "tests.support.reading"]
 
 
 class MakeDatabase(Protocol):

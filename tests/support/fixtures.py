@@ -18,6 +18,8 @@ from backend.shared.testing.clusters import Cluster, Databases
 from tests.support.people import LEGACY_DDL, NEW_DDL, PeopleManager, create_tables
 
 BOTH_AUTHORITIES = pytest.mark.parametrize("phase", [Phase.DUALWRITE, Phase.RAMPDOWN])
+COMPARING = pytest.mark.parametrize("phase", [Phase.SHADOW, Phase.LIVE])
+"""The phases in which a read is compared with the other side."""
 
 
 class MakeManager(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -108,6 +109,12 @@ class Sql:
             return list(await connection.fetch(statement, *arguments))
         finally:
             await connection.close()
+
+    async def until(self, statement: str, *, found: bool = True) -> None:
+        """Wait until the server sees rows of `statement`, or none any more."""
+        async with asyncio.timeout(10):
+            while bool(await self(statement)) is not found:  # noqa: ASYNC110 - another process decides
+                await asyncio.sleep(0.01)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from backend.shared.testing.clusters import Cluster, Databases
 from backend.shared.testing.document_servers import DocumentServer
 from backend.shared.testing.programs import remove_left_overs, scratch_directory
 
-pytest_plugins = ["tests.support.fixtures", "tests.support.note_service"]
+pytest_plugins = ["tests.support.fixtures", "tests.support.note_service", "tests.support.reading"]
 
 
 class MakeDatabase(Protocol):

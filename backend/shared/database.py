@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import event, make_url
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from backend.shared.domain.errors import ConfigurationError
 from backend.shared.journal.capture import UNIT_NOTICE
@@ -19,6 +21,7 @@ from backend.shared.stores.postgres.errors import ConnectTimeoutError
 _URL_PARAMETERS = frozenset({"ssl", "pgbouncer", "target_session_attrs", "passfile", "direct_tls"})
 XID = "tandem_xid"
 """Where a connection keeps the id of the transaction that its unit of work runs in."""
+_MADE_AT = "tandem_made_at"
 
 
 _HOUR = 3600.0
@@ -93,6 +96,21 @@ def parse_url(url: str, *, variable: str) -> URL:
     return parsed.set(drivername="postgresql+asyncpg", query=query)
 
 
+class _SidePool(AsyncAdaptedQueuePool):
+    """A pool that knows since when its connections may be trusted (monotonic seconds)."""
+
+    trusted_since = 0.0
+
+
+def distrust_pool(engine: AsyncEngine) -> None:
+    """Hand none of the connections that there are now out again: one was lost, so the others may be dead too.
+
+    Those lent out come back as ever and are made anew before they are lent again. (To dispose of the engine would strand
+    them: they would come back to a pool that nobody closes any more.)
+    """
+    cast("_SidePool", engine.pool).trusted_since = time.monotonic()
+
+
 def create_side_engine(
     url: str, *, application_name: str, variable: str = "DATABASE_URL", limits: DatabaseLimits | None = None
 ) -> AsyncEngine:
@@ -106,6 +124,7 @@ def create_side_engine(
     parsed = parse_url(url, variable=variable).difference_update_query(["pgbouncer"])
     engine = create_async_engine(
         parsed,
+        poolclass=_SidePool,
         pool_size=limits.pool_size,
         max_overflow=limits.max_overflow,
         pool_timeout=limits.pool_wait_seconds,
@@ -116,6 +135,8 @@ def create_side_engine(
     )
     event.listen(engine.sync_engine, "do_connect", _connect)
     event.listen(engine.sync_engine, "connect", _listen_for_xid)
+    event.listen(engine.sync_engine, "connect", _note_when_made)
+    event.listen(engine.sync_engine, "checkout", lambda _connection, record, _fairy: _check(record, engine))
     return engine
 
 
@@ -174,3 +195,13 @@ def _listen_for_xid(dbapi_connection: Any, record: Any) -> None:
             record.info[XID] = int(text.removeprefix(UNIT_NOTICE))
 
     dbapi_connection.driver_connection.add_log_listener(note)
+
+
+def _note_when_made(_connection: object, record: Any) -> None:
+    record.info[_MADE_AT] = time.monotonic()
+
+
+def _check(record: Any, engine: AsyncEngine) -> None:
+    """Have the pool make a connection anew that is not to be trusted any more."""
+    if record.info[_MADE_AT] <= cast("_SidePool", engine.pool).trusted_since:
+        raise DisconnectionError("older than a loss")

@@ -52,6 +52,7 @@ class PhaseFollower:
         self._measured = measured
         self._reading = asyncio.Lock()
         self._next: asyncio.Task[None] | None = None
+        self._under_way = set[asyncio.Task[None]]()
 
     async def refresh(self) -> None:
         """Read the phase row again; what is known then is not older than this call.
@@ -61,6 +62,8 @@ class PhaseFollower:
         """
         if self._next is None:
             self._next = asyncio.ensure_future(self._read())
+            self._under_way.add(self._next)
+            self._next.add_done_callback(self._under_way.discard)
         await asyncio.shield(self._next)
 
     async def _read(self) -> None:
@@ -86,6 +89,17 @@ class PhaseFollower:
             await self.changed.wait()
             self.changed.clear()
             await self._without_trouble(self.follow)
+
+    async def stop_reading(self) -> None:
+        """End the readings under way.
+
+        A reading outlives whoever asked for it, and would bring its connection back to a pool that is gone by then.
+        """
+        readings = list(self._under_way)
+        for reading in readings:
+            reading.cancel()
+        await asyncio.gather(*readings, return_exceptions=True)
+        self._next = None
 
     async def leave(self) -> None:
         """Say that this process ends; if that cannot be said, the lease runs out."""

@@ -281,6 +281,7 @@ class ServiceRuntime:
             trouble = await reaching
         finally:
             reaching.cancel()
+            await asyncio.gather(reaching, return_exceptions=True)
         if trouble is None:
             return tuple(Side)
         cause = trouble.__context__
@@ -369,6 +370,7 @@ class ServiceRuntime:
                 await task
         self._endless.clear()
         self._tasks.clear()
+        await self.following.stop_reading()
         if self._started:
             await self.following.leave()
         for breaker in self.breakers.values():

@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from backend.shared.breaker import CircuitBreaker
-from backend.shared.database import XID
+from backend.shared.database import XID, distrust_pool
 from backend.shared.domain.errors import FencedError, SideError, side_error
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.outages import Outage
@@ -143,6 +143,11 @@ class UnitTransaction:
         except Exception as error:  # noqa: BLE001 - whatever it is, the connection is not to be used again
             log.debug("rollback_failed", error=describe(error))
             await self.connection.invalidate()
+        except BaseException:
+            # Cancelled again, as task groups do until a task ends: ROLLBACK may not even have been sent, and whoever got
+            # this connection next would go on in this transaction.
+            await self.connection.invalidate()
+            raise
 
     def _close(self, session: Session) -> None:
         try:
@@ -277,7 +282,7 @@ class UnitRunner:
                 if is_unreachable(cause):
                     self._breaker.failed()
                 if lost:
-                    await self.engine.dispose()
+                    distrust_pool(self.engine)
                 if run == MAX_RUNS or not (lost or is_repeatable(cause) or isinstance(error, _RunAgainError)):
                     raise to_side_error(cause, self.side) from cause
                 log.info("unit_repeated", side=self.side.value, run=run, error=describe(cause))
@@ -347,7 +352,7 @@ class UnitRunner:
                     raise
                 if sqlstate_of(error) == _XID_IN_THE_FUTURE:
                     return "aborted"
-                await self.engine.dispose()
+                distrust_pool(self.engine)
             if status in ("committed", "aborted"):
                 return str(status)
             await asyncio.sleep(0.1)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import asyncpg
 import pytest
+from sqlalchemy import text
 
-from backend.shared import Phase, SecondWrite, UnitOfWork
+from backend.shared import Phase, SecondWrite, Side, UnitOfWork
 from backend.shared.testing.clusters import Databases
 from tests.support.fixtures import BOTH_AUTHORITIES, MakeManager, Sql
 from tests.support.people import notes, people, profiles
@@ -106,6 +108,35 @@ async def test_i1_cancelled_request_does_not_cancel_the_second_write(
     pause.resume.set()
     await manager.close()
     assert len(await assert_equal_sides(people_databases)) == 1
+
+
+@BOTH_AUTHORITIES
+async def test_unit_cancelled_until_it_ends_leaves_no_transaction_to_the_next(
+    make_manager: MakeManager, legacy_sql: Sql, new_sql: Sql, *, phase: Phase
+) -> None:
+    """A task group cancels at each step: then not even ROLLBACK may be sent, and nobody may go on in that transaction."""
+    manager = await make_manager(phase)
+    side = phase.policy.authoritative
+    sql = legacy_sql if side is Side.LEGACY else new_sql
+    runner = manager.runtime.sql_runner(side)
+
+    async def ask() -> int:
+        async with runner.transaction(request_id="", only_reads=True) as unit:
+            return int((await unit.connection.execute(text("SELECT 1"))).scalar_one())
+
+    holder = await asyncpg.connect(sql.url)
+    try:
+        async with holder.transaction():
+            await holder.execute(f"SELECT pg_advisory_xact_lock({runner.names.fence_lock})")
+            request = asyncio.ensure_future(ask())
+            await sql.until("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+            while not request.done():
+                request.cancel()
+                await asyncio.sleep(0)
+    finally:
+        await holder.close()
+    for _ in range(20):  # more than the pool has connections
+        assert await ask() == 1
 
 
 @pytest.mark.invariant("I1")

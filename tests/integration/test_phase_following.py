@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+import asyncpg
 import pytest
 
 from backend.shared import Phase, Side
@@ -34,9 +35,7 @@ async def test_where_listen_works_a_change_is_heard_of_at_once(
     listening = (
         "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND application_name LIKE 'tandem_people%'"
     )
-    async with asyncio.timeout(10):
-        while len(await new_sql(listening)) < 2:  # noqa: ASYNC110 - both processes, in another server's view
-            await asyncio.sleep(0.02)
+    await new_sql.until(f"SELECT 1 FROM ({listening}) AS heard HAVING count(*) >= 2")  # both processes
     await controller(operator).change(Phase.SHADOW, force=FORCE, reason="a test")
     await seconds_until(lambda: replica.phase is Phase.SHADOW, most=5)
     await operator.change_config({"batch_size": 7})
@@ -69,3 +68,21 @@ async def test_a_process_that_ends_is_waited_for_by_nobody(make_manager: MakeMan
     assert [item.id for item in await operator.runtime.replicas.live()] == [
         operator.runtime.following.replica_id
     ]
+
+
+async def test_a_reading_under_way_ends_with_the_process(make_manager: MakeManager, new_sql: Sql) -> None:
+    """Its connection would come back to a pool that is gone, and stay open for as long as nobody collects it."""
+    replica = await make_manager(Phase.DUALWRITE)
+    connected = "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'tandem%people%'"
+    holder = await asyncpg.connect(new_sql.url)
+    try:
+        async with holder.transaction():
+            await holder.execute(f"LOCK TABLE {replica.runtime.names.schema}.control")
+            asker = asyncio.ensure_future(replica.runtime.following.refresh())
+            await new_sql.until(connected + " AND wait_event_type = 'Lock'")
+            asker.cancel()
+            closing = asyncio.ensure_future(replica.close())
+            await new_sql.until(connected, found=False)
+            await closing
+    finally:
+        await holder.close()

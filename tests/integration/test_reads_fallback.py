@@ -29,11 +29,6 @@ DUAL = [phase for phase in Phase if phase.policy.dual]
 KEY = (77,)
 
 
-@pytest.fixture
-def plant(people_databases: Databases) -> Plant:
-    return Plant(people_databases)
-
-
 @pytest.mark.parametrize("fallback", list(ReadFallback))
 @pytest.mark.parametrize("phase", list(Phase))
 async def test_the_authoritative_side_fails(

@@ -12,7 +12,7 @@ from backend.shared import Phase, Side, UnitOfWork
 from backend.shared.migration.gates import GateName, Gates
 from backend.shared.replicas import ShadowReads
 from backend.shared.testing.clusters import Databases
-from tests.support.fixtures import MakeManager, Sql
+from tests.support.fixtures import COMPARING, MakeManager, Sql
 from tests.support.people import PeopleManager, people
 from tests.support.phases import change
 from tests.support.reading import (
@@ -26,13 +26,6 @@ from tests.support.reading import (
     renamed,
     shadow_reads,
 )
-
-COMPARING = pytest.mark.parametrize("phase", [Phase.SHADOW, Phase.LIVE])
-
-
-@pytest.fixture
-def plant(people_databases: Databases) -> Plant:
-    return Plant(people_databases)
 
 
 async def written_down(manager: PeopleManager) -> ShadowReads:

@@ -8,12 +8,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
-import pytest
 from structlog.testing import capture_logs
 
 from backend.shared import Phase, Side
 from backend.shared.testing.clusters import Databases
-from tests.support.fixtures import MakeManager
+from tests.support.fixtures import COMPARING, MakeManager
 from tests.support.people import people
 from tests.support.phases import change
 from tests.support.read_stage import staged
@@ -27,13 +26,6 @@ from tests.support.reading import (
     shadow_reads,
 )
 from tests.support.steps import PauseAt
-
-COMPARING = pytest.mark.parametrize("phase", [Phase.SHADOW, Phase.LIVE])
-
-
-@pytest.fixture
-def plant(people_databases: Databases) -> Plant:
-    return Plant(people_databases)
 
 
 @COMPARING

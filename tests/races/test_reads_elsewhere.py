@@ -8,7 +8,6 @@ import pytest
 
 from backend.shared import Phase, Side, UnitOfWork
 from backend.shared.dual_write_config import ReadFallback
-from backend.shared.testing.clusters import Databases
 from tests.support.fixtures import BOTH_AUTHORITIES, MakeManager
 from tests.support.phases import change
 from tests.support.read_stage import staged
@@ -20,14 +19,6 @@ from tests.support.reading import (
     renamed,
 )
 from tests.support.steps import PauseAt
-
-COMPARING = pytest.mark.parametrize("phase", [Phase.SHADOW, Phase.LIVE])
-
-
-@pytest.fixture
-def plant(people_databases: Databases) -> Plant:
-    return Plant(people_databases)
-
 
 # ---- what is missing on the authoritative side ----
 
@@ -58,8 +49,7 @@ async def test_delete_carried_between_the_read_and_the_look_at_the_journal(
 async def test_insert_and_carry_after_the_read(make_manager: MakeManager, *, phase: Phase) -> None:
     """It is there by now: then it is the authoritative side's answer that counts."""
     stage = await staged(make_manager, phase, dual_read_fallback=ReadFallback.MISSING)
-    await stage.remove()
-    await stage.carry()
+    await stage.remove_and_carry()
     stage.at("read_missing_looked", stage.add_and_carry)
     stage.at("read_missing_asked", stage.rename)
     found = await name_of(stage.manager, stage.key)
@@ -73,8 +63,7 @@ async def test_insert_carry_and_delete_after_the_look_at_the_journal(
 ) -> None:
     """The other side has a row that was deleted since, and has not heard of that."""
     stage = await staged(make_manager, phase, dual_read_fallback=ReadFallback.MISSING)
-    await stage.remove()
-    await stage.carry()
+    await stage.remove_and_carry()
     stage.at("read_missing_looked", stage.add_and_carry)
     stage.at("read_missing_asked", stage.remove)
     assert await name_of(stage.manager, stage.key) is None
@@ -86,15 +75,9 @@ async def test_insert_carry_delete_and_carry_after_the_look_at_the_journal(
 ) -> None:
     """The journal is empty at both looks, and the authoritative side has nothing: so the other one is asked once more."""
     stage = await staged(make_manager, phase, dual_read_fallback=ReadFallback.MISSING)
-    await stage.remove()
-    await stage.carry()
-
-    async def remove_and_carry() -> None:
-        await stage.remove()
-        await stage.carry()
-
+    await stage.remove_and_carry()
     stage.at("read_missing_looked", stage.add_and_carry)
-    stage.at("read_missing_asked", remove_and_carry)
+    stage.at("read_missing_asked", stage.remove_and_carry)
     assert await name_of(stage.manager, stage.key) is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -18,6 +19,8 @@ from backend.shared.testing.clusters import Cluster, Databases
 from tests.support.people import LEGACY_DDL, NEW_DDL, PeopleManager, create_tables
 
 BOTH_AUTHORITIES = pytest.mark.parametrize("phase", [Phase.DUALWRITE, Phase.RAMPDOWN])
+COMPARING = pytest.mark.parametrize("phase", [Phase.SHADOW, Phase.LIVE])
+"""The phases in which a read is compared with the other side."""
 
 
 class MakeManager(Protocol):
@@ -106,6 +109,12 @@ class Sql:
             return list(await connection.fetch(statement, *arguments))
         finally:
             await connection.close()
+
+    async def until(self, statement: str, *, found: bool = True) -> None:
+        """Wait until the server sees rows of `statement`, or none any more."""
+        async with asyncio.timeout(10):
+            while bool(await self(statement)) is not found:  # noqa: ASYNC110 - another process decides
+                await asyncio.sleep(0.01)
 
 
 @pytest.fixture

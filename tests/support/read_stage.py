@@ -39,6 +39,10 @@ class Stage(DoAt):
     async def remove(self) -> None:
         assert (await self.manager.write("remove", lambda work: work.delete("person", self.key))).value
 
+    async def remove_and_carry(self) -> None:
+        await self.remove()
+        await carry(self.manager)
+
     async def add(self) -> None:
         values = {people.c.id: self.key[0], people.c.email: "again@example.org", people.c.name: "again"}
         assert (await self.manager.write("add", lambda work: work.insert("person", values))).success

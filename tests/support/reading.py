@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
 from backend.shared import DualWriteManager, Key, NotFoundError, Side, Unit, UnitOfWork
 from backend.shared.testing.clusters import Databases
 from tests.support.fixtures import Sql
@@ -125,3 +127,9 @@ class DoAt:
         number = self.passed[step] = self.passed.get(step, 0) + 1
         if work := self._work.get((step, number)):
             await work()
+
+
+@pytest.fixture
+def plant(people_databases: Databases) -> Plant:
+    """Rows put on one side behind the engine's back."""
+    return Plant(people_databases)

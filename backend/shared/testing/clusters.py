@@ -310,7 +310,7 @@ class Cluster:
             text=True,
             check=False,
             cwd="/",
-            start_new_session=True,  # Ctrl-C is for us: we end it, or let it end
+            start_new_session=True,  # Ctrl-C is for us, who wait for its end
             **self._account.popen_arguments,
         )
         if done.returncode:

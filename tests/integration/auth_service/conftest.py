@@ -77,6 +77,7 @@ async def make_auth(databases: Databases, settings: AuthSettings) -> AsyncIterat
             )
             metrics = Metrics(CollectorRegistry())
             manager = AuthDualWriteManager(settings=replace(chosen, **dual_write), metrics=metrics)
+            stack.push_async_callback(manager.close)  # an application that does not start closes nothing
             await manager.install()
             app = make_app(auth_settings or settings, manager=manager, metrics=metrics)
             await stack.enter_async_context(LifespanManager(app, startup_timeout=30, shutdown_timeout=30))

@@ -130,6 +130,7 @@ The phase has its own way.
 
 
 _BOUNDS: tuple[tuple[str, float, float], ...] = (
+    ("timeout_seconds", 1, 60),
     ("batch_size", 1, MAX_BATCH_SIZE),
     ("retry_attempts", 1, 1000),
     ("retry_delay_seconds", 0, math.inf),
@@ -140,7 +141,6 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("new_read_share", 0, 1),
 )
 _ABOVE_ZERO = (
-    "timeout_seconds",
     "sync_interval_seconds",
     "full_sync_interval_seconds",
     "max_lag_seconds",

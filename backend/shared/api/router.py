@@ -69,7 +69,7 @@ class ConfigPatch(BaseModel):
     fail_on_legacy_error: JsonBool = False
     async_legacy: JsonBool = True
     timeout: JsonFloat = Field(
-        default=5.0, gt=0, le=60, description="Seconds; for each side of a write that goes to both."
+        default=5.0, ge=1, le=60, description="Seconds; for each side of a write that goes to both."
     )
     ping: Ping = Ping.BREAKER
     availability: Availability = Availability.AUTHORITATIVE

@@ -25,6 +25,7 @@ from backend.task_service.app.ports import TaskStore
 from tests.conftest import MakeDatabase, MakeTemplate
 from tests.contract.task_service.support import Api
 from tests.integration.task_service.conftest import migrate
+from tests.support.fixtures import Sql
 from tests.support.task_stores import FAKE, running_store
 
 
@@ -44,6 +45,8 @@ def installed_templates(
             await migrate(url)
             await install(dual(document_server.url("template"), url, phase=phase))
             await asyncio.to_thread(document_server.drop_database, "template")
+            # What is made from it is another database: it notes which one when it is installed, as the first did.
+            await Sql(url)("UPDATE tandem_task.mark SET identity = ''")
 
         return make_template(services_cluster, f"task_{phase}_template", build)
 

@@ -11,6 +11,7 @@ from bson import ObjectId
 
 from backend.shared import ConflictError, Phase, Side
 from backend.shared.domain.mapping import Document, RowsByTable
+from backend.shared.journal.conflict_records import SettledConflict
 from backend.shared.observability.admin_views import SettlementView
 from backend.shared.stores.mongo.side import MongoSide
 from backend.shared.stores.mongo.stream_events import ForeignChange
@@ -148,6 +149,15 @@ async def test_a_foreign_write_to_rows_is_settled_either_way(
     await drained(manager)
     expected = ("good", ["a", "b"]) if keep is Side.LEGACY else foreign
     assert await boards.both() == ({1: expected} if expected else {})
+
+
+async def test_a_number_of_a_row_is_a_number_of_the_document(make_notes: MakeNotes, boards: Boards) -> None:
+    manager = await made(make_notes, DOCUMENTS_FIRST)
+    (await manager.write("put", put(1, 5))).unwrap()
+    await drained(manager)
+    await boards.databases.sql("UPDATE notes SET n = 7")
+    assert (await settled(manager, Side.NEW)).settled
+    assert await boards.databases.both() == ({1: 7}, {1: 7})
 
 
 @KEEPING_EITHER
@@ -337,3 +347,31 @@ async def test_all_are_settled_but_what_somebody_else_decides_about(
     assert (again.settled, again.outcome) == (True, "settled already")
     with pytest.raises(ConflictError, match=f"settled by ada: kept {of.other.value}"):
         await manager.settle_conflict(second.id, keep=of)
+
+
+@OF_EITHER
+async def test_what_the_newer_change_has_decided_is_settled_already(
+    make_notes: MakeNotes, boards: Boards, *, of: Side
+) -> None:
+    """A key that both sides had changed, each on its own."""
+    manager = await with_board(make_notes, CLOSING[of][1])
+    store = manager.runtime.stores[of]
+    stranded = SettledConflict(
+        side=of,
+        entity="board",
+        key=key(1),
+        source_table="boards",
+        kept_rows={"boards": "[]"},
+        dropped_rows={"boards": "[]"},
+        settled_by="newer",
+        detail="changed on both sides",
+    )
+    async with store.begin() as connection:
+        await store.conflicts.keep_settled(connection, stranded)
+    (found,) = await manager.list_conflicts(limit=10, settled=True)
+    for dry_run in (True, False):
+        done = await manager.settle_conflict(found.id, keep=of.other, dry_run=dry_run)
+        assert (done.settled, done.detail) == (True, "by newer")
+        with pytest.raises(ConflictError, match="settled by newer"):
+            await manager.settle_conflict(found.id, keep=of, dry_run=dry_run)
+    assert await boards.both() == {1: ("good", ["a", "b"])}

@@ -16,7 +16,12 @@ from backend.shared.testing.clusters import Cluster, Databases
 from backend.shared.testing.document_servers import DocumentServer
 from backend.shared.testing.programs import remove_left_overs, scratch_directory
 
-pytest_plugins = ["tests.support.fixtures", "tests.support.note_service", "tests.support.reading"]
+pytest_plugins = [
+    "tests.support.fixtures",
+    "tests.support.note_service",
+    "tests.support.boards",
+    "tests.support.reading",
+]
 
 
 class MakeDatabase(Protocol):

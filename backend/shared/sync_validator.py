@@ -33,7 +33,7 @@ from backend.shared.validation.run_records import (
 from backend.shared.validation.runs import SILENT_SECONDS, RunRepository
 from backend.shared.validation.sides import Sides, UnreadableRowError
 from backend.shared.validation.statements import statements_of
-from backend.shared.validation.unlike import UnlikeChanges, UnlikeComparer, UnlikeRecheck
+from backend.shared.validation.unlike import UnlikeChanges, UnlikeComparer, UnlikeRecheck, recheck_of
 
 CHUNK_ROWS = 10_000
 PATIENCE_SECONDS = 10.0
@@ -324,22 +324,13 @@ class SyncValidator:
 
     def _recheck(self, entity: EntityMapping, circumstances: Circumstances, *, show_values: bool) -> Recheck:
         """Looks by what held when the run began: after a cutover nothing is settled any more."""
-        runtime, direction = self._runtime, circumstances.direction
-        sides, epoch = Sides(engines=runtime.engines, direction=direction), runtime.control.epoch
-        if not runtime.both_sql:
-            return UnlikeRecheck(
-                sides=sides,
-                names=runtime.names,
-                statements=statements_of(entity, direction),
-                epoch=epoch,
-                show_values=show_values,
-                stores=runtime.stores,
-            )
-        return Recheck(
-            sides=sides,
+        runtime = self._runtime
+        return recheck_of(
+            entity,
+            sides=Sides(engines=runtime.engines, direction=circumstances.direction),
             names=runtime.names,
-            statements=statements_of(entity, direction),
-            epoch=epoch,
+            epoch=runtime.control.epoch,
+            stores=runtime.stores,
             show_values=show_values,
         )
 

@@ -16,7 +16,9 @@ from backend.shared.journal.conflict_records import (
     SettledConflict,
 )
 from backend.shared.journal.repository import COUNT_LIMIT
+from backend.shared.stores.postgres.errors import LOCK_NOT_AVAILABLE, sqlstate_of
 from backend.shared.stores.postgres.names import EngineNames
+from backend.shared.stores.side import LockHeldError
 
 
 class ConflictRepository:
@@ -54,8 +56,13 @@ class ConflictRepository:
         return await self._one(connection, number, "")
 
     async def hold(self, connection: AsyncConnection, number: int) -> Conflict | None:
-        """One conflict, held until the transaction ends; SQLSTATE 55P03 if somebody else holds it."""
-        return await self._one(connection, number, " FOR UPDATE NOWAIT")
+        """One conflict, held until the transaction ends; `LockHeldError` if somebody else holds it."""
+        try:
+            return await self._one(connection, number, " FOR UPDATE NOWAIT")
+        except Exception as error:
+            if sqlstate_of(error) != LOCK_NOT_AVAILABLE:
+                raise
+            raise LockHeldError("somebody else decides about it just now") from error
 
     async def hold_free(self, connection: AsyncConnection, numbers: Sequence[int]) -> set[int]:
         """Hold those open ones of `numbers` that nobody else holds, until the transaction ends."""

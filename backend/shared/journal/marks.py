@@ -93,6 +93,22 @@ class MarkRepository:
                 raise
             raise FencedError("it is closed", side=self._side, unavailable=True) from error
 
+    async def hold_authority(self, connection: AsyncConnection, *, epoch: int) -> None:
+        """Hold the fence in share mode; the row lock makes an old snapshot fail rather than see an old mark (R7).
+
+        Raises `FencedError` unless this side is open in `epoch`.
+        """
+        await self.share(connection)
+        found = await connection.exec_driver_sql(
+            f"SELECT 1 FROM {self._names.mark} WHERE state = 'open' AND epoch = $1 FOR SHARE", (epoch,)
+        )
+        if found.first() is None:
+            raise FencedError(
+                f"not open in epoch {epoch}, so nothing may be written to it",
+                side=self._side,
+                unavailable=True,
+            )
+
     async def holders(self) -> list[str]:
         """Who holds the fence lock, by what the server tells this login."""
         async with self._engine.connect() as connection:

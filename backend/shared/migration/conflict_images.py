@@ -21,8 +21,12 @@ HIDDEN = "***"
 
 
 def parsed(document: str | None) -> Any:
-    """JSON with its numbers as they are written."""
-    return json.loads(document, parse_float=str, parse_int=str) if document is not None else None
+    """JSON with fractions as they are written, since a float would round them; a zero keeps its sign."""
+    return json.loads(document, parse_float=str, parse_int=_whole) if document is not None else None
+
+
+def _whole(text: str) -> int | str:
+    return text if text == "-0" else int(text)
 
 
 @dataclass(frozen=True, kw_only=True)

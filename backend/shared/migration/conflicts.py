@@ -19,17 +19,15 @@ import structlog
 from backend.shared.domain.errors import ConflictError, NotFoundError, ValidationError
 from backend.shared.domain.phases import Side
 from backend.shared.journal.conflict_records import Conflict
-from backend.shared.journal.conflicts import ConflictRepository
 from backend.shared.journal.on_sides import count_open_conflicts
 from backend.shared.migration.conflict_settling import Settlement, SettleOutcome, Settler
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.errors import is_database_error, sqlstate_of, to_side_error
+from backend.shared.stores.errors import is_database_error, to_side_error
 from backend.shared.stores.side import Conflicts as KeptConflicts
-from backend.shared.stores.side import Connection
+from backend.shared.stores.side import Connection, LockHeldError
 
 PATIENCE_SECONDS = 10.0
 BATCH_CONFLICTS = 200
-_HELD = "55P03"
 
 log = structlog.get_logger(__name__)
 
@@ -98,15 +96,6 @@ class Conflicts:
     def _kept_on(self, side: Side) -> KeptConflicts:
         return self._runtime.stores[side].conflicts
 
-    @property
-    def _in_sql(self) -> ConflictRepository:
-        if not self._runtime.both_sql:
-            raise ConflictError(
-                "conflicts between documents and rows are not settled by this: write what is to hold through the "
-                "service, and it is carried"
-            )
-        return ConflictRepository(self._runtime.names)
-
     async def _sides(self) -> list[Side]:
         """Both; but where the phase has nothing to do with legacy any more, that may be gone."""
         runtime = self._runtime
@@ -161,10 +150,10 @@ class Conflicts:
 
     async def _batches(self, side: Side) -> AsyncIterator[list[Conflict]]:
         async with self._connected(side) as connection:
-            last, after = await self._in_sql.last_id(connection), 0
+            last, after = await self._kept_on(side).last_id(connection), 0
         while after < last:
             async with self._connected(side) as connection:
-                page = await self._in_sql.page(connection, after_id=after, limit=BATCH_CONFLICTS)
+                page = await self._kept_on(side).page(connection, after_id=after, limit=BATCH_CONFLICTS)
             if not page:
                 return
             after = page[-1].id
@@ -174,7 +163,7 @@ class Conflicts:
         self, side: Side, batch: Sequence[Conflict], keep: Side, by: str
     ) -> list[Settlement]:
         async with self._connected(side) as holding:
-            free = await self._in_sql.hold_free(holding, [conflict.id for conflict in batch])
+            free = await self._kept_on(side).hold_free(holding, [conflict.id for conflict in batch])
             done = await self._settler(by).settle([item for item in batch if item.id in free], keep)
             await self._write_down(holding, done, keep, by)
         return done
@@ -182,11 +171,11 @@ class Conflicts:
     async def _write_down(self, holding: Connection, done: Sequence[Settlement], keep: Side, by: str) -> None:
         await self._runtime.hook("conflict_done")
         for item in done:
-            number = item.conflict.id
+            number, kept = item.conflict.id, self._kept_on(item.conflict.side)
             if item.is_settled:
-                await self._in_sql.settle(holding, [number], kept=keep, by=by, detail=item.detail)
+                await kept.settle(holding, [number], kept=keep, by=by, detail=item.detail)
             elif item.detail:
-                await self._in_sql.note(holding, number, item.detail)
+                await kept.note(holding, number, item.detail)
         await holding.commit()
         for item in done:
             told = log.info if item.is_settled else log.warning
@@ -206,11 +195,9 @@ class Conflicts:
         if wanted.service != self._runtime.service:
             return None
         try:
-            return await self._in_sql.hold(connection, wanted.number)
-        except Exception as error:
-            if sqlstate_of(error) == _HELD:
-                raise ConflictError(f"somebody else settles {wanted} just now") from error
-            raise
+            return await self._kept_on(wanted.side).hold(connection, wanted.number)
+        except LockHeldError as error:
+            raise ConflictError(f"somebody else settles {wanted} just now") from error
 
     def _known(self, wanted: ConflictId, conflict: Conflict | None) -> Conflict:
         if conflict is None or wanted.service != self._runtime.service:
@@ -224,7 +211,7 @@ class Conflicts:
         return ConflictId(service=self._runtime.service, side=conflict.side, number=conflict.id)
 
     def _settler(self, by: str) -> Settler:
-        return Settler(self._runtime, self._in_sql, by=by, patience_seconds=self._patience_seconds)
+        return Settler(self._runtime, by=by, patience_seconds=self._patience_seconds)
 
     @asynccontextmanager
     async def _connected(self, side: Side) -> AsyncIterator[Connection]:

@@ -162,6 +162,13 @@ class Marks(Protocol):
         """Keep an open side open until the transaction ends; raises `FencedError` if it is closed."""
         ...
 
+    async def hold_authority(self, connection: Connection, *, epoch: int) -> None:
+        """The same for a side that was looked at in `epoch`; raises `FencedError` unless it is open in that epoch.
+
+        The first thing in its transaction but for the unit's beginning.
+        """
+        ...
+
     async def holders(self) -> list[str]:
         """Who holds the fence lock, in words, as far as this login is told."""
         ...
@@ -212,6 +219,27 @@ class Conflicts(Protocol):
 
     async def hold(self, connection: Connection, number: int) -> Conflict | None:
         """One conflict, held until the transaction ends; `LockHeldError` if somebody else holds it."""
+        ...
+
+    async def hold_free(self, connection: Connection, numbers: Sequence[int]) -> set[int]:
+        """Hold those open ones of `numbers` that nobody else holds, until the transaction ends: the first thing in it."""
+        ...
+
+    async def last_id(self, connection: Connection) -> int:
+        """The highest number that is open now, or 0."""
+        ...
+
+    async def written_since(self, connection: Connection, conflict: Conflict) -> bool:
+        """Whether a foreign program has written the same key again after this conflict."""
+        ...
+
+    async def claim_settlement(
+        self, connection: Connection, conflict: Conflict, *, kept: Side, by: str
+    ) -> bool:
+        """Say, in the transaction that writes it here, that `conflict` was settled so; False if one has done so before.
+
+        On the side that is written, which need not be the one that keeps the conflict.
+        """
         ...
 
     async def settle(

@@ -44,6 +44,13 @@ class State(Protocol):
         """The rows that this side holds of `keys`, mapped columns only: by key and table or collection, as JSON."""
         ...
 
+    def state_of(self, entity: EntityMapping, *, key: str, rows: str | None) -> StateBatch:
+        """The state that the `stored_rows` of one key say, kept as one JSON document; None is no row. Without a position.
+
+        In the direction towards this side. Raises `UnfitKeysError` where rows cannot say it.
+        """
+        ...
+
     async def position(self, connection: Connection) -> Position:
         """Where this side, the source, stands: the position of a snapshot taken now."""
         ...

@@ -89,10 +89,11 @@ def _compared(batch: StateBatch) -> Mapping[str, list[list[str]]]:
 
 
 def _values(projection: Projection, row: Mapping[str, Any]) -> list[Any]:
-    return [_value(column, row.get(column.name)) for column in projection.columns]
+    return [comparable(column, row.get(column.name)) for column in projection.columns]
 
 
-def _value(column: Column[Any], value: Any) -> Any:
+def comparable(column: Column[Any], value: Any) -> Any:
+    """A value of `column` as it travels, in the column's type: two that are the same are equal, however they were printed."""
     if value is None or isinstance(value, bool):
         return value
     kind = column.type

@@ -18,10 +18,13 @@ from backend.shared.domain.mapping import DocumentShape, EntityMapping, UnfitErr
 from backend.shared.domain.phases import Direction, Side
 from backend.shared.stores.errors import is_database_error, to_side_error
 from backend.shared.stores.key_pages import KeyPages
+from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.protocol import Position, StateBatch, UnfitKeysError
 from backend.shared.stores.side import Connection, SideStore, StoreKind
 from backend.shared.validation.changes import EntityChanges
 from backend.shared.validation.recheck import FAILED_AT_ONCE, NOTHING, Entity, Fields, Look, Recheck
+from backend.shared.validation.sides import Sides
+from backend.shared.validation.statements import statements_of
 from backend.shared.validation.walk import ChunkResult
 
 CHUNK_KEYS = 1_000
@@ -158,6 +161,29 @@ class UnlikeRecheck(Recheck):
                 return
             yield [failure.key for failure in page]
             last = page[-1].id
+
+
+def recheck_of(
+    entity: EntityMapping,
+    *,
+    sides: Sides,
+    names: EngineNames,
+    epoch: int,
+    stores: Stores,
+    show_values: bool = False,
+) -> Recheck:
+    """The second look at keys of `entity`, for sides of these kinds."""
+    statements = statements_of(entity, sides.direction)
+    if any(store.kind is not StoreKind.POSTGRES for store in stores.values()):
+        return UnlikeRecheck(
+            sides=sides,
+            names=names,
+            statements=statements,
+            epoch=epoch,
+            show_values=show_values,
+            stores=stores,
+        )
+    return Recheck(sides=sides, names=names, statements=statements, epoch=epoch, show_values=show_values)
 
 
 async def stored(

@@ -81,6 +81,11 @@ class Collections:
         return self._own("conflict")
 
     @property
+    def settlement(self) -> Collection:
+        """What was written here to settle a conflict of either side."""
+        return self._own("settlement")
+
+    @property
     def stranded(self) -> Collection:
         """Keys that were written here alone."""
         return self._own("stranded")
@@ -118,6 +123,7 @@ class Collections:
             self.lease,
             self.failure,
             self.conflict,
+            self.settlement,
             self.stranded,
             self.guard,
             self.fence,

@@ -73,6 +73,57 @@ class DocumentConflicts:
             raise LockHeldError("somebody else decides about it just now") from error
         return _conflict(found) if found else None
 
+    async def hold_free(self, connection: DocumentConnection, numbers: Sequence[int]) -> set[int]:
+        """Hold those open ones of `numbers` that nobody else holds, until the transaction ends: the first thing in it.
+
+        One that somebody holds is a write conflict, which ends the transaction: it is begun again without that one.
+        """
+        left = list(numbers)
+        while True:
+            free: set[int] = set()
+            for number in left:
+                try:
+                    held = await self.hold(connection, number)
+                except LockHeldError:
+                    left.remove(number)
+                    await connection.rollback()
+                    break
+                if held is not None and held.state == "open":
+                    free.add(number)
+            else:
+                return free
+
+    async def last_id(self, connection: DocumentConnection) -> int:
+        """The highest number that is open now, or 0."""
+        found = await self._conflicts.find_one(
+            {"state": "open"}, sort=[("number", -1)], session=await connection.reader()
+        )
+        return int(found["number"]) if found else 0
+
+    async def written_since(self, connection: DocumentConnection, conflict: Conflict) -> bool:
+        """Whether a foreign program has written the same key again after this conflict."""
+        later = {"state": "open", "number": {"$gt": conflict.id}, "entity": conflict.entity}
+        found = await self._conflicts.find_one(
+            later | {"key": conflict.key}, {"_id": 1}, session=await connection.reader()
+        )
+        return found is not None
+
+    async def claim_settlement(
+        self, connection: DocumentConnection, conflict: Conflict, *, kept: Side, by: str
+    ) -> bool:
+        """Say, in the transaction that writes it here, that `conflict` was settled so; False if one has done so before.
+
+        Of two that do so at once one meets a write conflict.
+        """
+        told = (conflict.side.value, str(conflict.id), conflict.written_at.isoformat(), kept.value)
+        done = await self._collections.settlement.update_one(
+            {"_id": " ".join(told)},
+            {"$setOnInsert": {"settled_by": by}},
+            upsert=True,
+            session=await connection.session(),
+        )
+        return done.upserted_id is not None
+
     async def settle(
         self,
         connection: DocumentConnection,

@@ -19,7 +19,7 @@ from .connection import in_transaction
 from .fence import STRIPES, stripe_id
 from .shapes import shape_of
 
-VERSION = 2
+VERSION = 3
 """Rises with every change of what is installed."""
 _ALREADY_EXISTS = 48
 _COUNTERS = ("position", "failure", "conflict", "capture_gap")

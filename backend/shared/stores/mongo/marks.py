@@ -78,6 +78,20 @@ class DocumentMarks:
         """Keep an open side open until the transaction ends; raises `FencedError` if it is closed."""
         await self._fence.enter(connection, check=self._check_open)
 
+    async def hold_authority(self, connection: DocumentConnection, *, epoch: int) -> None:
+        """Keep a side that is open in `epoch` open until the transaction ends; raises `FencedError` if it is not.
+
+        The stripe holds it open. The mark is that of the same snapshot: whoever closes the side writes both at once.
+        """
+        await self.hold_open(connection)
+        mark = await self.read(connection)
+        if not mark.is_open or mark.epoch != epoch:
+            raise FencedError(
+                f"not open in epoch {epoch}, so nothing may be written to it",
+                side=self._side,
+                unavailable=True,
+            )
+
     def _check_open(self, stripe: Stripe) -> None:
         if not stripe.is_open:
             raise FencedError("it is closed", side=self._side, unavailable=True)

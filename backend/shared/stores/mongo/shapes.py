@@ -51,6 +51,11 @@ def key_of(number: Any) -> str:
     return encode_key((json_util.dumps(number, json_options=json_util.CANONICAL_JSON_OPTIONS),))
 
 
+def as_kept(document: Document) -> str:
+    """A document as text that says its types too: canonical extended JSON, in which a long stays one."""
+    return json_util.dumps(document, json_options=json_util.CANONICAL_JSON_OPTIONS)
+
+
 def id_of(key: str) -> ObjectId:
     """The `_id` of a canonical key. Raises `UnfitError` for a key that no ObjectId has."""
     (text,) = decode_key(key)

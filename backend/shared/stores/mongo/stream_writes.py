@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bson import json_util
 from pymongo import UpdateOne
 
 from backend.shared.domain.phases import Side
@@ -12,7 +11,7 @@ from backend.shared.journal.conflict_records import ConflictOperation
 
 from .collections import Collections
 from .connection import DocumentConnection
-from .shapes import id_of
+from .shapes import as_kept, id_of
 from .stream_events import ForeignChange
 
 _OPERATIONS = {
@@ -42,7 +41,7 @@ async def keep_conflicts(
             "operation": _OPERATIONS[change.operation].value,
             "source_table": change.collection,
             "before": None,
-            "after": json_util.dumps(document) if document is not None else None,
+            "after": as_kept(document) if document is not None else None,
             "written_by": _WRITER,
             "application": None,
             "state": "open",

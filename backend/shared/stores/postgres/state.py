@@ -3,6 +3,7 @@
 # ruff: noqa: ARG002 - the protocol knows arguments that only other kinds of databases need
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,6 +16,8 @@ from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.projection_sql import key_text, ordered_bound
 from backend.shared.stores.postgres.store import PostgresStore, entity_sql
 from backend.shared.stores.protocol import Position, StateBatch
+
+_NOWHERE = Position(major=0, minor=0)
 
 
 class PostgresState(PostgresStore):
@@ -90,6 +93,20 @@ class PostgresState(PostgresStore):
             for row in rows:
                 found.setdefault(row.k, {})[sql.projection.table.fullname] = row.rows
         return found
+
+    def state_of(self, entity: EntityMapping, *, key: str, rows: str | None) -> StateBatch:
+        """The state that the `stored_rows` of one key say, kept as one JSON document; None is no row. Without a position."""
+        direction = Direction.towards(self.side)
+        document = json.loads(rows or "{}", parse_float=str)
+        tables = [document.get(projection.table.fullname, []) for projection in entity.projections(direction)]
+        return StateBatch(
+            entity=entity,
+            direction=direction,
+            keys=(key,),
+            position=_NOWHERE,
+            rows=tuple(json.dumps(table, ensure_ascii=False) for table in tables),
+            present=tuple(frozenset([key] if table else []) for table in tables),
+        )
 
     async def keys_after(
         self, connection: AsyncConnection, entity: EntityMapping, *, after: str | None, limit: int

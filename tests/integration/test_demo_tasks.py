@@ -78,7 +78,8 @@ def test_what_is_planted_is_seen_named_and_exit_code_1(
     (loss,) = report["lost"]
     assert (loss["side"], loss["reason"]) == ("legacy", "the row is missing")
     assert loss["row"].startswith("watchlists mongo_id=")
-    differing = {entity["entity"] for entity in report["validation"]["entities"] if entity["mismatches"]}
+    entities = report["validation"]["entities"]
+    differing = {item["entity"] for item in entities if item["verdict"] == "different"}
     assert differing == {"watchlists", "teams"}
     # And but for what was planted, all of it held.
     assert len(report["complaints"]) == 2 + (report["phases"]["task"] != "complete"), report["complaints"]

@@ -22,6 +22,7 @@ from sqlalchemy import Table
 from backend.shared.domain.errors import ConfigurationError, ValidationError, side_error
 from backend.shared.domain.mapping import DocumentShape, EntityCatalog, Key, UnfitError, encode_key
 from backend.shared.domain.phases import Capture, Side
+from backend.shared.stores.errors import to_side_error
 from backend.shared.stores.mongo.collections import Collection, Stored
 from backend.shared.stores.mongo.connection import DocumentConnection, Stripe, commit_for_sure, jitter
 from backend.shared.stores.mongo.errors import (
@@ -30,7 +31,6 @@ from backend.shared.stores.mongo.errors import (
     is_repeatable,
     is_unreachable,
     says_nothing_of_a_commit,
-    to_side_error,
 )
 from backend.shared.stores.mongo.shapes import id_of, shape_of
 from backend.shared.stores.mongo.side import MongoSide

@@ -11,10 +11,14 @@ from typing import Any
 import bson
 import pytest
 from bson import DatetimeMS
+from prometheus_client import CollectorRegistry
 from pymongo.errors import PyMongoError
 
+from backend.shared import DualWriteSettings
 from backend.shared.domain.outages import Outage
 from backend.shared.domain.phases import Side
+from backend.shared.journal.on_sides import count_open_conflicts
+from backend.shared.observability.metrics import Metrics
 from backend.shared.stores.errors import (
     classify,
     constraint_of,
@@ -32,6 +36,7 @@ from backend.shared.stores.mongo.transactions import Client
 from backend.shared.stores.protocol import Trouble
 from backend.shared.testing.document_servers import DocumentServer
 from backend.shared.testing.ports import free_port
+from backend.task_service.app.core.dual_write_manager import TaskDualWriteManager
 from tests.support.document_clients import PoolWatch, connected, direct, told_of
 from tests.support.proxy import cuttable_wire
 
@@ -241,3 +246,15 @@ async def test_what_is_not_the_documents_fault(client: Client) -> None:
 async def client(document_url: str) -> AsyncIterator[Client]:
     async with connected(document_url) as made:
         yield made
+
+
+async def test_sides_that_are_away_are_left_out_of_a_count() -> None:
+    """Whatever kind they are: a look at the service must not fail with a driver's own error."""
+    manager = TaskDualWriteManager(
+        "postgresql://127.0.0.1:1/tasks",
+        "mongodb://127.0.0.1:1/tasks",
+        DualWriteSettings(service="task"),
+        metrics=Metrics(CollectorRegistry()),
+    )
+    assert await count_open_conflicts(manager.runtime.stores, Side) == {}
+    await manager.close()

@@ -30,7 +30,7 @@ from backend.shared.domain.phases import Direction
 from backend.shared.domain.results import SecondWrite
 from backend.shared.journal.carrier import READS_AT_MOST, Hook, no_hook
 from backend.shared.journal.sync_telling import tell_synced
-from backend.shared.journal.synchronous import SecondaryRefusedError, SynchronousOutcome
+from backend.shared.journal.synchronous import SecondaryRefusedError, SynchronousOutcome, outcome_of
 from backend.shared.stores.errors import is_database_error, is_unreachable, to_side_error
 from backend.shared.stores.protocol import OutdatedReadError, Position, StateBatch, UnfitKeysError
 from backend.shared.stores.side import Connection, SideStore
@@ -125,7 +125,7 @@ class AtOnceWriter:
                 tried = time.perf_counter()
                 if not journal.keys:
                     await first.commit()
-                    return _outcome(value, SecondWrite.NONE, None, time.perf_counter() - started, 0.0)
+                    return outcome_of(value, SecondWrite.NONE, None, time.perf_counter() - started, 0.0)
                 second, error = await self._second(
                     ahead, first, journal.keys, epoch=epoch, fails_call=fails_call
                 )
@@ -140,7 +140,7 @@ class AtOnceWriter:
         finally:
             await self._give_up(ahead, second)
         done = SecondWrite.APPLIED if error is None else SecondWrite.PENDING
-        return _outcome(value, done, error, committed - started, time.perf_counter() - tried)
+        return outcome_of(value, done, error, committed - started, time.perf_counter() - tried)
 
     async def _first(self, first: Transaction, unit: Unit[T]) -> tuple[T, OwnJournal]:
         async with asyncio.timeout(self._timeout_seconds()):
@@ -382,18 +382,6 @@ async def _closed(second: _Second) -> None:
         await second.stack.aclose()
     except Exception as error:  # noqa: BLE001 - whatever it is, nothing of it was to be kept
         log.debug("second_side_let_go", error=type(error).__name__)
-
-
-def _outcome(
-    value: T, second: SecondWrite, error: SideError | None, first_seconds: float, second_seconds: float
-) -> SynchronousOutcome[T]:
-    return SynchronousOutcome(
-        value=value,
-        second_write=second,
-        error=error,
-        first_seconds=first_seconds,
-        second_seconds=second_seconds,
-    )
 
 
 __all__ = ["HOLD_SECONDS", "AtOnceWriter"]

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from backend.shared.domain.phases import Side
-from backend.shared.stores.postgres.errors import is_database_error, to_side_error
+from backend.shared.stores.errors import is_database_error, to_side_error
 from backend.shared.stores.side import Connection, SideStore
 
 

@@ -115,7 +115,7 @@ class SynchronousWriter:
             if not keys:
                 await first.commit()
                 seconds = time.perf_counter() - started
-                return _outcome(value, SecondWrite.NONE, None, seconds, 0.0)
+                return outcome_of(value, SecondWrite.NONE, None, seconds, 0.0)
             tried = time.perf_counter()
             trial, error = await self._try(first, keys, epoch=epoch)
             try:
@@ -131,7 +131,7 @@ class SynchronousWriter:
                 if trial is not None:
                     await trial.connection.close()
         done = SecondWrite.APPLIED if error is None else SecondWrite.PENDING
-        return _outcome(value, done, error, committed - started, time.perf_counter() - tried)
+        return outcome_of(value, done, error, committed - started, time.perf_counter() - tried)
 
     async def _try(
         self, first: UnitTransaction, keys: dict[str, list[str]], *, epoch: int
@@ -268,9 +268,10 @@ class SynchronousWriter:
             raise FencedError("a newer state is there already", side=self._direction.target, unavailable=True)
 
 
-def _outcome(
+def outcome_of(
     value: T, second: SecondWrite, error: SideError | None, first_seconds: float, second_seconds: float
 ) -> SynchronousOutcome[T]:
+    """What came of a write to both sides; times in seconds."""
     return SynchronousOutcome(
         value=value,
         second_write=second,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import cast
 
-from backend.shared.domain.errors import SideError
+from backend.shared.domain.errors import SideError, side_error
 from backend.shared.domain.outages import Outage
 from backend.shared.domain.phases import Side
 from backend.shared.stores.postgres import errors as postgres
@@ -81,7 +81,17 @@ def to_side_error(
     error: BaseException, side: Side, *, entity: str | None = None, key: str | None = None
 ) -> SideError:
     """`error` as the error type of `side`."""
-    return cast("SideError", _room_of(error).to_side_error(error, side, entity=entity, key=key))
+    if isinstance(error, SideError):
+        return error
+    return side_error(
+        side,
+        describe(error),
+        entity=entity,
+        key=key,
+        unavailable=classify(error) is Trouble.UNAVAILABLE,
+        sqlstate=sqlstate_of(error),
+        outage=outage_of(error),
+    )
 
 
 def _room_of(error: BaseException) -> ModuleType:

@@ -23,9 +23,7 @@ from pymongo.errors import (
     WriteError,
 )
 
-from backend.shared.domain.errors import SideError, side_error
 from backend.shared.domain.outages import Outage
-from backend.shared.domain.phases import Side
 from backend.shared.stores.protocol import OutdatedReadError, Trouble
 
 
@@ -252,23 +250,6 @@ def describe(error: BaseException) -> str:
     return f"{_TEXTS.get(code, 'database error')}{where} (code {code})"
 
 
-def to_side_error(
-    error: BaseException, side: Side, *, entity: str | None = None, key: str | None = None
-) -> SideError:
-    """`error` as the error type of `side`."""
-    if isinstance(error, SideError):
-        return error
-    return side_error(
-        side,
-        describe(error),
-        entity=entity,
-        key=key,
-        unavailable=classify(error) is Trouble.UNAVAILABLE,
-        sqlstate=sqlstate_of(error),
-        outage=outage_of(error),
-    )
-
-
 def _describe_without_code(error: BaseException) -> str:
     if has_label(error, UNKNOWN_COMMIT):
         return "no answer to the commit, outcome unknown"
@@ -338,5 +319,4 @@ __all__ = [
     "outage_of",
     "says_nothing_of_a_commit",
     "sqlstate_of",
-    "to_side_error",
 ]

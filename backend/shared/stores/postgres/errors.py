@@ -5,9 +5,7 @@ from __future__ import annotations
 from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from backend.shared.domain.errors import SideError, side_error
 from backend.shared.domain.outages import Outage
-from backend.shared.domain.phases import Side
 from backend.shared.stores.protocol import OutdatedReadError, Trouble
 
 UNIQUE_VIOLATION = "23505"
@@ -150,23 +148,6 @@ def describe(error: BaseException) -> str:
     where += f" in column {column}" if isinstance(column, str) else ""
     where += f" of {table}" if table else ""
     return f"{text}{where} (SQLSTATE {state})"
-
-
-def to_side_error(
-    error: BaseException, side: Side, *, entity: str | None = None, key: str | None = None
-) -> SideError:
-    """`error` as the error type of `side`."""
-    if isinstance(error, SideError):
-        return error
-    return side_error(
-        side,
-        describe(error),
-        entity=entity,
-        key=key,
-        unavailable=classify(error) is Trouble.UNAVAILABLE,
-        sqlstate=sqlstate_of(error),
-        outage=outage_of(error),
-    )
 
 
 _STATES = {

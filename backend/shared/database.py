@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import event, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.pool import Pool
 
 from backend.shared.domain.errors import ConfigurationError
 from backend.shared.journal.capture import UNIT_NOTICE
@@ -96,10 +97,8 @@ def parse_url(url: str, *, variable: str) -> URL:
     return parsed.set(drivername="postgresql+asyncpg", query=query)
 
 
-class _SidePool(AsyncAdaptedQueuePool):
-    """A pool that knows since when its connections may be trusted (monotonic seconds)."""
-
-    trusted_since = 0.0
+_TRUSTED_SINCE = WeakKeyDictionary[Pool, float]()
+"""Since when a pool's connections may be trusted (monotonic seconds), where one of them was lost."""
 
 
 def distrust_pool(engine: AsyncEngine) -> None:
@@ -108,7 +107,7 @@ def distrust_pool(engine: AsyncEngine) -> None:
     Those lent out come back as ever and are made anew before they are lent again. (To dispose of the engine would strand
     them: they would come back to a pool that nobody closes any more.)
     """
-    cast("_SidePool", engine.pool).trusted_since = time.monotonic()
+    _TRUSTED_SINCE[engine.pool] = time.monotonic()
 
 
 def create_side_engine(
@@ -124,7 +123,6 @@ def create_side_engine(
     parsed = parse_url(url, variable=variable).difference_update_query(["pgbouncer"])
     engine = create_async_engine(
         parsed,
-        poolclass=_SidePool,
         pool_size=limits.pool_size,
         max_overflow=limits.max_overflow,
         pool_timeout=limits.pool_wait_seconds,
@@ -203,5 +201,5 @@ def _note_when_made(_connection: object, record: Any) -> None:
 
 def _check(record: Any, engine: AsyncEngine) -> None:
     """Have the pool make a connection anew that is not to be trusted any more."""
-    if record.info[_MADE_AT] <= cast("_SidePool", engine.pool).trusted_since:
+    if record.info[_MADE_AT] <= _TRUSTED_SINCE.get(engine.pool, 0.0):
         raise DisconnectionError("older than a loss")

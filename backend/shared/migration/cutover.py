@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from enum import StrEnum
 
 import structlog
@@ -24,17 +24,20 @@ from backend.shared.control import Intent
 from backend.shared.domain.errors import ConflictError, FencedError, TandemError
 from backend.shared.domain.phases import Direction
 from backend.shared.journal.carrier import Hook, TargetUnavailableError, no_hook
+from backend.shared.journal.relay import RelayPass
 from backend.shared.migration.capture_proof import whole_since
 from backend.shared.migration.failed_keys import keep_failed_keys
 from backend.shared.migration.sequences import SequenceState, move_sequences
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.errors import describe, is_database_error
+from backend.shared.stores.errors import describe, is_connection_loss, is_database_error
 from backend.shared.stores.side import Connection, LockHeldError
 
 LOCK_MS = 100
 """How long traffic may queue up behind one try for a fence lock."""
 DRAIN_MS = 150
 """How long a lock may be held until the last rows are carried."""
+_MOST_PASSES = 20
+"""So often the journal is carried before a try though no pass was short: a slow target never has a short one."""
 GIVE_UP_SECONDS = 30.0
 CAPTURE_GATE = "capture"
 """The gate by whose name an operator says that a gap in capture is known."""
@@ -82,6 +85,8 @@ class Cutover:
         self._say = say
         self._closed_at = time.monotonic()
         self._whole: frozenset[str] = frozenset()
+        self._pass: asyncio.Future[RelayPass] | None = None
+        self._commit_sent = False
 
     async def run(self) -> float:
         """Do what the intent says; answers the milliseconds from the last write on one side to the first on the other.
@@ -173,6 +178,13 @@ class Cutover:
         await self._hook("cutover_sequences_moved")
 
     async def _close(self) -> None:
+        try:
+            await self._close_in_time()
+        finally:
+            if self._pass is not None:
+                await asyncio.gather(self._pass, return_exceptions=True)
+
+    async def _close_in_time(self) -> None:
         deadline = time.monotonic() + self._give_up_seconds
         reason = ""
         while time.monotonic() < deadline:
@@ -188,21 +200,32 @@ class Cutover:
         )
 
     async def _almost_drained(self, deadline: float) -> None:
-        """Help the relays along until little is left: the rest is carried while the lock is held."""
-        while time.monotonic() < deadline:
+        """Help the relays along until a pass is small and short: what is left then is carried while the lock is held."""
+        for _ in range(_MOST_PASSES):
+            began = time.monotonic()
             done = await self._carry()
-            if done < self._runtime.settings.batch_size:
+            took = time.monotonic() - began
+            if done < self._runtime.settings.batch_size and took < DRAIN_MS / 2000:
+                return
+            if time.monotonic() > deadline:
                 return
 
     async def _carry(self) -> int:
+        """One pass of the relay. It outlives whoever waits for it: then the next one waits for its end."""
+        if self._pass is None:
+            self._pass = asyncio.ensure_future(self._relay.run_once())
+        under_way = self._pass
         try:
-            return (await self._relay.run_once()).rows
+            return (await asyncio.shield(under_way)).rows
         except (TargetUnavailableError, FencedError) as error:
             raise ChangeGivenUpError(f"nothing can be carried: {error}") from error
+        finally:
+            if under_way.done():
+                self._pass = None
 
     async def _try_once(self) -> str | None:
         """One try to close the old side and open the new; answers what stood in the way, and None if it is done."""
-        held_by = self._closing
+        held_by, self._commit_sent = self._closing, False
         async with AsyncExitStack() as stack:
             closing = await stack.enter_async_context(self._closing.connect())
             opening = await stack.enter_async_context(self._opening.connect())
@@ -220,6 +243,11 @@ class Cutover:
                 await self._commit_closed(closing)
             except LockHeldError:
                 pass
+            except Exception as error:
+                # Whoever is silent for long while it holds the lock alone is cut off. Nothing is decided before COMMIT.
+                if self._commit_sent or not is_connection_loss(error):
+                    raise
+                return f"a connection was lost while the fence lock was held ({describe(error)})"
             else:
                 await self._open_on(opening, closing)
                 if kept:
@@ -248,6 +276,7 @@ class Cutover:
             raise ChangeOvertakenError(f"the {self._closing.side.value} side is in a later epoch already")
         await self._hook("cutover_closing")
         self._closed_at = time.monotonic()
+        self._commit_sent = True
         await connection.commit()
         await self._hook("cutover_closed")
 
@@ -262,7 +291,9 @@ class Cutover:
                 return f"{found.rows} changes are not carried yet" + (
                     f", {found.waiting} of them wait ({found.reason})" if found.waiting else ""
                 )
-            await self._carry()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    await self._carry()
 
     async def _stranded(self, connection: Connection) -> str:
         """What was written on the side that is to open alone, seen under its fence lock; empty if nothing is left of it."""

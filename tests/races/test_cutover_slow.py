@@ -73,3 +73,32 @@ async def test_i7_a_try_that_the_server_cut_off_is_made_again(
     assert tries == 2
     assert operator.phase is Phase.LIVE
     assert len(await assert_equal_sides(people_databases)) == 1
+
+
+async def test_a_target_that_is_always_slow_is_given_more_time_with_each_try(
+    make_manager: MakeManager, people_databases: Databases, *, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traffic leaves something to carry whenever the lock is had, and no pass is shorter than 300 ms."""
+    locked = False
+
+    async def slow(step: str) -> None:
+        if step == "after_claim" and locked:
+            await asyncio.sleep(0.3)
+
+    async def when_locked(step: str) -> None:
+        nonlocal locked
+        locked = True
+
+    operator = await make_manager(Phase.SHADOW, hook=slow)
+    writer = await make_manager(Phase.SHADOW)
+    written = 0
+
+    async def traffic(self: Cutover, deadline: float) -> None:
+        nonlocal written
+        written += 1
+        assert (await writer.write("add", added(f"{written}@example.org"))).success
+
+    monkeypatch.setattr(Cutover, "_almost_drained", traffic)
+    await change(operator, Phase.LIVE, hook=when_locked, force=[*SLOW_GATES, "backfill"])
+    assert operator.phase is Phase.LIVE
+    assert 1 < written == len(await assert_equal_sides(people_databases))

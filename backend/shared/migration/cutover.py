@@ -35,7 +35,9 @@ from backend.shared.stores.side import Connection, LockHeldError
 LOCK_MS = 100
 """How long traffic may queue up behind one try for a fence lock."""
 DRAIN_MS = 150
-"""How long a lock may be held until the last rows are carried."""
+"""How long a lock may be held, in the first try, until the last rows are carried."""
+MOST_DRAIN_MS = 600
+"""The most that this grows to, doubling with each try that it was too short for: a slow target needs it."""
 _MOST_PASSES = 20
 """So often the journal is carried before a try though no pass was short: a slow target never has a short one."""
 GIVE_UP_SECONDS = 30.0
@@ -87,6 +89,7 @@ class Cutover:
         self._whole: frozenset[str] = frozenset()
         self._pass: asyncio.Future[RelayPass] | None = None
         self._commit_sent = False
+        self._drain_ms = DRAIN_MS
 
     async def run(self) -> float:
         """Do what the intent says; answers the milliseconds from the last write on one side to the first on the other.
@@ -205,7 +208,7 @@ class Cutover:
             began = time.monotonic()
             done = await self._carry()
             took = time.monotonic() - began
-            if done < self._runtime.settings.batch_size and took < DRAIN_MS / 2000:
+            if done < self._runtime.settings.batch_size and took < self._drain_ms / 2000:
                 return
             if time.monotonic() > deadline:
                 return
@@ -282,12 +285,13 @@ class Cutover:
 
     async def _drained(self, connection: Connection) -> str:
         """What is left but FAILED keys, seen by statements later than the lock; empty if nothing is."""
-        deadline = time.monotonic() + DRAIN_MS / 1000
+        deadline = time.monotonic() + self._drain_ms / 1000
         while True:
             found = await self._closing.journal.remainder(connection)
             if not found.rows:
                 return ""
             if time.monotonic() > deadline:
+                self._drain_ms = min(MOST_DRAIN_MS, 2 * self._drain_ms)
                 return f"{found.rows} changes are not carried yet" + (
                     f", {found.waiting} of them wait ({found.reason})" if found.waiting else ""
                 )

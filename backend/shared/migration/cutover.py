@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from enum import StrEnum
 
 import structlog
@@ -27,16 +27,26 @@ from backend.shared.domain.errors import ConflictError, FencedError, TandemError
 from backend.shared.domain.phases import Direction, Side
 from backend.shared.journal.carrier import Hook, TargetUnavailableError, no_hook
 from backend.shared.journal.marks import MarkRepository
+from backend.shared.journal.relay import RelayPass
 from backend.shared.migration.capture_proof import whole_since
 from backend.shared.migration.failed_keys import keep_failed_keys
 from backend.shared.migration.sequences import move_sequences
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import describe, is_database_error, sqlstate_of
+from backend.shared.stores.postgres.errors import (
+    describe,
+    is_connection_loss,
+    is_database_error,
+    sqlstate_of,
+)
 
 LOCK_MS = 100
 """How long traffic may queue up behind one try for a fence lock."""
 DRAIN_MS = 150
-"""How long a lock may be held until the last rows are carried."""
+"""How long a lock may be held, in the first try, until the last rows are carried."""
+MOST_DRAIN_MS = 600
+"""The most that this grows to, doubling with each try that it was too short for: a slow target needs it."""
+_MOST_PASSES = 20
+"""So often the journal is carried before a try though no pass was short: a slow target never has a short one."""
 GIVE_UP_SECONDS = 30.0
 CAPTURE_GATE = "capture"
 """The gate by whose name an operator says that a gap in capture is known."""
@@ -87,6 +97,8 @@ class Cutover:
         self._say = say
         self._closed_at = time.monotonic()
         self._whole: frozenset[str] = frozenset()
+        self._pass: asyncio.Future[RelayPass] | None = None
+        self._drain_ms = DRAIN_MS
 
     async def run(self) -> float:
         """Do what the intent says; answers the milliseconds from the last write on one side to the first on the other.
@@ -173,6 +185,13 @@ class Cutover:
         await self._hook("cutover_sequences_moved")
 
     async def _close(self) -> None:
+        try:
+            await self._close_in_time()
+        finally:
+            if self._pass is not None:
+                await asyncio.gather(self._pass, return_exceptions=True)
+
+    async def _close_in_time(self) -> None:
         deadline = time.monotonic() + self._give_up_seconds
         reason = ""
         while time.monotonic() < deadline:
@@ -188,17 +207,28 @@ class Cutover:
         )
 
     async def _almost_drained(self, deadline: float) -> None:
-        """Help the relays along until little is left: the rest is carried while the lock is held."""
-        while time.monotonic() < deadline:
+        """Help the relays along until a pass is small and short: what is left then is carried while the lock is held."""
+        for _ in range(_MOST_PASSES):
+            began = time.monotonic()
             done = await self._carry()
-            if done < self._runtime.settings.batch_size:
+            took = time.monotonic() - began
+            if done < self._runtime.settings.batch_size and took < self._drain_ms / 2000:
+                return
+            if time.monotonic() > deadline:
                 return
 
     async def _carry(self) -> int:
+        """One pass of the relay. It outlives whoever waits for it: then the next one waits for its end."""
+        if self._pass is None:
+            self._pass = asyncio.ensure_future(self._relay.run_once())
+        under_way = self._pass
         try:
-            return (await self._relay.run_once()).rows
+            return (await asyncio.shield(under_way)).rows
         except (TargetUnavailableError, FencedError) as error:
             raise ChangeGivenUpError(f"nothing can be carried: {error}") from error
+        finally:
+            if under_way.done():
+                self._pass = None
 
     async def _try_once(self) -> str | None:
         """One try to close the old side and open the new; answers what stood in the way, and None if it is done."""
@@ -216,6 +246,9 @@ class Cutover:
                 await self._marks.lock_alone(opening, timeout_ms=LOCK_MS)
                 kept = await keep_failed_keys(self._runtime, closing, opening, side=self._closing)
             except Exception as error:
+                if is_connection_loss(error):
+                    # Whoever is silent for long while it holds the lock alone is cut off. Nothing is decided yet.
+                    return f"a connection was lost while the fence lock was held ({describe(error)})"
                 if sqlstate_of(error) != _LOCK_NOT_AVAILABLE:
                     raise
             else:
@@ -251,7 +284,7 @@ class Cutover:
 
     async def _drained(self, connection: AsyncConnection) -> str:
         """What is left but FAILED keys, seen by statements later than the lock; empty if nothing is."""
-        deadline = time.monotonic() + DRAIN_MS / 1000
+        deadline = time.monotonic() + self._drain_ms / 1000
         left = text(
             "SELECT count(*) AS rows, count(*) FILTER (WHERE wait_until IS NOT NULL) AS waiting, "
             f"max(last_error) AS reason FROM {self._names.journal}"
@@ -261,10 +294,13 @@ class Cutover:
             if not found.rows:
                 return ""
             if time.monotonic() > deadline:
+                self._drain_ms = min(MOST_DRAIN_MS, 2 * self._drain_ms)
                 return f"{found.rows} changes are not carried yet" + (
                     f", {found.waiting} of them wait ({found.reason})" if found.waiting else ""
                 )
-            await self._carry()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    await self._carry()
 
     async def _blockers(self, side: Side) -> str:
         """Who holds the fence lock of `side`, by what the server tells this login."""

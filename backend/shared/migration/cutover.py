@@ -36,8 +36,13 @@ LOCK_MS = 100
 """How long traffic may queue up behind one try for a fence lock."""
 DRAIN_MS = 150
 """How long a lock may be held, in the first try, until the last rows are carried."""
-MOST_DRAIN_MS = 600
-"""The most that this grows to, doubling with each try that it was too short for: a slow target needs it."""
+MOST_DRAIN_MS = 2400
+"""The most that this grows to, doubling with each try that it was too short for: a slow target needs it.
+
+Writers wait for so long, and none of them fails.
+"""
+_LOOK_MS = 200
+"""So often the journal is looked at meanwhile; whoever holds the lock and is silent for long is cut off."""
 _MOST_PASSES = 20
 """So often the journal is carried before a try though no pass was short: a slow target never has a short one."""
 GIVE_UP_SECONDS = 30.0
@@ -296,7 +301,7 @@ class Cutover:
                     f", {found.waiting} of them wait ({found.reason})" if found.waiting else ""
                 )
             with suppress(TimeoutError):
-                async with asyncio.timeout(deadline - time.monotonic()):
+                async with asyncio.timeout(min(_LOOK_MS / 1000, deadline - time.monotonic())):
                     await self._carry()
 
     async def _stranded(self, connection: Connection) -> str:

@@ -281,7 +281,6 @@ class ServiceRuntime:
             trouble = await reaching
         finally:
             reaching.cancel()
-            await asyncio.gather(reaching, return_exceptions=True)
         if trouble is None:
             return tuple(Side)
         cause = trouble.__context__

@@ -14,6 +14,8 @@ from tests.support.fixtures import MakeManager, Sql
 from tests.support.phases import SLOW_GATES, added, change
 from tests.support.state import assert_equal_sides
 
+HELD_ALONE = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted"
+
 
 @pytest.mark.invariant("I6")
 async def test_i6_a_slow_carry_under_the_lock_does_not_keep_writers_waiting(
@@ -54,7 +56,11 @@ async def test_i6_a_slow_carry_under_the_lock_does_not_keep_writers_waiting(
 
 @pytest.mark.invariant("I7")
 async def test_i7_a_try_that_the_server_cut_off_is_made_again(
-    make_manager: MakeManager, people_databases: Databases, new_sql: Sql, *, monkeypatch: pytest.MonkeyPatch
+    make_manager: MakeManager,
+    people_databases: Databases,
+    legacy_sql: Sql,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whoever falls silent while it holds the lock alone is cut off; nothing is decided by then."""
     monkeypatch.setattr(marks_module, "MOST_SILENT_MS", 100)
@@ -67,7 +73,7 @@ async def test_i7_a_try_that_the_server_cut_off_is_made_again(
         if step == "cutover_locked":
             tries += 1
             if tries == 1:
-                await asyncio.sleep(0.5)  # the server's clock is what this is about
+                await legacy_sql.until(HELD_ALONE, found=False)
 
     await change(operator, Phase.LIVE, hook=silent_once, force=[*SLOW_GATES, "backfill"])
     assert tries == 2

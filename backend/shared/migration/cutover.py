@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from enum import StrEnum
 
 import structlog
@@ -36,15 +36,8 @@ LOCK_MS = 100
 """How long traffic may queue up behind one try for a fence lock."""
 DRAIN_MS = 150
 """How long a lock may be held, in the first try, until the last rows are carried."""
-MOST_DRAIN_MS = 2400
-"""The most that this grows to, doubling with each try that it was too short for: a slow target needs it.
-
-Writers wait for so long, and none of them fails.
-"""
-_LOOK_MS = 200
-"""So often the journal is looked at meanwhile; whoever holds the lock and is silent for long is cut off."""
-_MOST_PASSES = 20
-"""So often the journal is carried before a try though no pass was short: a slow target never has a short one."""
+MOST_DRAIN_MS = 600
+"""The most that this grows to, doubling with each try that it was too short for: a slow target needs it."""
 GIVE_UP_SECONDS = 30.0
 CAPTURE_GATE = "capture"
 """The gate by whose name an operator says that a gap in capture is known."""
@@ -208,28 +201,23 @@ class Cutover:
         )
 
     async def _almost_drained(self, deadline: float) -> None:
-        """Help the relays along until a pass is small and short: what is left then is carried while the lock is held."""
-        for _ in range(_MOST_PASSES):
-            began = time.monotonic()
+        """Help the relays along until little is left: the rest is carried while the lock is held."""
+        while time.monotonic() < deadline:
             done = await self._carry()
-            took = time.monotonic() - began
-            if done < self._runtime.settings.batch_size and took < self._drain_ms / 2000:
-                return
-            if time.monotonic() > deadline:
+            if done < self._runtime.settings.batch_size:
                 return
 
-    async def _carry(self) -> int:
-        """One pass of the relay. It outlives whoever waits for it: then the next one waits for its end."""
-        if self._pass is None:
-            self._pass = asyncio.ensure_future(self._relay.run_once())
-        under_way = self._pass
+    async def _carry(self, *, seconds: float | None = None) -> int:
+        """One pass of the relay; answers its rows. One that takes more than `seconds` goes on: the next call waits for it."""
+        self._pass = self._pass or asyncio.ensure_future(self._relay.run_once())
+        await asyncio.wait({self._pass}, timeout=seconds)
+        if not self._pass.done():
+            return 0
+        done, self._pass = self._pass, None
         try:
-            return (await asyncio.shield(under_way)).rows
+            return done.result().rows
         except (TargetUnavailableError, FencedError) as error:
             raise ChangeGivenUpError(f"nothing can be carried: {error}") from error
-        finally:
-            if under_way.done():
-                self._pass = None
 
     async def _try_once(self) -> str | None:
         """One try to close the old side and open the new; answers what stood in the way, and None if it is done."""
@@ -300,9 +288,7 @@ class Cutover:
                 return f"{found.rows} changes are not carried yet" + (
                     f", {found.waiting} of them wait ({found.reason})" if found.waiting else ""
                 )
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(_LOOK_MS / 1000, deadline - time.monotonic())):
-                    await self._carry()
+            await self._carry(seconds=max(0.0, deadline - time.monotonic()))
 
     async def _stranded(self, connection: Connection) -> str:
         """What was written on the side that is to open alone, seen under its fence lock; empty if nothing is left of it."""

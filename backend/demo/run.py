@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +13,9 @@ from backend.shared.testing.programs import REPOSITORY
 
 from .commands import Data, Seed, Size, run_until_signalled
 from .display import Display
-from .folders import keep_logs, private_folder, report_path, shown
-from .report import DemoReport, closing_table, dirt_table
+from .folders import report_path
+from .report import closing_table, dirt_table
+from .run_command import run_in_private, show
 from .run_report import phase_table
 from .scenario import Demo, DemoOptions
 from .steps import ShopSource
@@ -49,42 +49,19 @@ def demo(
     source.check()
     configure_logging("demo", level="CRITICAL")  # what goes wrong is shown, not logged
     options = DemoOptions(source=source, seconds=seconds)
-    report = run_until_signalled(_run(options, display=Display(console)))
-    report.write(path)
-    _show(console, report, path)
-    raise typer.Exit(report.exit_code)
-
-
-async def _run(options: DemoOptions, *, display: Display) -> DemoReport:
-    """Run in a folder that is gone afterwards. The logs of a run that did not hold are kept."""
-    shutil.rmtree(KEPT_LOGS, ignore_errors=True)
-    # Inside of the loop, where a signal waits: none can come between the folder and its end.
-    with private_folder("demo") as folder:
-        run = Demo(options, folder=folder, display=display)
-        try:
-            report = await run.run()
-        except Exception:
-            keep_logs(run.logs, kept=KEPT_LOGS)
-            raise
-        if report.exit_code:
-            keep_logs(run.logs, kept=KEPT_LOGS)
-        return report
-
-
-def _show(console: Console, report: DemoReport, path: Path) -> None:
-    console.print()
-    if any(report.load.dirt.values()):
-        console.print(dirt_table(report.load))
-        console.print()
-    console.print(phase_table(report))
-    console.print()
-    console.print(closing_table(report))
-    for complaint in report.complaints:
-        console.print(f"[bold red]{complaint}[/bold red]", highlight=False)
-    if report.complaints:
-        console.print(f"logs: {shown(KEPT_LOGS)}", highlight=False)
-    else:
-        console.print(
-            "[bold green]nothing was lost, both sides were the same, and no phase change failed a request[/bold green]"
+    report = run_until_signalled(
+        run_in_private(
+            "demo", lambda folder: Demo(options, folder=folder, display=Display(console)), kept=KEPT_LOGS
         )
-    console.print(f"report: {shown(path)}", highlight=False)
+    )
+    report.write(path)
+    dirt = [dirt_table(report.load)] if any(report.load.dirt.values()) else []
+    show(
+        console,
+        report,
+        [*dirt, phase_table(report), closing_table(report)],
+        held="nothing was lost, both sides were the same, and no phase change failed a request",
+        path=path,
+        kept=KEPT_LOGS,
+    )
+    raise typer.Exit(report.exit_code)

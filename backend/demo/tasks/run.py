@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +10,13 @@ from rich.console import Console
 
 from backend.demo.commands import Seed, run_until_signalled
 from backend.demo.display import Display
-from backend.demo.folders import keep_logs, private_folder, report_path, shown
+from backend.demo.folders import report_path
+from backend.demo.run_command import run_in_private, show
 from backend.demo.run_report import phase_table
 from backend.shared.observability.logging import configure_logging
 from backend.shared.testing.programs import REPOSITORY
 
-from .report import TasksReport, closing_table, misfit_table
+from .report import closing_table, misfit_table
 from .scenario import TasksDemo, TasksOptions
 
 DEFAULT_REPORT = REPOSITORY / ".tandem" / "demo-tasks-report.json"
@@ -44,41 +44,21 @@ def demo_tasks(
     console = Console()
     path = report_path(json, default=DEFAULT_REPORT)
     configure_logging("demo", level="CRITICAL")  # what goes wrong is shown, not logged
+    options = TasksOptions(seed=seed, size=size, seconds=seconds)
     report = run_until_signalled(
-        _run(TasksOptions(seed=seed, size=size, seconds=seconds), display=Display(console))
+        run_in_private(
+            "demo-tasks",
+            lambda folder: TasksDemo(options, folder=folder, display=Display(console)),
+            kept=KEPT_LOGS,
+        )
     )
     report.write(path)
-    _show(console, report, path)
+    show(
+        console,
+        report,
+        [misfit_table(report.misfits), phase_table(report), closing_table(report)],
+        held="nothing was lost, documents and rows were the same, and no phase change failed a request",
+        path=path,
+        kept=KEPT_LOGS,
+    )
     raise typer.Exit(report.exit_code)
-
-
-async def _run(options: TasksOptions, *, display: Display) -> TasksReport:
-    """Run in a folder that is gone afterwards. The logs of a run that did not hold are kept."""
-    shutil.rmtree(KEPT_LOGS, ignore_errors=True)
-    # Inside of the loop, where a signal waits: none can come between the folder and its end.
-    with private_folder("demo-tasks") as folder:
-        run = TasksDemo(options, folder=folder, display=display)
-        try:
-            report = await run.run()
-        except Exception:
-            keep_logs(run.logs, kept=KEPT_LOGS)
-            raise
-        if report.exit_code:
-            keep_logs(run.logs, kept=KEPT_LOGS)
-        return report
-
-
-def _show(console: Console, report: TasksReport, path: Path) -> None:
-    console.print()
-    for table in (misfit_table(report.misfits), phase_table(report), closing_table(report)):
-        console.print(table)
-        console.print()
-    for complaint in report.complaints:
-        console.print(f"[bold red]{complaint}[/bold red]", highlight=False)
-    if report.complaints:
-        console.print(f"logs: {shown(KEPT_LOGS)}", highlight=False)
-    else:
-        console.print(
-            "[bold green]nothing was lost, documents and rows were the same, and no phase change failed a request[/bold green]"
-        )
-    console.print(f"report: {shown(path)}", highlight=False)

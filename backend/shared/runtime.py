@@ -6,15 +6,13 @@ import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from backend.shared.breaker import CircuitBreaker
 from backend.shared.control import Control, ControlRepository
 from backend.shared.control_listener import listen
-from backend.shared.database import DatabaseLimits, create_side_engine
+from backend.shared.database import DatabaseLimits
 from backend.shared.domain.errors import (
     ConfigurationError,
     ConflictError,
@@ -26,7 +24,7 @@ from backend.shared.domain.errors import (
 )
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Capture, Direction, Phase, Side
-from backend.shared.dual_write_config import Availability, DualWriteSettings, ForeignWrites
+from backend.shared.dual_write_config import Availability, DualWriteSettings
 from backend.shared.foreign_writes import ForeignWritesWatch
 from backend.shared.journal.at_once import AtOnceWriter
 from backend.shared.journal.carrier import Hook, TargetUnavailableError, no_hook
@@ -35,25 +33,22 @@ from backend.shared.journal.relay import Relay, RelayPass, RelaySettings
 from backend.shared.journal.synchronous import SynchronousWriter
 from backend.shared.measuring import Measuring
 from backend.shared.observability.metrics import Metrics
+from backend.shared.open_sides import URL_VARIABLES, SideOpener, engines_of
 from backend.shared.periodic import every
 from backend.shared.phase_follower import PhaseFollower
 from backend.shared.replicas import Measured, ReplicaRepository, ShadowTally
 from backend.shared.side_watch import SideWatch
 from backend.shared.stores.errors import describe, is_database_error, is_unreachable
 from backend.shared.stores.mongo.limits import DocumentLimits
-from backend.shared.stores.mongo.urls import is_mongo_url
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.side import PostgresSide
-from backend.shared.stores.side import CaptureGap, Connection, SideStore, StoreKind
-from backend.shared.unit_runner import Runner, UnitRunner
+from backend.shared.stores.side import CaptureGap, Connection, StoreKind
+from backend.shared.unit_runner import UnitRunner
 
 REFRESH_SECONDS = 1.0
 CHECK_SECONDS = 30.0
 SIDES_SECONDS = 5.0
 START_SECONDS = 10.0
-NO_DATABASE = "postgresql://not-set@not-set.invalid/not-set"
-"""Stands for a legacy database that was let go: nobody connects to it."""
-_URL_VARIABLES = {Side.LEGACY: "LEGACY_DATABASE_URL", Side.NEW: "DATABASE_URL"}
 
 log = structlog.get_logger(__name__)
 
@@ -83,15 +78,23 @@ class ServiceRuntime:
         self.settings = settings
         self.limits = limits or DatabaseLimits()
         self.document_limits = document_limits or DocumentLimits()
-        urls = {Side.LEGACY: settings.legacy_database_url, Side.NEW: settings.database_url}
-        self.engines: dict[Side, AsyncEngine] = {}
+        self._opener = SideOpener(
+            names=self.names,
+            catalog=catalog,
+            settings=settings,
+            capture=capture,
+            limits=self.limits,
+            document_limits=self.document_limits,
+            hook=hook,
+        )
+        self.stores = self._opener.open()
+        self.engines = engines_of(self.stores)
         """Of the sides that are SQL databases; the new one is, since it keeps the phase row."""
-        self.stores = {side: self._store(side, url) for side, url in urls.items()}
         self.breakers = {
             side: CircuitBreaker(store.ping, side, on_change=partial(self._breaker_changed, side))
             for side, store in self.stores.items()
         }
-        self.runners: dict[Side, Runner] = {side: self._runner(side) for side in Side}
+        self.runners = {side: self._opener.runner(self.stores[side], self.breakers[side]) for side in Side}
         self.controls = ControlRepository(self.engines[Side.NEW], self.names)
         self.replicas = ReplicaRepository(self.engines[Side.NEW], self.names)
         self.shadow_tally = ShadowTally()
@@ -151,83 +154,12 @@ class ServiceRuntime:
         """Whether both sides are SQL databases: then rows need not pass through Python."""
         return all(store.kind is StoreKind.POSTGRES for store in self.stores.values())
 
-    def _store(self, side: Side, url: str) -> SideStore:
-        variable = _URL_VARIABLES[side]
-        if not url and not self._may_lack(side):
-            raise self._not_set(side)
-        application = f"tandem-{self.names.service}"
-        if is_mongo_url(url):
-            return self._document_store(side, url, application=application)
-        engine = create_side_engine(
-            url or NO_DATABASE, application_name=application, variable=variable, limits=self.limits
-        )
-        self.engines[side] = engine
-        return PostgresSide(engine, side, names=self.names, catalog=self.catalog, capture=self._in_sql)
-
-    @property
-    def _in_sql(self) -> Capture:
-        return Capture.UNIT if self.capture is Capture.UNIT else Capture.TRIGGER
-
-    def _document_store(self, side: Side, url: str, *, application: str) -> SideStore:
-        if side is Side.NEW:
-            raise ConfigurationError(
-                "must be a PostgreSQL database: it keeps the phase row", variable=_URL_VARIABLES[side]
-            )
-        if self.base_settings.foreign_writes is ForeignWrites.REJECT:
-            raise ConfigurationError(
-                "is reject, which a MongoDB cannot: it has nothing that could refuse another program's write; use report",
-                variable="DUAL_WRITE_FOREIGN_WRITES",
-            )
-        if lacking := [entity.name for entity in self.catalog.ordered if entity.document is None]:
-            raise ConfigurationError(
-                f"is a MongoDB, and {lacking[0]} has no document's shape", variable=_URL_VARIABLES[side]
-            )
-        # Its driver is an extra.
-        from backend.shared.stores.mongo.side import open_mongo_side  # noqa: PLC0415
-
-        return open_mongo_side(
-            url,
-            side,
-            names=self.names,
-            catalog=self.catalog,
-            limits=self.document_limits,
-            application_name=application,
-            variable=_URL_VARIABLES[side],
-            hook=self.hook,
-            streams=self.capture is Capture.STREAM,
-        )
-
-    def _runner(self, side: Side) -> Runner:
-        store, breaker = self.stores[side], self.breakers[side]
-        if store.kind is StoreKind.MONGO:
-            from backend.shared.document_units import document_runner  # noqa: PLC0415 - the same
-
-            found: Any = store
-            return document_runner(found, catalog=self.catalog, breaker=breaker, hook=self.hook)
-        return UnitRunner(
-            self.engines[side],
-            side,
-            names=self.names,
-            catalog=self.catalog,
-            breaker=breaker,
-            capture=self._in_sql,
-        )
-
     def sql_runner(self, side: Side) -> UnitRunner:
         """The runner of a side that is an SQL database; raises `ConflictError` where it is none."""
         runner = self.runners[side]
         if not isinstance(runner, UnitRunner):
             raise ConflictError(f"the {side.value} side holds documents: this is for SQL databases only")
         return runner
-
-    def _may_lack(self, side: Side) -> bool:
-        """Whether it may turn out that `side` is not needed: legacy, when the phase row says that it was let go."""
-        return side is Side.LEGACY and self.base_settings.phase is Phase.COMPLETE
-
-    def _not_set(self, side: Side) -> ConfigurationError:
-        variable = _URL_VARIABLES[side]
-        prefixed = f"{self.names.service.upper()}_{variable}"
-        return ConfigurationError(f"is not set, nor is {prefixed}", variable=variable)
 
     async def start(self) -> None:
         """Read the phase, check that both sides bear what is needed, keep up with changes from then on.
@@ -296,7 +228,7 @@ class ServiceRuntime:
 
     async def _trouble_with_legacy(self) -> TandemError | None:
         if not self.base_settings.legacy_database_url:
-            return self._not_set(Side.LEGACY)
+            return self._opener.not_set(Side.LEGACY)
         try:
             await self._reach(Side.LEGACY)
         except SideError as error:
@@ -335,7 +267,7 @@ class ServiceRuntime:
         except Exception as error:
             if not is_database_error(error):
                 raise
-            raise side_error(side, f"{_URL_VARIABLES[side]}: {describe(error)}", unavailable=True) from None
+            raise side_error(side, f"{URL_VARIABLES[side]}: {describe(error)}", unavailable=True) from None
 
     def start_relay(self) -> None:
         """Carry changes in this process, as long as the phase asks for it. One relay a process is enough."""

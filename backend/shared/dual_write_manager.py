@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import EllipsisType
 from typing import Any, ClassVar, TypeVar
@@ -150,9 +150,9 @@ class DualWriteManager(AdminOperations):
         if relay and not self.runtime.relay_running:
             self.runtime.start_relay()
             if not self.runtime.both_sql:
-                self.runtime.spawn(StrandedKeys(self.runtime).run(self.runtime.stop))
-            self.runtime.spawn(validate_periodically(self.runtime, self.runtime.stop))
-            self.runtime.spawn(mend_gaps(self.runtime, self.runtime.stop))
+                self.runtime.spawn(partial(StrandedKeys(self.runtime).run, self.runtime.stop))
+            self.runtime.spawn(partial(validate_periodically, self.runtime, self.runtime.stop))
+            self.runtime.spawn(partial(mend_gaps, self.runtime, self.runtime.stop))
 
     async def check_schema(self) -> None:
         """Raise `InstallationError` when the new side lacks a migration that this version needs."""

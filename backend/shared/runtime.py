@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 
@@ -34,7 +34,7 @@ from backend.shared.journal.synchronous import SynchronousWriter
 from backend.shared.measuring import Measuring
 from backend.shared.observability.metrics import Metrics
 from backend.shared.open_sides import URL_VARIABLES, SideOpener, engines_of
-from backend.shared.periodic import every
+from backend.shared.periodic import every, kept_up
 from backend.shared.phase_follower import PhaseFollower
 from backend.shared.replicas import Measured, ReplicaRepository, ShadowTally
 from backend.shared.side_watch import SideWatch
@@ -182,8 +182,12 @@ class ServiceRuntime:
                 every(CHECK_SECONDS, self._watch_capture, service=self.service),
                 every(SIDES_SECONDS, self.sides.look, service=self.service),
                 every(SIDES_SECONDS, self.foreign_writes.look, service=self.service),
-                self.following.follow_at_once(),
-                listen(url, self.controls.channel, self.following.changed.set),
+                kept_up(self.following.follow_at_once, stop=self.stop, service=self.service),
+                kept_up(
+                    partial(listen, url, self.controls.channel, self.following.changed.set),
+                    stop=self.stop,
+                    service=self.service,
+                ),
             ):
                 self._endless.append(asyncio.ensure_future(work))
             self._started = True
@@ -275,11 +279,11 @@ class ServiceRuntime:
             return
         self._relay_started = True
         for direction, relay in self.relays.items():
-            self.spawn(relay.run(self.stop, paused=partial(self._relay_paused, direction)))
+            self.spawn(partial(relay.run, self.stop, paused=partial(self._relay_paused, direction)))
         for side, store in self.stores.items():
             if store.change_stream is not None:
                 store.change_stream.on_gap = partial(self._capture_broken, side)
-                self.spawn(store.change_stream.run(self.stop, paused=self._stream_paused))
+                self.spawn(partial(store.change_stream.run, self.stop, paused=self._stream_paused))
 
     def _relay_paused(self, direction: Direction) -> bool:
         held = any(breaker.is_open for breaker in self.breakers.values()) or self.sides.any_wrong
@@ -408,6 +412,6 @@ class ServiceRuntime:
     def _breaker_changed(self, side: Side, state: object) -> None:
         self.metrics.breaker_changed(service=self.service, side=side, state=str(state))
 
-    def spawn(self, work: Awaitable[None]) -> None:
-        """Run `work` in the background until `close`, which sets `stop` and waits for it."""
-        self._tasks.append(asyncio.ensure_future(work))
+    def spawn(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run `work` in the background until `close`, which sets `stop` and waits for it; what fails is begun again."""
+        self._tasks.append(asyncio.ensure_future(kept_up(work, stop=self.stop, service=self.service)))

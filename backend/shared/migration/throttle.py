@@ -50,6 +50,7 @@ class Throttle:
         self._copied: deque[tuple[float, int]] = deque()
         self._held: str | None = None
         self._trouble: str | None = None
+        self._failed: Exception | None = None
         self.control = BackfillControl()
 
     @property
@@ -74,10 +75,13 @@ class Throttle:
         return sum(rows for _, rows in self._copied) / max(now - self._copied[0][0], CHECK_SECONDS)
 
     async def watch(self) -> None:
-        """Look again and again, until cancelled."""
-        while True:
-            await self.look()
-            await asyncio.sleep(CHECK_SECONDS)
+        """Look again and again, until cancelled. Whatever else ends it is raised by `ready`: nobody would let go any more."""
+        try:
+            while True:
+                await self.look()
+                await asyncio.sleep(CHECK_SECONDS)
+        except Exception as error:  # noqa: BLE001 - raised by `ready`
+            self._failed = error
 
     async def look(self) -> None:
         """Look once. Raises nothing that a database says: it holds the backfill instead."""
@@ -126,8 +130,10 @@ class Throttle:
         self._trouble = describe(error)
 
     async def ready(self) -> None:
-        """Wait until nothing holds the backfill."""
-        while self.held_by is not None:
+        """Wait until nothing holds the backfill. Raises what `watch` has ended with."""
+        while self.held_by is not None or self._failed is not None:
+            if self._failed is not None:
+                raise self._failed
             until = self._free_at - self._clock()
             # Short, since what holds may change at any time.
             await asyncio.sleep(min(max(until, 0.02), 0.1))

@@ -75,6 +75,21 @@ async def test_other_programs_changes_are_captured_and_carried(make_pair: MakePa
     assert await pair.row("users", ANN) is None
 
 
+async def test_a_document_whose_id_fits_no_row_is_listed_until_it_is_gone(make_pair: MakePair) -> None:
+    pair = await make_pair(streams=True)
+    users: Any = pair.documents.users
+    await users.insert_one({**user(), "_id": "ann"})
+    await listen(pair)
+    await pair.carry()
+    (failure,) = await pair.manager.list_failures(limit=10)
+    assert failure.key == '["\\"ann\\""]'
+    assert "_id" in failure.error
+    await users.delete_one({"_id": "ann"})
+    await listen(pair)
+    await pair.carry()
+    assert await pair.manager.list_failures(limit=10) == []
+
+
 async def test_other_programs_transactions_are_captured_whole(make_pair: MakePair) -> None:
     pair = await make_pair(streams=True)
     async with pair.documents.client.start_session() as session, await session.start_transaction():

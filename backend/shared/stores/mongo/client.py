@@ -18,6 +18,7 @@ from pymongo.uri_parser import parse_uri, parse_userinfo, split_hosts, split_opt
 
 from backend.shared.domain.errors import ConfigurationError
 
+from .driver_waits import mend_driver_waits
 from .limits import DocumentLimits
 from .urls import is_mongo_url
 
@@ -88,9 +89,10 @@ def create_client(
 ) -> AsyncMongoClient[dict[str, Any]]:
     """A client for one side, whose `get_default_database()` is the URL's. Connects to nothing yet; the caller closes it.
 
-    `listeners` (of `pymongo.monitoring`) hear what the pool and the commands do. Dates come in UTC with their zone, and as `DatetimeMS` where Python has no such year. Any error of the driver's while
-    it reads the URL is a `ConfigurationError`.
+    `listeners` (of `pymongo.monitoring`) hear what the pool and the commands do. Dates come in UTC with their zone, and as
+    `DatetimeMS` where Python has no such year. Any error of the driver's while it reads the URL is a `ConfigurationError`.
     """
+    mend_driver_waits()
     limits = limits or DocumentLimits()
     parsed = parse_mongo_url(url, variable=variable)
     try:

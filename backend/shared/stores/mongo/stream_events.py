@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bson import ObjectId
 from pymongo.asynchronous.change_stream import AsyncChangeStream
 
 from backend.shared.domain.mapping import EntityCatalog
@@ -115,10 +114,11 @@ class EventReader:
             elif collection == self._journal and event["operationType"] == "insert":
                 own.add(event["fullDocument"]["subject"])
         for event in group:
-            entity, number = self._entities.get(event["ns"]["coll"]), event.get("documentKey", {}).get("_id")
-            if entity is None or event["operationType"] not in _CHANGES or not isinstance(number, ObjectId):
+            entity = self._entities.get(event["ns"]["coll"])
+            if entity is None or event["operationType"] not in _CHANGES:
                 continue
-            key = key_of(number)
+            # Of any type: one that is no ObjectId fits no row, and has to be listed for that.
+            key = key_of(event["documentKey"]["_id"])
             if subject(entity, key) not in own:
                 found.changes.append(
                     ForeignChange(

@@ -147,12 +147,14 @@ async def dual_document(pair: Pair, *, phase: Phase, async_legacy: bool) -> Asyn
     await manager.start()
 
     async def write(number: int) -> None:
+        number_of_document = ObjectId()  # once, since the unit may run on both sides
+
         async def unit(work: UnitOfWork) -> None:
             given: Any = work
             if isinstance(given, DocumentUnitOfWork):
-                await given.insert("labels", _values(number))
+                await given.insert("labels", {"_id": number_of_document, **_values(number)})
             else:
-                key = str(ObjectId())
+                key = str(number_of_document)
                 work.touch("labels", (key,))
                 await work.session.execute(insert(LABELS).values(mongo_id=key, **_values(number)))
 

@@ -9,6 +9,12 @@ from typing import Any, TypeVar
 
 import pytest
 from bson import ObjectId
+from pymongo.monitoring import (
+    CommandFailedEvent,
+    CommandListener,
+    CommandStartedEvent,
+    CommandSucceededEvent,
+)
 
 from backend.shared.database import create_side_engine
 from backend.shared.document_units import DocumentUnitOfWork, DocumentUnitRunner
@@ -39,6 +45,23 @@ from tests.support.steps import Crash, CrashAt, PauseAt
 
 NAMES = EngineNames("notes")
 T = TypeVar("T")
+
+
+class Conflicts(CommandListener):
+    """Commands that were refused."""
+
+    def __init__(self) -> None:
+        self.met: list[str] = []
+
+    def started(self, event: CommandStartedEvent) -> None:
+        """Nothing yet."""
+
+    def succeeded(self, event: CommandSucceededEvent) -> None:
+        """None."""
+
+    def failed(self, event: CommandFailedEvent) -> None:
+        """One."""
+        self.met.append(event.command_name)
 
 
 class Scene:
@@ -299,6 +322,22 @@ async def test_update_between_ticket_and_read_gets_no_older_ticket(scene: Scene)
     (first, old), (second, new) = await asyncio.gather(early, late)
     assert (old, new) == (1, 2)
     assert first < second
+
+
+async def test_readers_of_one_process_take_turns_and_do_not_conflict(document_url: str) -> None:
+    """Each would make all others begin anew."""
+    conflicts = Conflicts()
+    client = create_client(document_url, application_name="test", listeners=[conflicts])
+    scene = Scene(client, document_url.rpartition("/")[2].partition("?")[0])
+    try:
+        await scene.side.install(phase=Phase.DUALWRITE, epoch=1, foreign_writes="report")
+        await scene.put("note", 1, n=1)
+        conflicts.met.clear()
+        found = await asyncio.gather(*(scene.read(scene.side, 1) for _ in range(8)))
+    finally:
+        await client.close()
+    assert len({position for position, _ in found}) == 8
+    assert conflicts.met == []
 
 
 # Leases -------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ The position is a ticket, drawn in the transaction that reads (decision 0016).
 # ruff: noqa: ARG002 - the protocol knows arguments that only other kinds of databases need
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,6 +53,8 @@ class DocumentState:
         self._fence = fence
         self._marks = marks
         self._hook = hook
+        # Within a process readers take turns: they would only conflict, and begin anew (decision 16).
+        self._drawing = asyncio.Lock()
 
     async def read_state(
         self,
@@ -77,7 +80,8 @@ class DocumentState:
             await self._hook("ticket_drawn")
             return position, await self._documents(entity, ids, session=session)
 
-        position, documents = await in_transaction(self._collections.client, read)
+        async with self._drawing:
+            position, documents = await in_transaction(self._collections.client, read)
         return batch_of(entity, direction, documents, keys=ordered, position=position)
 
     async def _draw(self, session: AsyncClientSession) -> Position:
@@ -147,7 +151,8 @@ class DocumentState:
 
     async def position(self, connection: DocumentConnection) -> Position:
         """Where the source stands: the position of a snapshot taken now."""
-        return await in_transaction(self._collections.client, self._draw)
+        async with self._drawing:
+            return await in_transaction(self._collections.client, self._draw)
 
     async def make_durable(self, connection: DocumentConnection) -> None:
         """Nothing: a ticket is committed by a majority before its reader goes on, and no crash gives it out again."""

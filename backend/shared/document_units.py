@@ -21,6 +21,7 @@ from sqlalchemy import Table
 
 from backend.shared.domain.errors import ConfigurationError, ValidationError, side_error
 from backend.shared.domain.mapping import DocumentShape, EntityCatalog, Key, UnfitError, encode_key
+from backend.shared.domain.outages import Outage
 from backend.shared.domain.phases import Capture, Side
 from backend.shared.stores.errors import to_side_error
 from backend.shared.stores.mongo.collections import Collection, Stored
@@ -156,6 +157,7 @@ class RunAgainError(Exception):
 class DocumentUnitTransaction:
     """One transaction of a unit: begun on entering, rolled back on leaving unless it was committed inside.
 
+    From its beginning to its commit it has `unit_seconds` of its side; then it is rolled back, and `TimeoutError` raised.
     `rows` are the numbers of the journal rows that it has written, `journalled` their keys by entity.
     """
 
@@ -182,6 +184,7 @@ class DocumentUnitTransaction:
         self._even_if_closed = even_if_closed
         self._id = ObjectId()
         self._stripe: Stripe | None = None
+        self._limit = asyncio.timeout(runner.store.unit_seconds)
 
     async def __aenter__(self) -> Self:
         runner = self._runner
@@ -200,6 +203,7 @@ class DocumentUnitTransaction:
             request_id=self._request_id,
             only_reads=self._reads,
         )
+        await self._limit.__aenter__()
         return self
 
     async def _enter(self) -> None:
@@ -219,7 +223,16 @@ class DocumentUnitTransaction:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.connection.close()
+        self._take_off_limit()
+        try:
+            await self.connection.close()
+        finally:
+            await self._limit.__aexit__(kind, error, trace)
+
+    def _take_off_limit(self) -> None:
+        """Neither a commit nor a rollback is cut short: how it ends has to be known. Each has a limit of its own."""
+        if not self._limit.expired():
+            self._limit.reschedule(None)
 
     async def flush(self) -> None:
         """Write the journal rows of the keys touched."""
@@ -245,6 +258,7 @@ class DocumentUnitTransaction:
         """Commit. Returns only if it is durable; raises `RunAgainError` if it certainly is not."""
         await self.flush()
         await self._runner.hook("before_commit")
+        self._take_off_limit()
         self.commit_sent = True
         try:
             await commit_for_sure(self.session, seconds=_COMMIT_SECONDS, hook=self._runner.hook)
@@ -264,7 +278,10 @@ class DocumentUnitTransaction:
         if status == "aborted":
             raise RunAgainError(error)
         raise side_error(
-            self._runner.side, "connection lost at COMMIT, outcome unknown", unavailable=True
+            self._runner.side,
+            "connection lost at COMMIT, outcome unknown",
+            unavailable=True,
+            outage=Outage.NO_ANSWER,
         ) from error
 
 

@@ -71,7 +71,6 @@ class DualWriteManager(AdminOperations):
             settings = replace(settings, legacy_database_url=legacy_db_url)
         self._settings = replace(settings, service=self.service)
         self._metrics = metrics or default_metrics()
-        self._document_limits = document_limits or DocumentLimits.from_env(self.service)
         self._limits = limits or DatabaseLimits.from_env(self.service)
         self._document_limits = document_limits or DocumentLimits.from_env(self.service)
         self._hook = hook

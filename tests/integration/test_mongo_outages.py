@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -30,9 +29,7 @@ from backend.shared.stores.errors import (
     sqlstate_of,
     to_side_error,
 )
-from backend.shared.stores.mongo.client import operation_limit
-from backend.shared.stores.mongo.limits import DocumentLimits
-from backend.shared.stores.mongo.transactions import Client
+from backend.shared.stores.mongo.collections import Client
 from backend.shared.stores.protocol import Trouble
 from backend.shared.testing.document_servers import DocumentServer
 from backend.shared.testing.ports import free_port
@@ -110,20 +107,6 @@ async def test_server_gives_up_an_operation(document_url: str, command: str) -> 
     assert not is_connection_loss(error)
     assert not is_unreachable(error), "the server has answered"
     assert not is_repeatable(error)
-
-
-async def test_operation_with_its_retries_is_given_up_in_time(document_url: str) -> None:
-    limits = DocumentLimits(max_time_ms=200)
-    async with held_document(document_url), connected(document_url) as client:
-        things = client.get_default_database().things
-        began = time.monotonic()
-        with operation_limit(limits):
-            error = await error_of(things.update_one({"_id": 1}, {"$set": {"a": 1}}))
-        assert time.monotonic() - began < 5
-        assert await things.find_one({"_id": 1}) == {"_id": 1}, "the client goes on"
-    told = await told_of(error)
-    assert told.outage in (Outage.STATEMENT_TIMEOUT, Outage.NO_ANSWER)
-    assert told.status == 504
 
 
 async def test_frozen_server(document_server: DocumentServer, document_url: str) -> None:

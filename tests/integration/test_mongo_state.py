@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -22,9 +24,11 @@ from backend.shared.domain.errors import (
     ConfigurationError,
     FencedError,
     InstallationError,
+    SideError,
     ValidationError,
 )
 from backend.shared.domain.mapping import Key
+from backend.shared.domain.outages import Outage
 from backend.shared.domain.phases import Direction, Phase, Side
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.journal.relay import Relay, RelaySettings
@@ -33,12 +37,15 @@ from backend.shared.stores.mongo.client import create_client
 from backend.shared.stores.mongo.collections import Client
 from backend.shared.stores.mongo.errors import UnfitRowsError
 from backend.shared.stores.mongo.journal import LEASE_SECONDS, LeaseLostError
+from backend.shared.stores.mongo.limits import DocumentLimits
+from backend.shared.stores.mongo.pool_watch import PoolWatch
 from backend.shared.stores.mongo.side import MongoSide
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.side import PostgresSide
 from backend.shared.stores.protocol import Position, StateBatch, Trouble, UnfitKeysError
-from backend.shared.stores.side import SideStore
+from backend.shared.stores.side import Pool, SideStore
 from backend.shared.testing.clusters import Cluster
+from backend.shared.testing.document_servers import DocumentServer
 from tests.contract.conftest import NoBreaker
 from tests.support.notes import BOARD, CATALOG, DDL, NOTE, digits, key
 from tests.support.steps import Crash, CrashAt, PauseAt
@@ -121,6 +128,19 @@ class Scene:
         async with side.reading() as connection:
             state = await side.state.read_state(connection, NOTE, Direction.TO_NEW, keys=[key(number)])
         return state.position, json.loads(state.rows[0])[0]["n"]
+
+
+@asynccontextmanager
+async def limited(document_url: str, *, max_time_ms: int) -> AsyncIterator[Scene]:
+    """A scene whose units have so much time."""
+    client = create_client(document_url, application_name="test")
+    scene = Scene(client, document_url.rpartition("/")[2].partition("?")[0])
+    await scene.side.install(phase=Phase.DUALWRITE, epoch=1, foreign_writes="report")
+    scene.side.unit_seconds = max_time_ms / 1000
+    try:
+        yield scene
+    finally:
+        await client.close()
 
 
 @pytest.fixture
@@ -338,6 +358,77 @@ async def test_readers_of_one_process_take_turns_and_do_not_conflict(document_ur
         await client.close()
     assert len({position for position, _ in found}) == 8
     assert conflicts.met == []
+
+
+# Units --------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_unit_that_takes_too_long_is_rolled_back(document_url: str) -> None:
+    async with limited(document_url, max_time_ms=200) as scene:
+
+        async def endless(work: DocumentUnitOfWork) -> None:
+            await work.insert("note", {"_id": ObjectId(digits(1)), "n": 1})
+            await asyncio.Event().wait()
+
+        async with asyncio.timeout(10):
+            with pytest.raises(SideError) as caught:
+                await scene.run(endless)
+        assert caught.value.outage is Outage.NO_ANSWER
+        await scene.put("note", 2, n=2)
+        async with scene.side.reading() as connection:
+            assert await scene.side.state.count(connection, NOTE) == 1
+
+
+async def test_a_unit_on_a_server_that_hangs_has_an_end(worker_directory: Path) -> None:
+    # One of its own: it keeps the transaction whose end it has not heard of.
+    server = DocumentServer(worker_directory / "hangs", durable=False)
+    server.start()
+    try:
+        async with limited(server.url("notes"), max_time_ms=300) as scene:
+
+            async def hangs(work: DocumentUnitOfWork) -> None:
+                server.suspend()
+                await work.insert("note", {"_id": ObjectId(digits(1)), "n": 1})
+
+            try:
+                async with asyncio.timeout(10):
+                    with pytest.raises(SideError) as caught:
+                        await scene.run(hangs)
+            finally:
+                server.resume()
+            assert caught.value.outage is Outage.NO_ANSWER
+            await scene.put("note", 2, n=2)
+    finally:
+        server.remove()
+
+
+async def test_a_limit_cuts_no_commit_short(document_url: str) -> None:
+    """How it ends has to be known; nor what is done about the other side after it."""
+    async with limited(document_url, max_time_ms=200) as scene:
+        async with scene.runner.transaction(request_id="r", journals_touched=True) as transaction:
+            await transaction.work.insert("note", {"_id": ObjectId(digits(1)), "n": 1})
+            await transaction.commit()
+            await asyncio.sleep(0.4)
+        assert transaction.committed
+
+
+async def test_the_pool_tells_what_is_lent_out(document_url: str) -> None:
+    pools = PoolWatch(most=2)
+    limits = DocumentLimits(max_pool_size=2)
+    client = create_client(document_url, application_name="test", limits=limits, listeners=[pools])
+    seen: list[Pool] = []
+    try:
+        await client.admin.command("ping")
+        assert pools.pool() == Pool(size=2, in_use=0, waiting=0)
+        pings = [asyncio.ensure_future(client.admin.command("ping")) for _ in range(6)]
+        while not all(ping.done() for ping in pings):
+            seen.append(pools.pool())
+            await asyncio.sleep(0)
+    finally:
+        await client.close()
+    assert max(pool.in_use for pool in seen) == 2
+    assert max(pool.waiting for pool in seen) >= 1
+    assert pools.pool() == Pool(size=2, in_use=0, waiting=0)
 
 
 # Leases -------------------------------------------------------------------------------------------------------------

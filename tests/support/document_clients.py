@@ -30,8 +30,8 @@ from backend.shared.domain.outages import Outage
 from backend.shared.domain.phases import Side
 from backend.shared.stores.errors import to_side_error
 from backend.shared.stores.mongo.client import create_client
+from backend.shared.stores.mongo.collections import Client
 from backend.shared.stores.mongo.limits import DocumentLimits
-from backend.shared.stores.mongo.transactions import Client
 
 
 class PoolWatch(ConnectionPoolListener):

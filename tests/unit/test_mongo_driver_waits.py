@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from pymongo import AsyncMongoClient
+from pymongo.asynchronous import pool
 from pymongo.errors import ServerSelectionTimeoutError
 
 from backend.shared.stores.mongo.client import create_client
@@ -67,6 +68,31 @@ async def test_client_notices_its_own_limit(silent: str) -> None:
                 await asyncio.gather(*(ping(client) for _ in range(20)))
     finally:
         await client.close()
+
+
+async def test_a_caller_that_is_cancelled_while_its_command_is_sent_is_cancelled(silent: str) -> None:
+    """Else its timeout would be lost, and nothing would end it."""
+    await create_client(silent, application_name="test").close()
+    went_on = False
+
+    class Connection:
+        gettimeout = 5.0
+
+        async def write(self, _: bytes) -> None:
+            caller.cancel()
+
+    driver: Any = pool
+
+    async def call() -> None:
+        nonlocal went_on
+        await driver.async_sendall(Connection(), b"")
+        await asyncio.sleep(0)
+        went_on = True
+
+    caller = asyncio.create_task(call())
+    await asyncio.wait([caller])
+    assert caller.cancelled()
+    assert not went_on
 
 
 async def _waited_upon(client: AsyncMongoClient[Any]) -> Any:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_plus
 
-import pymongo
 from bson.codec_options import DatetimeConversion
 from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
@@ -117,16 +115,6 @@ def create_client(
         raise ConfigurationError("is refused by MongoDB's driver", variable=variable) from None
 
 
-def operation_limit(limits: DocumentLimits) -> AbstractContextManager[None]:
-    """Bounds what is asked of MongoDB inside the `with`, retries included, by `max_time_ms`, which the server is told too.
-
-    For what takes no `maxTimeMS` of its own, as the driver's inserts and updates. When it is over, the server and the driver
-    give up at the same moment, so that either's timeout is raised; a write may then have been done. The wait for a
-    connection is part of it.
-    """
-    return pymongo.timeout(limits.max_time_ms / 1000)
-
-
 def _check_option(part: str, *, variable: str) -> None:
     """One `name=value` of a URL."""
     name, _, value = part.partition("=")
@@ -161,6 +149,5 @@ __all__ = [
     "MongoUrl",
     "create_client",
     "is_mongo_url",
-    "operation_limit",
     "parse_mongo_url",
 ]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
 
+import pymongo
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.read_concern import ReadConcern
 
@@ -25,6 +26,8 @@ COMMIT_SECONDS = 10.0
 """For so long a commit whose answer was lost is sent again; MongoDB takes a second one for the first."""
 REPEAT_SECONDS = 5.0
 """For so long a short transaction of the engine's own is repeated after write conflicts."""
+ABORT_SECONDS = 2.0
+"""So long a server is given to hear of a rollback."""
 _PAUSE_SECONDS = 0.05
 
 
@@ -131,7 +134,9 @@ class DocumentConnection:
         self._before_commit.clear()
         try:
             if self._session is not None and self._session.in_transaction:
-                await self._session.abort_transaction()
+                # If the server does not hear it, it aborts by itself once the transaction has lived too long.
+                with pymongo.timeout(ABORT_SECONDS):
+                    await self._session.abort_transaction()
         finally:
             self._ended()
 

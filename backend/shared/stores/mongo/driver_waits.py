@@ -1,10 +1,11 @@
-"""The driver's waits on Python 3.11, where being cancelled twice leaves its locks in disorder.
+"""The driver's waits on Python 3.11, where its locks and its callers' timeouts do not outlive every cancellation.
 
-PyMongo waits for a condition by `asyncio.wait_for`, which on Python 3.11 runs the wait in a task of its own. Whoever is
-cancelled while that task takes the lock back, and is cancelled again, goes on without it: the lock is then released twice
-("cannot wait on un-acquired lock"), or never, and the client answers nobody any more until the process ends. Seen with
-PyMongo 4.20 when a server went down under a backfill. From Python 3.12 on `wait_for` waits in the caller's own task, and a
-condition takes its lock back however often it is cancelled (python/cpython#96764).
+PyMongo waits for a condition, and for a command to be sent, by `asyncio.wait_for`, which on Python 3.11 does what is waited
+for in a task of its own. Whoever is cancelled while that task takes a condition's lock back, and is cancelled again, goes on
+without it: the lock is then released twice ("cannot wait on un-acquired lock"), or never, and the client answers nobody any more
+until the process ends. And whoever is cancelled at the moment in which a command has been sent is not cancelled at all: a
+timeout is lost. Both were seen with PyMongo 4.20. From Python 3.12 on `wait_for` waits in the caller's own task
+(python/cpython#96764). Decision 20.
 """
 
 from __future__ import annotations
@@ -24,13 +25,27 @@ async def wait_in_own_task(condition: Any, timeout: float | None) -> bool:  # no
     return True
 
 
+async def send_in_own_task(connection: Any, message: bytes) -> None:
+    """What the driver's `async_sendall` promises."""
+    try:
+        async with asyncio.timeout(connection.gettimeout):
+            await connection.write(message)
+    except TimeoutError as error:
+        raise TimeoutError("timed out") from error
+
+
 def mend_driver_waits() -> None:
     """Let the driver wait as it does on later versions of Python. May be repeated; changes nothing from 3.12 on."""
     if sys.version_info >= (3, 12):
         return
     from pymongo.asynchronous import pool, topology  # noqa: PLC0415 - needed here alone
 
-    for module in (pool, topology):
+    mended = (
+        (pool, "_async_cond_wait", wait_in_own_task),
+        (topology, "_async_cond_wait", wait_in_own_task),
+        (pool, "async_sendall", send_in_own_task),
+    )
+    for module, name, wait in mended:
         # A driver that no longer has it waits in some other way, which is not ours to mend.
-        if hasattr(module, "_async_cond_wait"):
-            module._async_cond_wait = wait_in_own_task  # type: ignore[attr-defined]  # noqa: SLF001
+        if hasattr(module, name):
+            setattr(module, name, wait)

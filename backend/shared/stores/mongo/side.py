@@ -25,6 +25,7 @@ from .installation import DocumentInstallation
 from .journal import LEASE_SECONDS, DocumentJournal
 from .limits import DocumentLimits
 from .marks import DocumentMarks
+from .pool_watch import PoolWatch
 from .shapes import shape_of
 from .state import DocumentState
 from .stranded import DocumentStranded
@@ -57,8 +58,13 @@ class MongoSide:
         lease_seconds: float = LEASE_SECONDS,
         reopen: Callable[[], Client] | None = None,
         streams: bool = False,
+        limits: DocumentLimits | None = None,
+        pools: PoolWatch | None = None,
     ) -> None:
         self.side = side
+        self.unit_seconds = (limits or DocumentLimits()).max_time_ms / 1000
+        """How long a unit of work may take here, up to its commit."""
+        self._pools = pools
         self.collections = Collections(client, database_name, names, reopen=reopen)
         self.fence = Fence(self.collections, side, hook=hook, lock_ms=lock_ms)
         self.journal = DocumentJournal(self.collections, hook=hook, lease_seconds=lease_seconds)
@@ -115,8 +121,8 @@ class MongoSide:
         await self.collections.database.command("ping")
 
     def pool(self) -> Pool | None:
-        """Nothing: the driver tells the figures of its pool only to listeners."""
-        return None
+        """The client's pools as they are now; None for a client that somebody else watches."""
+        return self._pools.pool() if self._pools is not None else None
 
     async def connection_share(self) -> float:
         """The share (0 to 1) of the server's connections that is in use; 0 where it does not tell."""
@@ -239,11 +245,23 @@ def open_mongo_side(
     streams: bool = False,
 ) -> MongoSide:
     """The side that `url` names, with a client of its own that `dispose` closes. Connects to nothing yet."""
+    pools = PoolWatch(most=limits.max_pool_size)
 
     def reopen() -> Client:
-        return create_client(url, limits=limits, application_name=application_name, variable=variable)
+        return create_client(
+            url, limits=limits, application_name=application_name, variable=variable, listeners=[pools]
+        )
 
     database = parse_mongo_url(url, variable=variable).database
     return MongoSide(
-        reopen(), database, side, names=names, catalog=catalog, hook=hook, reopen=reopen, streams=streams
+        reopen(),
+        database,
+        side,
+        names=names,
+        catalog=catalog,
+        hook=hook,
+        reopen=reopen,
+        streams=streams,
+        limits=limits,
+        pools=pools,
     )

@@ -24,7 +24,8 @@ from tests.support.note_service import (
     put,
 )
 from tests.support.notes import NOTE, key
-from tests.support.steps import PauseAt
+from tests.support.phases import SLOW_GATES
+from tests.support.steps import Crash, CrashAt, PauseAt
 
 ANY: dict[str, Any] = {"availability": Availability.ANY, "async_legacy": True}
 
@@ -181,6 +182,33 @@ async def test_second_side_lets_go_while_the_first_waits_for_a_lock(
     result = await writing
     assert result.second_write is SecondWrite.APPLIED
     assert await note_databases.both() == ({1: 5}, {1: 5})
+
+
+@pytest.mark.invariant("I1")
+@pytest.mark.parametrize(("phase", "to"), [(Phase.SHADOW, Phase.LIVE), (Phase.LIVE, Phase.SHADOW)])
+async def test_i1_written_alone_between_the_closing_and_the_opening(
+    make_notes: MakeNotes, note_databases: NoteDatabases, *, phase: Phase, to: Phase
+) -> None:
+    """The controller died there, and the side that it had closed went away: the write is carried from the side that opens."""
+    manager = await make_notes(phase, **ANY)
+    await manager.write("put", put(1, 4))
+    assert await manager.relay().drain(timeout_seconds=10)
+    dying = await make_notes(phase, install=False, hook=CrashAt("cutover_closed"), **ANY)
+    forced = [*SLOW_GATES, "backfill", "capture", "validation"]
+    with pytest.raises(Crash):
+        await dying.change_phase(to, reason="a test", force=forced)
+    await write_alone(manager, 1, 5)
+    await write_alone(manager, 2, 6)
+    await manager.change_phase(to, reason="a test", force=forced)
+    assert manager.phase is to
+    assert await manager.relay().drain(timeout_seconds=10)
+    assert await note_databases.both() == ({1: 5, 2: 6}, {1: 5, 2: 6})
+    for side in Side:
+        assert await note_databases.own(side, "stranded") == []
+    await manager.change_phase(phase, reason="and back", force=forced)
+    await manager.write("put", put(1, 7))
+    assert await manager.relay().drain(timeout_seconds=10)
+    assert await note_databases.both() == ({1: 7, 2: 6}, {1: 7, 2: 6})
 
 
 @pytest.mark.parametrize("phase", [DOCUMENTS_FIRST])

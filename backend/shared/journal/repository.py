@@ -190,14 +190,19 @@ class FailureRepository:
     ) -> bool:
         """Keep a key as FAILED, once however often it fails; answers whether it was already.
 
-        `position`: of the state that was refused.
+        `position`: of the state that was refused. The newest that was refused stays, whoever is slow to say so: by a lower one a
+        success in between would close the failure.
         """
+        newest = "CASE WHEN (f.epoch, f.major, f.minor) > (excluded.epoch, excluded.major, excluded.minor) THEN f.{0} ELSE excluded.{0} END"
+        told = ", ".join(
+            f"{column} = {newest.format(column)}"
+            for column in ("reason", "sqlstate", "epoch", "major", "minor")
+        )
         found = await connection.exec_driver_sql(
             f"INSERT INTO {self.names.failure} AS f "
             "(entity, key, direction, attempts, reason, sqlstate, request_id, captured_at, epoch, major, minor) "
             "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (entity, key) WHERE state = 'open' "
-            "DO UPDATE SET attempts = f.attempts + excluded.attempts, reason = excluded.reason, "
-            "sqlstate = excluded.sqlstate, epoch = excluded.epoch, major = excluded.major, minor = excluded.minor, "
+            f"DO UPDATE SET attempts = f.attempts + excluded.attempts, {told}, "
             "last_failed_at = clock_timestamp() RETURNING xmax::text <> '0'",
             (
                 key.entity,

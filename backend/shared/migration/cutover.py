@@ -30,6 +30,7 @@ from backend.shared.migration.failed_keys import keep_failed_keys
 from backend.shared.migration.sequences import SequenceState, move_sequences
 from backend.shared.runtime import ServiceRuntime
 from backend.shared.stores.errors import describe, is_connection_loss, is_database_error
+from backend.shared.stores.protocol import Position
 from backend.shared.stores.side import Connection, LockHeldError
 
 LOCK_MS = 100
@@ -39,6 +40,8 @@ DRAIN_MS = 150
 MOST_DRAIN_MS = 600
 """The most that this grows to, doubling with each try that it was too short for: a slow target needs it."""
 GIVE_UP_SECONDS = 30.0
+STRANDED_KEYS = 500
+"""As many keys are taken over at once."""
 CAPTURE_GATE = "capture"
 """The gate by whose name an operator says that a gap in capture is known."""
 _PAUSE_SECONDS = 0.5
@@ -228,9 +231,9 @@ class Cutover:
             try:
                 await self._closing.marks.lock_alone(closing, timeout_ms=LOCK_MS)
                 await self._hook("cutover_locked")
-                await self._check_capture(closing)
                 if left := await self._drained(closing):
                     return left
+                await self._check_capture(closing)
                 held_by = self._opening
                 await self._opening.marks.lock_alone(opening, timeout_ms=LOCK_MS)
                 if left := await self._stranded(opening):
@@ -309,7 +312,32 @@ class Cutover:
                     f"the {self._opening.side.value} side is in epoch {mark.epoch} already"
                 )
             await marks.lock_alone(opening, timeout_ms=LOCK_MS * 10)
+            await self._take_over_stranded(opening, epoch=mark.epoch)
             await self._open_on(opening, closing)
+
+    async def _take_over_stranded(self, opening: Connection, *, epoch: int) -> None:
+        """What was written here alone, after a controller had died behind the closing, is carried like any other change.
+
+        The other side was closed before, and drained: nothing there is newer. It is still closed, in
+        `epoch`; its guards begin anew in the one to come.
+        """
+        if self._runtime.both_sql:
+            return
+        store = self._opening
+        while found := await store.stranded.page(opening, limit=STRANDED_KEYS):
+            for item in found:
+                await store.journal.add(opening, item.entity, [item.key])
+                await store.state.set_guards(
+                    opening,
+                    self._runtime.catalog[item.entity],
+                    keys=[item.key],
+                    guard=(0, Position(major=0, minor=0)),
+                    epoch=epoch,
+                )
+                await store.stranded.end(opening, item.entity, item.key)
+            self._say(
+                f"{len(found)} keys that were written on the {store.side.value} side alone are carried from now on"
+            )
 
     async def _open_on(self, opening: Connection, closing: Connection) -> None:
         """Open the side whose fence lock the transaction of `opening` holds alone.

@@ -7,8 +7,10 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from bson import ObjectId
@@ -28,7 +30,9 @@ from backend.shared.document_units import DocumentUnitOfWork
 from backend.shared.dual_write_config import ForeignWrites
 from backend.shared.gap_backfill import mend
 from backend.shared.observability.labels import Verdict
+from backend.shared.stores.mongo.shapes import key_of
 from backend.shared.stores.mongo.stream import StreamLostError
+from backend.shared.stores.side import LockHeldError
 from backend.shared.testing.clusters import Cluster
 from backend.shared.testing.document_servers import DocumentServer
 from tests.conftest import MakeDatabase
@@ -75,19 +79,88 @@ async def test_other_programs_changes_are_captured_and_carried(make_pair: MakePa
     assert await pair.row("users", ANN) is None
 
 
-async def test_a_document_whose_id_fits_no_row_is_listed_until_it_is_gone(make_pair: MakePair) -> None:
+STRANGE_IDS = pytest.mark.parametrize("number", ["ann", UUID(int=7), 1.5, {"a": 1}], ids=repr)
+
+
+@STRANGE_IDS
+async def test_a_document_whose_id_fits_no_row_is_listed_until_it_is_gone(
+    make_pair: MakePair, number: Any
+) -> None:
     pair = await make_pair(streams=True)
     users: Any = pair.documents.users
-    await users.insert_one({**user(), "_id": "ann"})
+    await users.insert_one({**user(), "_id": number})
+    await users.insert_one(user(BOB))
     await listen(pair)
     await pair.carry()
     (failure,) = await pair.manager.list_failures(limit=10)
-    assert failure.key == '["\\"ann\\""]'
+    assert failure.key == key_of(number)
     assert "_id" in failure.error
-    await users.delete_one({"_id": "ann"})
+    assert await pair.row("users", BOB) is not None, "it stands in nobody's way"
+    await users.delete_one({"_id": number})
     await listen(pair)
     await pair.carry()
     assert await pair.manager.list_failures(limit=10) == []
+
+
+@STRANGE_IDS
+async def test_on_a_closed_side_such_a_document_is_a_conflict(make_pair: MakePair, number: Any) -> None:
+    pair = await make_pair(Phase.LIVE, streams=True)
+    users: Any = pair.documents.users
+    await users.insert_one({**user(), "_id": number, "note": UUID(int=9)})
+    await users.insert_one(user(BOB))
+    await listen(pair)
+    assert await conflicts(pair) == [("insert", key_of(number)), ("insert", f'["{BOB}"]')]
+    assert len(await pair.manager.list_conflicts(limit=10, show_values=True)) == 2
+
+
+async def test_what_was_read_and_not_kept_is_read_again(make_pair: MakePair) -> None:
+    """Whoever waited for it was cancelled: the driver is past it, and the journal does not have it yet."""
+    pair = await make_pair(streams=True)
+    pause = PauseAt("stream_read")
+    process = await pair.make_manager(hook=pause)
+    stream = pair.stream(process)
+    await pair.documents.users.insert_one(user())
+    waiting = asyncio.create_task(stream.pump())
+    await asyncio.wait_for(pause.reached.wait(), 10)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    pause.resume.set()
+    for _ in range(3):
+        assert await stream.pump()
+    assert await pair.journalled() == [subject_of(ANN)]
+
+
+async def test_capture_that_begins_twice_at_once_skips_nothing(make_pair: MakePair) -> None:
+    """A controller that was slow to begin it comes after another, and after other programs' writes."""
+    pair = await make_pair(streams=True)
+    late = await pair.stream().generation()
+    await pair.stream().establish(after=late)
+    await pair.documents.users.insert_one(user())
+    await pair.stream().establish(after=late)
+    await listen(pair)
+    assert await pair.journalled() == [subject_of(ANN)]
+
+
+async def test_a_lock_that_the_stream_has_passed_closes_nothing(make_pair: MakePair) -> None:
+    """Its holder said nothing for too long, and wakes up: what came behind its lock is journalled, and not carried."""
+    pair = await make_pair(streams=True)
+    side = pair.manager.runtime.stores[pair.manager.phase.policy.authoritative]
+    async with side.connect() as connection:
+        await side.marks.lock_alone(connection, timeout_ms=2000)
+        assert (await side.journal.remainder(connection)).rows == 0
+        await pair.documents.tandem_task_fence.update_many(
+            {"until": {"$exists": True}}, {"$set": {"until": datetime(2020, 1, 1, tzinfo=UTC)}}
+        )
+        await pair.documents.users.insert_one(user())
+        await listen(pair)
+        assert await pair.journalled() == [subject_of(ANN)]
+        assert await side.marks.close(connection, epoch=2)
+        with pytest.raises(LockHeldError):
+            await connection.commit()
+    assert (await pair.manager.status()).phase is Phase.DUALWRITE
+    await pair.carry()
+    assert await pair.row("users", ANN) is not None
 
 
 async def test_other_programs_transactions_are_captured_whole(make_pair: MakePair) -> None:

@@ -41,7 +41,8 @@ class DocumentFailures:
     ) -> bool:
         """Keep a key as FAILED, once however often it fails; answers whether it was already.
 
-        `position`: of the state that was refused.
+        `position`: of the state that was refused. The newest that was refused stays, whoever is slow to say so: by a lower one a
+        success in between would close the failure.
         """
         number = await self._collections.next_number("failure")
         told = {
@@ -59,7 +60,10 @@ class DocumentFailures:
             "request_id": key.request_id,
             "captured_at": key.captured_at,
         }
-        changes: dict[str, Any] = {name: {"$literal": value} for name, value in told.items()}
+        newer = _is_newer(told)
+        changes: dict[str, Any] = {
+            name: {"$cond": [newer, f"${name}", {"$literal": value}]} for name, value in told.items()
+        }
         # `$ifNull` would take a null for missing, so what belongs to the first failure goes by its number.
         changes |= {
             name: {"$cond": [{"$eq": [{"$type": "$number"}, "missing"]}, {"$literal": value}, f"${name}"]}
@@ -211,3 +215,12 @@ def _failure(found: Stored) -> Failure:
         first_failed_at=found["first_failed_at"],
         last_failed_at=found["last_failed_at"],
     )
+
+
+def _is_newer(told: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Whether what is kept is of a later epoch and position than `told`; what is missing is not."""
+    found: Mapping[str, Any] = {"$gt": ["$minor", told["minor"]]}
+    for name in ("major", "epoch"):
+        same = {"$and": [{"$eq": [f"${name}", told[name]]}, found]}
+        found = {"$or": [{"$gt": [f"${name}", told[name]]}, same]}
+    return found

@@ -27,7 +27,7 @@ from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.stores.side import LockHeldError
 
 from .collections import Client, Collection, Collections
-from .connection import DocumentConnection, Stripe, in_transaction, jitter
+from .connection import REPEAT_SECONDS, DocumentConnection, Stripe, in_transaction, jitter
 from .errors import WRITE_CONFLICT, is_repeatable, sqlstate_of
 
 STRIPES = 32
@@ -287,18 +287,23 @@ class Fence:
         query = {"_id": f"lock:{token}", "$expr": {"$gt": [{"$toLong": "$until"}, _SERVER_NOW]}}
         return await self._fence.find_one(query) is not None
 
+    async def take_off(self, token: str, *, seconds: float = REPEAT_SECONDS) -> None:
+        """Take a lock off whose holder fell silent: it does not hold all stripes any more, and changes nothing."""
+
+        async def free(session: AsyncClientSession) -> None:
+            await self._fence.update_many(
+                {"kind": "stripe", "lock": token}, {"$set": {"lock": None}}, session=session
+            )
+
+        await in_transaction(self._client, free, seconds=seconds)
+
     async def _release(self, token: str) -> None:
         """Free what a lock holds. Its own document first: without that it is dead, whatever the stripes say."""
         await self._fence.delete_one({"_id": f"lock:{token}"})
-        mine = {"kind": "stripe", "lock": token}
-        if await self._fence.find_one(mine, {"_id": 1}) is None:
+        if await self._fence.find_one({"kind": "stripe", "lock": token}, {"_id": 1}) is None:
             return
-
-        async def free(session: AsyncClientSession) -> None:
-            await self._fence.update_many(mine, {"$set": {"lock": None}}, session=session)
-
         try:
-            await in_transaction(self._client, free, seconds=0.1)
+            await self.take_off(token, seconds=0.1)
         except Exception as error:
             if not is_repeatable(error):
                 raise

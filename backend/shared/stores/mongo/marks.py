@@ -23,8 +23,12 @@ _OPEN, _CLOSED = "open", "closed"
 class Established(Protocol):
     """Capture that has to begin before it counts."""
 
-    async def establish(self) -> None:
-        """From now on nothing is missed."""
+    async def generation(self) -> int | None:
+        """How often it has begun; None before the first time."""
+        ...
+
+    async def establish(self, *, after: int | None) -> None:
+        """From now on nothing is missed. Changes nothing where it has begun again since generation `after`."""
         ...
 
     async def is_established(self) -> bool:
@@ -202,6 +206,7 @@ class DocumentMarks:
         Taken with the fence lock alone where it changes anything: whoever began without knowing has ended by then.
         """
         fence, captures = self._collections.fence, phase.policy.captures
+        generation = await self.stream.generation() if self.stream is not None else None
         now = await fence.find_one({"_id": "mark"})
         if now is None:
             raise InstallationError(f"the journal is not installed on the {self._side.value} side")
@@ -211,7 +216,7 @@ class DocumentMarks:
         if captures and not now["captures"]:
             changes["captured_since"] = number
             if self.stream is not None:
-                await self.stream.establish()
+                await self.stream.establish(after=generation)
         only_if = {"capture_change": {"$lte": number}, "captures": now["captures"], "state": now["state"]}
         if captures and now["state"] == _OPEN:
             changes["capture_token"] = await self._token({**now, **changes})

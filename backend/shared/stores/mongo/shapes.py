@@ -11,6 +11,8 @@ from contextlib import suppress
 from typing import Any
 
 from bson import ObjectId, json_util
+from bson.binary import UuidRepresentation
+from bson.codec_options import DatetimeConversion
 from bson.errors import BSONError
 from sqlalchemy import Column
 from sqlalchemy.types import Double, Float, Numeric
@@ -32,6 +34,10 @@ from .collections import Stored
 from .errors import UnfitRowsError
 
 Row = Mapping[str, Any]
+_WRITTEN = json_util.CANONICAL_JSON_OPTIONS.with_options(uuid_representation=UuidRepresentation.STANDARD)
+"""Extended JSON as keys and kept documents have it: of what the engine's clients read, all can be written."""
+EXTENDED = json_util.CANONICAL_JSON_OPTIONS.with_options(datetime_conversion=DatetimeConversion.DATETIME_AUTO)
+"""The same to be read: a UUID as the binary that it is, which every collection takes."""
 
 
 def shape_of(entity: EntityMapping) -> DocumentShape:
@@ -48,12 +54,12 @@ def key_of(number: Any) -> str:
     """
     if isinstance(number, ObjectId):
         return encode_key((str(number),))
-    return encode_key((json_util.dumps(number, json_options=json_util.CANONICAL_JSON_OPTIONS),))
+    return encode_key((json_util.dumps(number, json_options=_WRITTEN),))
 
 
 def as_kept(document: Document) -> str:
     """A document as text that says its types too: canonical extended JSON, in which a long stays one."""
-    return json_util.dumps(document, json_options=json_util.CANONICAL_JSON_OPTIONS)
+    return json_util.dumps(document, json_options=_WRITTEN)
 
 
 def id_of(key: str) -> ObjectId:
@@ -72,7 +78,7 @@ def ids_of(keys: Iterable[str]) -> list[tuple[Any, str]]:
             found.append((id_of(key), key))
         except UnfitError:
             with suppress(ValueError, TypeError, BSONError):
-                found.append((json_util.loads(decode_key(key)[0]), key))
+                found.append((json_util.loads(decode_key(key)[0], json_options=EXTENDED), key))
     return found
 
 

@@ -179,8 +179,10 @@ class MongoSide:
         """Put journal, guards, mark and fence here. May be repeated."""
         await self._installation.install(phase=phase, epoch=epoch, foreign_writes=foreign_writes)
         stream = self.change_stream
-        if stream is not None and phase.policy.captures and not await stream.is_established():
-            await stream.establish()
+        if stream is not None and phase.policy.captures:
+            generation = await stream.generation()
+            if not await stream.is_established():
+                await stream.establish(after=generation)
 
     async def check_installation(self, *, phase: Phase) -> None:
         """Raise `InstallationError` unless this side bears what this version of the service needs."""

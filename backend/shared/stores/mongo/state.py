@@ -12,7 +12,6 @@ from typing import Any
 
 import bson
 from bson import json_util
-from bson.codec_options import DatetimeConversion
 from pymongo import DeleteOne, InsertOne, ReplaceOne, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 
@@ -25,10 +24,9 @@ from .collections import Collections, Stored, chunks, subject
 from .connection import DocumentConnection, Stripe, in_transaction
 from .fence import Fence
 from .marks import DocumentMarks
-from .shapes import as_kept, batch_of, documents_of, id_of, ids_of, key_of, shape_of
+from .shapes import EXTENDED, as_kept, batch_of, documents_of, id_of, ids_of, key_of, shape_of
 
 _NOTHING_THERE = Position(major=0, minor=0)
-_KEPT = json_util.JSONOptions(datetime_conversion=DatetimeConversion.DATETIME_AUTO)
 
 
 class DocumentState:
@@ -143,10 +141,12 @@ class DocumentState:
 
     def state_of(self, entity: EntityMapping, *, key: str, rows: str | None) -> StateBatch:
         """The state that the documents of one key say, kept as MongoDB's extended JSON. Without a position."""
-        kept = json_util.loads(rows or "{}", json_options=_KEPT).get(shape_of(entity).collection, [])
+        kept = json_util.loads(rows or "{}", json_options=EXTENDED).get(shape_of(entity).collection, [])
         # As they were read when they were kept: what a collection's codec makes of BSON its shape takes.
         codec = self._collections.of(entity).codec_options
-        documents = [bson.decode(bson.encode(document), codec_options=codec) for document in kept]
+        documents = [
+            bson.decode(bson.encode(document, codec_options=codec), codec_options=codec) for document in kept
+        ]
         return batch_of(entity, Direction.towards(self.side), documents, keys=[key], position=_NOTHING_THERE)
 
     async def position(self, connection: DocumentConnection) -> Position:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+import pymongo
 import structlog
 from pymongo import ReturnDocument
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Side
@@ -40,6 +42,8 @@ TOLD_SECONDS = 2.0
 BEAT_SECONDS = 10.0
 """As often a marker is put into a quiet stream: on some servers a token ages while nothing happens."""
 KEPT_MARKERS = 64
+CLOSE_SECONDS = 2.0
+"""So long a server is given to hear that a stream is read no more; then it forgets it by itself."""
 _HISTORY_LOST = frozenset({280, 286, 260, 136})
 """Codes of a token that cannot be gone on from: the oplog no longer reaches back to it, or the stream cannot be."""
 _SERVER_NOW = {"$toLong": "$$NOW"}
@@ -84,28 +88,31 @@ class ChangeCapture:
 
     # The state of capture -------------------------------------------------------------------------------------------
 
-    async def establish(self) -> None:
-        """From now on nothing is missed: keep a token of now. What was before is for a backfill to copy."""
+    async def generation(self) -> int | None:
+        """How often a token of now has been taken; None before the first time."""
+        found = await self._collections.stream.find_one(_ROW, {"generation": 1})
+        return found["generation"] if found else None
+
+    async def establish(self, *, after: int | None) -> None:
+        """From now on nothing is missed: keep a token of now. What was before is for a backfill to copy.
+
+        Changes nothing where it has been done since generation `after`: what that token has to tell would be skipped.
+        """
         token = await self._now()
-        await self._collections.stream.update_one(
-            _ROW,
-            [
-                {
-                    "$set": {
-                        "token": {"$literal": token},
-                        "generation": {"$add": [{"$ifNull": ["$generation", 0]}, 1]},
-                        "lease": {"$ifNull": ["$lease", None]},
-                        "until": {"$ifNull": ["$until", "$$NOW"]},
-                        "seen": [],
-                        "held_by": None,
-                        "gaps": {"$ifNull": ["$gaps", 0]},
-                        "mended": {"$ifNull": ["$mended", 0]},
-                        "reason": {"$ifNull": ["$reason", ""]},
-                    }
-                }
-            ],
-            upsert=True,
-        )
+        told = {
+            "token": {"$literal": token},
+            "generation": {"$add": [{"$ifNull": ["$generation", 0]}, 1]},
+            "lease": {"$ifNull": ["$lease", None]},
+            "until": {"$ifNull": ["$until", "$$NOW"]},
+            "seen": [],
+            "held_by": None,
+            "gaps": {"$ifNull": ["$gaps", 0]},
+            "mended": {"$ifNull": ["$mended", 0]},
+            "reason": {"$ifNull": ["$reason", ""]},
+        }
+        same = {**_ROW, "generation": after}
+        with suppress(DuplicateKeyError):  # another generation is there
+            await self._collections.stream.update_one(same, [{"$set": told}], upsert=after is None)
 
     async def is_established(self) -> bool:
         """Whether there is a token to go on from."""
@@ -201,29 +208,39 @@ class ChangeCapture:
             if await self._fence.is_alive(row["held_by"]):
                 await asyncio.sleep(0.01)
                 return True
+            # It may wake up: from now on it cannot close the side behind what is read next.
+            await self._fence.take_off(row["held_by"])
             await self._write(row, {"held_by": None})
         try:
-            reader = await self._reading(row)
-            found = await reader.read(most=BATCH_CHANGES)
+            await self._read_and_keep(row)
         except OperationFailure as error:
             if error.code not in _HISTORY_LOST:
                 raise
             await self._lost(row, describe(error))
-            return True
-        await self._hook("stream_read")
-        if found.changes or found.markers or (found.token is not None and found.token != row["token"]):
-            await self._keep(row, found)
-            await self._hook("stream_kept")
+        return True
+
+    async def _read_and_keep(self, row: Stored) -> None:
+        try:
+            reader = await self._reading(row)
+            found = await reader.read(most=BATCH_CHANGES)
+            await self._hook("stream_read")
+            if found.changes or found.markers or (found.token is not None and found.token != row["token"]):
+                await self._keep(row, found)
+                await self._hook("stream_kept")
+        except BaseException:
+            # However it ended, the driver's stream is past what was read: the next one begins where it was kept.
+            await self.let_go()
+            raise
         if found.lost is not None:
             await self._lost(row, found.lost)
-        return True
 
     async def let_go(self) -> None:
         """Close the stream, if it is open; the next `pump` opens it where it was kept."""
         if self._reader is not None:
             reader, self._reader = self._reader, None
             try:
-                await reader.stream.close()
+                with pymongo.timeout(CLOSE_SECONDS):
+                    await reader.stream.close()
             except PyMongoError as error:
                 log.debug("change_stream_not_closed", error=describe(error))
 

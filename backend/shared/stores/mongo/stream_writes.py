@@ -11,7 +11,7 @@ from backend.shared.journal.conflict_records import ConflictOperation
 
 from .collections import Collections
 from .connection import DocumentConnection
-from .shapes import as_kept, id_of
+from .shapes import as_kept, ids_of
 from .stream_events import ForeignChange
 
 _OPERATIONS = {
@@ -31,9 +31,8 @@ async def keep_conflicts(
     first = await collections.next_number("conflict", count=len(changes))
     writes = []
     for place, change in enumerate(changes):
-        document = await collections.database[change.collection].find_one(
-            {"_id": id_of(change.key)}, session=session
-        )
+        ((number, _),) = ids_of([change.key])
+        document = await collections.database[change.collection].find_one({"_id": number}, session=session)
         told = {
             "side": side.value,
             "entity": change.entity,

@@ -183,10 +183,11 @@ class Dispatch:
         self, unit: Unit[T], direction: Direction, request_id: str, away: dict[Side, SideError]
     ) -> SynchronousOutcome[T]:
         first = away[direction.source]
+        if (second := away.get(direction.target)) is not None:
+            both = self._both_failed(first, second)
+            raise both if self._takes_either else first
         if not self._takes_either:
             raise first
-        if (second := away.get(direction.target)) is not None:
-            raise self._both_failed(first, second)
         self._say_away(first)
         started = time.perf_counter()
         if direction not in self._alone:

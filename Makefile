@@ -9,10 +9,10 @@ STAMP := $(VENV)/.stamp
 # One worker per core. Set to 0 for one process.
 WORKERS ?= logical
 
-.PHONY: help venv demo test test-long model check fmt bench up down clean lock
+.PHONY: help venv demo demo-tasks test test-long model check fmt bench up down clean lock
 
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[36m%-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[36m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(STAMP) ## make the virtual environment, if it is not up to date
 
@@ -30,6 +30,9 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: $(STAMP) ## run the shop under faults and hold the ledger against it (DATA=file SEED=n SECONDS=n)
 	@$(BIN)/tandem demo $(if $(DATA),--data $(DATA)) $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
+
+demo-tasks: $(STAMP) ## move the task service from MongoDB to PostgreSQL, the same way (SIZE=n SEED=n SECONDS=n)
+	@$(BIN)/tandem demo-tasks $(if $(SIZE),--size $(SIZE)) $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
 test: $(STAMP) ## run all tests against real servers, in parallel (ARGS="-k name")
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)

@@ -19,6 +19,7 @@ from backend.shared.domain.errors import TandemError
 from benchmarks.backfilling import measure_backfill
 from benchmarks.comparing import measure_comparing
 from benchmarks.cutting_over import measure_cutover
+from benchmarks.documents import measure_documents
 from benchmarks.fencing import measure_fence
 from benchmarks.reading import measure_shadow_reads
 from benchmarks.relaying import measure_lag, measure_relay
@@ -41,6 +42,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "fence": measure_fence,
     "cutover": measure_cutover,
     "shadow_reads": measure_shadow_reads,
+    "documents": measure_documents,
 }
 LIMIT_SECONDS = {
     "statements": 30.0,
@@ -53,6 +55,7 @@ LIMIT_SECONDS = {
     "fence": 120.0,
     "cutover": 120.0,
     "shadow_reads": 120.0,
+    "documents": 600.0,
 }
 
 

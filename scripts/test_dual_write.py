@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from functools import partial
 from typing import Annotated
 
 import structlog
 import typer
 
-from backend.shared.cli.services import managed, service_names
+from backend.shared.cli.services import managed, services_set_up
 from backend.shared.domain.errors import TandemError
 from backend.shared.exercise import ExerciseReport, exercise
 
@@ -27,7 +28,7 @@ def main(
     """Exercise all services, or those named; the report is JSON."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     try:
-        report = asyncio.run(_run(service or service_names()))
+        report = asyncio.run(_run(service or services_set_up(partial(typer.echo, err=True))))
     except TandemError as error:
         typer.echo(f"test_dual_write: {error}", err=True)
         raise typer.Exit(2) from None

@@ -7,11 +7,12 @@ something differs; 2: incomplete, or could not run.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from backend.shared.cli.services import manager_class, service_names
+from backend.shared.cli.services import manager_class, service_names, services_set_up
 from backend.shared.cli.validate import ChangedOption, EntityOption, JsonOption, SampleOption, ValuesOption
 from backend.shared.cli.validation_output import COULD_NOT_RUN
 from backend.shared.cli.validation_run import Wanted, compare_and_exit
@@ -43,11 +44,11 @@ def main(
 
 def _chosen(service: str | None, entity: str | None) -> list[str]:
     """The services that are meant; those that have `entity`, if no service is named."""
-    names = [service] if service else service_names()
-    if not names:
+    if not service_names():
         raise ConfigurationError("there is no service installed")
     if entity is None:
-        return names
+        return [service] if service else services_set_up(partial(typer.echo, err=True))
+    names = [service] if service else service_names()
     chosen = [name for name in names if entity in manager_class(name).catalog()]
     if not chosen:
         known = ", ".join(item.name for name in names for item in manager_class(name).catalog().ordered)

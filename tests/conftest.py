@@ -13,9 +13,15 @@ from typing import Protocol
 import pytest
 
 from backend.shared.testing.clusters import Cluster, Databases
+from backend.shared.testing.document_servers import DocumentServer
 from backend.shared.testing.programs import remove_left_overs, scratch_directory
 
-pytest_plugins = ["tests.support.fixtures", "tests.support.reading"]
+pytest_plugins = [
+    "tests.support.fixtures",
+    "tests.support.note_service",
+    "tests.support.boards",
+    "tests.support.reading",
+]
 
 
 class MakeDatabase(Protocol):
@@ -59,6 +65,25 @@ def _running(directory: Path) -> Iterator[Cluster]:
     cluster.start()
     yield cluster
     cluster.remove()
+
+
+@pytest.fixture(scope="session")
+def document_server(worker_directory: Path) -> Iterator[DocumentServer]:
+    """The server of documents. A test that stops it starts it again."""
+    server = DocumentServer(worker_directory / "documents", durable=False)
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def document_url(document_server: DocumentServer) -> Iterator[str]:
+    """A fresh database of documents, as a `mongodb://` URL; gone after the test."""
+    name = f"t_{secrets.token_hex(6)}"
+    yield document_server.url(name)
+    document_server.resume()  # a test that failed may have left it down
+    document_server.start()
+    document_server.drop_database(name)
 
 
 @pytest.fixture(scope="session")

@@ -12,20 +12,20 @@ from typing import Any
 from backend.shared.dual_write_manager import DualWriteManager
 from backend.shared.migration.backfill import Backfill, BackfillStatus
 from backend.shared.migration.backfill_state import estimate
-from backend.shared.stores.postgres.errors import is_database_error
+from backend.shared.stores.errors import is_database_error
 from backend.shared.testing.processes import ServiceProcess
 
 from . import steps
 from .errors import StepError
-from .stack import Stack
 from .waiting import to_the_end
+from .workplace import Workplace
 
-KILLED = "cart"
 SHARE_OF_TRAFFIC = 0.6
 """The rate is set so that history moves for about so much of the time, beside the traffic."""
 LEAST_ROWS_PER_SECOND = 200.0
 GONE_SECONDS = 1.0
 WITHIN_SECONDS = 180.0
+UNHURRIED_SECONDS = 1800.0
 RESTARTS = 5
 _LOOK_EVERY_SECONDS = 0.25
 
@@ -42,19 +42,24 @@ class Killed:
 
 
 class Backfills:
-    """Processes that copy every service's history, from `run` to its end. `close` ends those that are left."""
+    """Processes that copy every service's history, from `run` to its end. `close` ends those that are left.
+
+    They take about `seconds`; as long as they need, if None. That of the service `killed` dies half-way and is followed by another.
+    """
 
     def __init__(
         self,
-        stack: Stack,
+        stack: Workplace,
         managers: Mapping[str, DualWriteManager],
         *,
-        seconds: float,
+        seconds: float | None,
+        killed: str | None = None,
         say: Callable[[str], None],
     ) -> None:
         self._stack = stack
         self._managers = managers
         self._seconds = seconds
+        self._to_kill = killed
         self._say = say
         self._processes: dict[str, ServiceProcess] = {}
         self._started = time.monotonic()
@@ -69,14 +74,14 @@ class Backfills:
         for manager in self._managers.values():
             await manager.start()
         for service in self._managers:
-            self._processes[service] = self._process(service, await self._rate(service))
+            self._processes[service] = self._process(service, *await self._rate(service))
             self._processes[service].spawn()
         while not all(status.is_complete for status in self.statuses.values()):
             self._check()
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
             await self._look()
-            if self.killed is None and self._half_way():
-                await self._kill()
+            if self._to_kill is not None and self._half_way(self._to_kill):
+                await self._kill(self._to_kill)
         self.seconds = time.monotonic() - self._started
         for process in self._processes.values():
             await process.terminate()
@@ -117,17 +122,19 @@ class Backfills:
             },
         }
 
-    async def _rate(self, service: str) -> int:
+    async def _rate(self, service: str) -> tuple[str, ...]:
         await self._look()
+        if self._seconds is None:
+            return ()
         found = await Backfill(self._managers[service].runtime).rows_expected()
-        return math.ceil(max(LEAST_ROWS_PER_SECOND, found / (SHARE_OF_TRAFFIC * self._seconds)))
+        rows = math.ceil(max(LEAST_ROWS_PER_SECOND, found / (SHARE_OF_TRAFFIC * self._seconds)))
+        return ("--max-rows-per-second", str(rows))
 
-    def _process(self, service: str, rows_per_second: int) -> ServiceProcess:
-        member = next(member for member in self._stack.members if member.name == service)
+    def _process(self, service: str, *options: str) -> ServiceProcess:
         return ServiceProcess(
-            steps.tandem_argv("backfill", service, "--max-rows-per-second", str(rows_per_second)),
+            steps.tandem_argv("backfill", service, *options),
             name=f"{service}-backfill",
-            env=self._stack.child_env(member),
+            env=self._stack.env_of(service),
             log=self._stack.logs / f"{service}-backfill.log",
         )
 
@@ -140,7 +147,8 @@ class Backfills:
                     raise  # a fault may be on; then the last look is as good as any
 
     def _check(self) -> None:
-        if time.monotonic() > self._started + max(WITHIN_SECONDS, 3 * self._seconds):
+        most = UNHURRIED_SECONDS if self._seconds is None else max(WITHIN_SECONDS, 3 * self._seconds)
+        if time.monotonic() > self._started + most:
             raise StepError("the backfills did not come to an end")
         for service, process in self._processes.items():
             done = service in self.statuses and self.statuses[service].is_complete
@@ -153,22 +161,22 @@ class Backfills:
             self._say(f"the backfill of {service} could not go on, and is started again")
             process.spawn()
 
-    def _half_way(self) -> bool:
-        copied, expected = _rows(self.statuses[KILLED]) if KILLED in self.statuses else (0, 0)
-        return expected > 0 and expected / 2 <= copied < expected
+    def _half_way(self, service: str) -> bool:
+        copied, expected = _rows(self.statuses[service]) if service in self.statuses else (0, 0)
+        return self.killed is None and expected > 0 and expected / 2 <= copied < expected
 
-    async def _kill(self) -> None:
-        process = self._processes[KILLED]
-        at, (copied, expected) = time.monotonic() - self._started, _rows(self.statuses[KILLED])
-        self._say(f"kill -9 of the backfill of {KILLED} ({process.pid}) at {copied:,} of {expected:,} rows")
+    async def _kill(self, service: str) -> None:
+        process = self._processes[service]
+        at, (copied, expected) = time.monotonic() - self._started, _rows(self.statuses[service])
+        self._say(f"kill -9 of the backfill of {service} ({process.pid}) at {copied:,} of {expected:,} rows")
         await to_the_end(asyncio.to_thread(process.kill9))
         await asyncio.sleep(GONE_SECONDS)
         await self._look()
-        before = _rows(self.statuses[KILLED])[0]
+        before = _rows(self.statuses[service])[0]
         process.spawn()
         self._say(f"the next one goes on at {before:,} rows")
         self.killed = Killed(
-            service=KILLED,
+            service=service,
             at=at,
             rows_copied=copied,
             rows_expected=expected,

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from backend.shared.domain.phases import Phase, Side
 from backend.shared.dual_write_manager import DualWriteManager
 from backend.shared.sync_validator import SyncValidator
 from backend.shared.validation.report import EntityReport, ValidationReport
 
-from .audit import audit
-from .ledger import Ledger, Lost
-from .legacy_prints import Prints, legacy_prints
+from .ledger import Lost
 from .watch import JournalWatch
+
+Audit = Callable[[Collection[Side]], Awaitable[list[Lost]]]
+"""The acknowledged writes that these sides do not bear out."""
+Prints = Mapping[str, object]
+"""Fingerprints by table or collection."""
+TakePrints = Callable[[DualWriteManager], Awaitable[Prints]]
 
 
 class Comparison:
-    """Compares, and keeps what was found.
+    """Compares, and keeps what was found. `audit` holds the ledger against sides, `prints` takes those of legacy.
 
     `legacy_written` names the legacy tables that were written after their service had become `complete`; `forced` the gates
     that the history of the phase says were forced, `phases` the phase that each service ended in, and `conflicts_open` counts
@@ -25,7 +29,12 @@ class Comparison:
     """
 
     def __init__(
-        self, managers: Mapping[str, DualWriteManager], *, ledger: Ledger, watch: JournalWatch
+        self,
+        managers: Mapping[str, DualWriteManager],
+        *,
+        audit: Audit,
+        prints: TakePrints,
+        watch: JournalWatch,
     ) -> None:
         self.drained = False
         self.drain_seconds = 0.0
@@ -36,7 +45,8 @@ class Comparison:
         self.phases: dict[str, Phase] = {}
         self.conflicts_open = 0
         self._managers = managers
-        self._ledger = ledger
+        self._audit = audit
+        self._take_prints = prints
         self._watch = watch
         self._prints: dict[str, Prints] = {}
 
@@ -56,16 +66,16 @@ class Comparison:
 
     async def hold_ledger(self) -> None:
         """Hold the ledger against both sides."""
-        self.lost += await audit(self._ledger, self._managers)
+        self.lost += await self._audit(tuple(Side))
 
     async def service_complete(self, service: str) -> None:
         """From now on nobody may write the legacy tables of a service."""
-        self._prints[service] = await legacy_prints(self._managers[service])
+        self._prints[service] = await self._take_prints(self._managers[service])
 
     async def conclude(self) -> None:
         """When everything is over: hold the ledger against the new side once more, look at legacy and at the phases."""
         known = {(id(loss.write), loss.side, loss.row, loss.column) for loss in self.lost}
-        again = await audit(self._ledger, self._managers, sides=(Side.NEW,))
+        again = await self._audit((Side.NEW,))
         self.lost += [
             loss for loss in again if (id(loss.write), loss.side, loss.row, loss.column) not in known
         ]
@@ -77,5 +87,5 @@ class Comparison:
                 self.forced += [f"{service}: {gate}" for gate in change.forced]
             before = self._prints.get(service)
             if before is not None:
-                now = await legacy_prints(manager)
+                now = await self._take_prints(manager)
                 self.legacy_written += [name for name, found in now.items() if found != before[name]]

@@ -16,8 +16,8 @@ from backend.shared.testing.watchdog import WATCHDOG, kill_tree
 
 from . import steps
 from .errors import StepError
-from .stack import Stack
 from .waiting import to_the_end
+from .workplace import Workplace
 
 LOG = "operator.log"
 _POLL_SECONDS = 0.02
@@ -25,22 +25,24 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """How a command ended: its exit code, its JSON document (empty if there was none), the last line of what else it said."""
+    """How a command ended: its exit code, its JSON document (empty if there was none), the last line of what else it said,
+    and all that it printed.
+    """
 
     code: int
     document: dict[str, Any]
     message: str
+    output: str = ""
 
 
 class Operator:
     """Types `tandem` commands at a stack. What they print is kept in `operator.log` beside the other logs."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Workplace) -> None:
         self._stack = stack
 
     async def run(self, command: str, service: str, *arguments: str, within_seconds: float = 120.0) -> Told:
         """Run a command to its end. Raises `StepError` if that takes too long; it is killed then, and when this is cancelled."""
-        member = next(member for member in self._stack.members if member.name == service)
         argv = steps.tandem_argv(command, service, *arguments)
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
             child = subprocess.Popen(  # noqa: ASYNC220 - it is polled
@@ -48,7 +50,7 @@ class Operator:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=errors,
-                env=self._stack.child_env(member),
+                env=self._stack.env_of(service),
                 start_new_session=True,  # Ctrl-C at the terminal is for us
             )
             WATCHDOG.watch(child.pid)
@@ -67,7 +69,9 @@ class Operator:
             log.write(
                 f"$ {_shown(command, service, *arguments)}\n{said}{complained}(exit {child.returncode})\n"
             )
-        return Told(code=child.returncode, document=_document(said), message=_last_line(complained))
+        return Told(
+            code=child.returncode, document=_document(said), message=_last_line(complained), output=said
+        )
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -41,6 +41,15 @@ class RegisteredService:
         return self.name.upper()
 
 
+SHOP = frozenset({"auth", "product", "cart"})
+"""The services of the shop, which share its legacy database."""
+
+
+def shop_services() -> tuple[RegisteredService, ...]:
+    """The services of the shop that are installed, in the order in which to start them."""
+    return tuple(member for member in registered_services() if member.name in SHOP)
+
+
 def registered_services() -> tuple[RegisteredService, ...]:
     """All services that are installed, in the order in which to start them."""
     found = {

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from backend.legacy_shop.report import LoadReport
 from backend.shared.cli.services import manager_class
 from backend.shared.domain.errors import ConfigurationError
 from backend.shared.domain.phases import Phase
 from backend.shared.dual_write_config import DualWriteSettings
 from backend.shared.dual_write_manager import DualWriteManager
 
+from .audit import audit
 from .backfills import Backfills
 from .comparison import Comparison
 from .display import Display
 from .errors import StepError
 from .faults import Faults
+from .frame import GATE_SETTINGS, common_figures, perform, report_on
 from .ledger import Ledger
+from .legacy_prints import legacy_prints
 from .old_writer import OldWriter
 from .operator import Operator
 from .phase_walk import PhaseWalk
@@ -32,22 +33,13 @@ from .shop import Shop
 from .stack import Stack
 from .staff import Credentials
 from .steps import ShopSource
-from .story import Cast, Story
+from .story import ShopCast, ShopStory
 from .traffic import CUSTOMERS, STAFF, Traffic
-from .waiting import to_the_end
 from .watch import JournalWatch
 
 OLD_PROGRAM_WRITES_PER_SECOND = 20.0
 NEEDED_SERVICES = frozenset({"auth", "product", "cart"})
 REPLICAS = {"cart": 2}
-SHADOW_READS = 20
-"""How many compared reads a step up asks for; the default is more than so short a demo has."""
-GATE_SETTINGS = {
-    "DUAL_WRITE_LAG_WINDOW": "3",
-    "DUAL_WRITE_MIN_SHADOW_READS": str(SHADOW_READS),
-    "SHADOW_READ_SAMPLE_RATE": "1.0",
-}
-"""What of the gates does not fit into two minutes. None is forced."""
 _TICK_SECONDS = 0.25
 Managers = Mapping[str, DualWriteManager]
 
@@ -107,7 +99,9 @@ class Demo:
                 await self._options.before_end(self._stack)
                 self._display.step("holding the ledger against the new side once more")
                 await cast.comparison.conclude()
-                report = _report(cast, load, started=started)
+                report = report_on(
+                    cast, DemoReport, seed=load.seed, started=started, load=load, old_program=cast.old.summary
+                )
                 self._display.step("stopping everything")
             self._display.steps_done()
         return report
@@ -122,7 +116,7 @@ class Demo:
         finally:
             await manager.close()
 
-    def _cast(self, managers: Managers) -> Cast:
+    def _cast(self, managers: Managers) -> ShopCast:
         stack, env, options, say = self._stack, self._stack.env, self._options, self._display.say
         faults, operator = Faults(stack, say=say), Operator(stack)
         ledger, watch = Ledger(), JournalWatch(managers)
@@ -132,7 +126,7 @@ class Demo:
             fault_is_on=lambda: faults.is_on,
         )
         credentials = Credentials(email=env["TANDEM_ADMIN_EMAIL"], password=env["TANDEM_ADMIN_PASSWORD"])
-        return Cast(
+        return ShopCast(
             ledger=ledger,
             shop=shop,
             traffic=Traffic(
@@ -152,38 +146,29 @@ class Demo:
                 writes_per_second=OLD_PROGRAM_WRITES_PER_SECOND,
             ),
             watch=watch,
-            backfills=Backfills(stack, managers, seconds=options.seconds, say=say),
+            backfills=Backfills(stack, managers, seconds=options.seconds, killed="cart", say=say),
             operator=operator,
             walk=PhaseWalk(list(managers), first=Phase.OFF, run=operator.run, quiet=faults.quiet, say=say),
-            comparison=Comparison(managers, ledger=ledger, watch=watch),
+            comparison=Comparison(
+                managers,
+                audit=lambda sides: audit(ledger, managers, sides=sides),
+                prints=legacy_prints,
+                watch=watch,
+            ),
         )
 
-    async def _work(self, cast: Cast) -> None:
-        """Traffic and the story, side by side, and an eye on both."""
-        story = Story(
+    async def _work(self, cast: ShopCast) -> None:
+        """Traffic and the story, side by side."""
+        await self._start_old_program(cast.old)
+        options = self._options
+        story = ShopStory(
             self._stack,
             cast,
-            seconds=self._options.seconds,
-            before_comparison=self._options.before_comparison,
+            seconds=options.seconds,
+            before_comparison=lambda: options.before_comparison(self._stack),
             say=self._display.say,
         )
-        async with cast.shop, cast.traffic, _background(cast.watch.run()) as watching:
-            await self._start_old_program(cast.old)
-            await cast.traffic.start()
-            cast.traffic_began = time.monotonic()
-            cast.faults.begin()
-            try:
-                async with _background(story.run()) as telling:
-                    while not telling.done():
-                        self._check(cast, watching)
-                        self._show(cast, story)
-                        await asyncio.wait({telling}, timeout=_TICK_SECONDS)
-                    telling.result()
-            finally:
-                await to_the_end(cast.backfills.close())
-            self._display.step("letting everybody finish")
-            await cast.traffic.stop()
-            cast.traffic_seconds = time.monotonic() - cast.traffic_began
+        await perform(story, display=self._display, figures=lambda: _figures(cast))
 
     async def _start_old_program(self, old: OldWriter) -> None:
         """Before all traffic: it works on rows that are there when it begins, which then are nobody else's."""
@@ -192,81 +177,7 @@ class Demo:
         while not old.has_begun:  # noqa: ASYNC110 - another process rings no bell
             await asyncio.sleep(_TICK_SECONDS)
 
-    def _check(self, cast: Cast, watching: asyncio.Task[None]) -> None:
-        """Raise what anything that runs beside failed with."""
-        cast.old.read()
-        cast.traffic.check()
-        if watching.done():
-            watching.result()
-        if cast.faults.current is None:
-            dead = [name for name, process in self._stack.processes.items() if not process.is_running]
-            if dead:
-                raise StepError(f"{dead[0]} ended by itself; its log is {self.logs / dead[0]}.log")
 
-    def _show(self, cast: Cast, story: Story) -> None:
-        self._display.progress(
-            seconds=time.monotonic() - cast.traffic_began,
-            act=story.act,
-            figures=_figures(cast),
-            bars=cast.backfills.bars() if story.moves_history else {},
-        )
-
-
-def _report(cast: Cast, load: LoadReport, *, started: float) -> DemoReport:
-    market, ledger, watch, comparison = cast.traffic.market, cast.ledger, cast.watch, cast.comparison
-    return DemoReport(
-        load=load,
-        seed=load.seed,
-        traffic_seconds=cast.traffic_seconds,
-        duration_seconds=time.monotonic() - started,
-        writes_by_source=ledger.by_source,
-        writes_acknowledged=ledger.acknowledged_count,
-        writes_in_doubt=ledger.in_doubt_count,
-        lost=comparison.lost,
-        checked_reads=market.checked_reads,
-        wrong_answer_count=market.wrong_answer_count,
-        wrong_answers=market.wrong_answers,
-        http=cast.shop.tally,
-        faults=cast.faults.done,
-        backfill=cast.backfills.to_dict(),
-        relay_max_lag_seconds=watch.max_lag_seconds,
-        relay_lag_by_service={service: peak.lag_seconds for service, peak in watch.peaks.items()},
-        drained=comparison.drained,
-        drain_seconds=comparison.drain_seconds,
-        failures_open=watch.failures_open,
-        validation=comparison.validation,
-        old_program=cast.old.summary,
-        phase_changes=cast.walk.seen(cast.shop.log, traffic_began=cast.traffic_began),
-        phases=comparison.phases,
-        stuck=cast.walk.stuck,
-        gates_forced=comparison.forced,
-        legacy_written=comparison.legacy_written,
-        conflicts_open=comparison.conflicts_open,
-    )
-
-
-def _figures(cast: Cast) -> dict[str, str]:
-    tally, watch = cast.shop.tally, cast.watch
-    sources = ", ".join(f"{name} {count:,}" for name, count in cast.ledger.by_source.items())
-    lags = ", ".join(
-        f"{service} {depth.lag_seconds:.1f} s ({depth.rows})" for service, depth in watch.depths.items()
-    )
-    return {
-        "phases": ", ".join(f"{service} {phase.value}" for service, phase in cast.walk.phases.items()),
-        "acknowledged": sources,
-        "requests": f"{tally.requests:,}, server errors {tally.server_error_count}, in doubt {cast.ledger.in_doubt_count}",
-        "lag (journal rows)": lags,
-        "fault": cast.faults.current or "",
-    }
-
-
-@asynccontextmanager
-async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
-    """`work` as a task that is over when the block is left."""
-    task = asyncio.create_task(work)
-    try:
-        yield task
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await task
+def _figures(cast: ShopCast) -> dict[str, str]:
+    phases = ", ".join(f"{service} {phase.value}" for service, phase in cast.walk.phases.items())
+    return {"phases": phases, **common_figures(cast)}

@@ -19,6 +19,7 @@ REQUEST_SECONDS = 15.0
 CONNECT_SECONDS = 2.0
 KEEP_ALIVE_SECONDS = 2.0
 """Less than the services' own 5 s: no request goes out over a connection that is being closed as idle."""
+_EXCUSED = frozenset({"503 during a fault", "504 during a fault"})
 
 
 class Outcome(StrEnum):
@@ -72,8 +73,8 @@ class HttpTally:
 
     @property
     def unexcused_count(self) -> int:
-        """Server errors but for 503 during a fault: nobody should ever see one."""
-        return sum(count for reason, count in self.server_errors.items() if reason != "503 during a fault")
+        """Server errors but for 503 and 504 during a fault: nobody should ever see one."""
+        return sum(count for reason, count in self.server_errors.items() if reason not in _EXCUSED)
 
     def quantile_seconds(self, share: float) -> float | None:
         """The time in which `share` of the requests that were answered ended."""
@@ -100,7 +101,7 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 class Shop:
-    """One HTTP client for all workers. `fault_is_on` says whether a fault excuses a 503 just now.
+    """One HTTP client for all workers. `fault_is_on` says whether a fault excuses a 503 or 504 just now.
 
     `urls` are those of a service's replicas; requests go to one after the other. `log` holds when each began and ended.
     """

@@ -6,12 +6,10 @@ import asyncio
 import os
 import secrets
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
 
 from backend.legacy_shop.report import LoadReport
 from backend.shared.domain.errors import ConfigurationError
@@ -21,8 +19,9 @@ from backend.shared.testing.ports import LOOPBACK, free_port, is_free
 from backend.shared.testing.processes import ServiceProcess
 
 from . import steps
+from .programs import relay_process, service_process
 from .record import RecordedProcess, StackRecord, write_private
-from .registry import DEFAULT_PORTS, RegisteredService, registered_services
+from .registry import DEFAULT_PORTS, RegisteredService, shop_services
 from .steps import ShopSource
 from .waiting import all_to_the_end, to_the_end
 
@@ -59,7 +58,7 @@ class Stack:
         self.folder = folder
         self.logs = folder / "logs"
         self.data = data
-        self.members = tuple(registered_services() if members is None else members)
+        self.members = tuple(shop_services() if members is None else members)
         self.processes: dict[str, ServiceProcess] = {}
         self.env: dict[str, str] = {}
         self._ports = dict(ports) if ports is not None else {}
@@ -256,6 +255,10 @@ class Stack:
         own = {"DATABASE_URL": self.env[f"{member.variable_prefix}_DATABASE_URL"], "PYTHONUNBUFFERED": "1"}
         return {**os.environ, **self.env, **own}
 
+    def env_of(self, service: str) -> dict[str, str]:
+        """`child_env` of the service of that name."""
+        return self.child_env(next(member for member in self.members if member.name == service))
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -277,34 +280,11 @@ class Stack:
 
     def _service_process(self, member: RegisteredService, name: str) -> ServiceProcess:
         port = self._port(member, name)
-        server = (
-            "uvicorn",
-            "--factory",
-            member.app_factory,
-            "--host",
-            LOOPBACK,
-            "--port",
-            str(port),
-            "--no-access-log",
-        )
-        return ServiceProcess(
-            [sys.executable, "-m", *server],
-            name=name,
-            env=self.child_env(member),
-            log=self.logs / f"{name}.log",
-            ready_url=f"http://{LOOPBACK}:{port}/readyz",
-        )
+        return service_process(member, name=name, port=port, env=self.child_env(member), logs=self.logs)
 
     def _relay_process(self, member: RegisteredService) -> ServiceProcess:
-        name = f"{member.name}-relay"
         metrics = self.env[f"{member.variable_prefix}_RELAY_METRICS_URL"]
-        return ServiceProcess(
-            steps.tandem_argv("relay", member.name, "--metrics-port", str(urlsplit(metrics).port)),
-            name=name,
-            env=self.child_env(member),
-            log=self.logs / f"{name}.log",
-            ready_url=metrics,
-        )
+        return relay_process(member, metrics_url=metrics, env=self.child_env(member), logs=self.logs)
 
     def _fill_env(self) -> None:
         self.env["LEGACY_DATABASE_URL"] = self.legacy.url(LEGACY_DATABASE)
@@ -338,4 +318,4 @@ class Stack:
 
 def default_ports() -> dict[str, int]:
     """The ports that the services are known under."""
-    return {member.name: DEFAULT_PORTS[member.name] for member in registered_services()}
+    return {member.name: DEFAULT_PORTS[member.name] for member in shop_services()}

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
-from types import TracebackType
-from typing import Self
+from collections.abc import Mapping, Sequence
 
+from .crew import Crew
 from .customers import Customer
 from .errors import StepError
 from .ledger import Ledger
@@ -21,54 +20,20 @@ PRODUCTS = 400
 _PAGE = 100
 
 
-class Traffic:
-    """Workers from `start` to `stop`; each sends one request at a time."""
+class Traffic(Crew):
+    """Customers and staff."""
 
     def __init__(
         self, shop: Shop, ledger: Ledger, *, seed: int, credentials: Credentials, customers: int = CUSTOMERS
     ) -> None:
-        self.market = Market(shop=shop, ledger=ledger, stop=asyncio.Event(), products=())
+        super().__init__(Market(shop=shop, ledger=ledger, stop=asyncio.Event()))
         self._seed = seed
         self._credentials = credentials
         self._customers = customers
-        self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self) -> None:
-        """Look up what is for sale, and let everybody in."""
+    async def workers(self) -> Sequence[Worker]:
+        """Everybody, when it is known what is for sale."""
         self.market.products = await self._products()
-        self._tasks = [asyncio.create_task(worker.run()) for worker in self._workers()]
-
-    def check(self) -> None:
-        """Raises what a worker failed with, if one did."""
-        for task in self._tasks:
-            if task.done() and not task.cancelled():
-                task.result()
-
-    async def hold(self) -> None:
-        """Let everybody finish what she is about, and wait until `go_on`."""
-        await self.market.turnstile.close()
-
-    def go_on(self) -> None:
-        """Let everybody act again."""
-        self.market.turnstile.open()
-
-    async def stop(self) -> None:
-        """Let everybody finish what she is about; raises what a worker failed with."""
-        self.market.stop.set()
-        self.go_on()
-        await asyncio.gather(*self._tasks)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _workers(self) -> list[Worker]:
         products = list(self.market.products)
         staff = min(STAFF, len(products))
         return [

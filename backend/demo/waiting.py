@@ -1,11 +1,11 @@
-"""Waiting for what cannot be cancelled."""
+"""Waiting for several things at once, and for what cannot be cancelled."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable
-from contextlib import suppress
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -36,3 +36,26 @@ async def all_to_the_end(works: Iterable[Awaitable[object]]) -> None:
     for outcome in await to_the_end(asyncio.gather(*works, return_exceptions=True)):
         if isinstance(outcome, BaseException):
             raise outcome
+
+
+async def all_at_once(*works: Awaitable[None]) -> None:
+    """All at once. When one fails, the others end as well, and its error comes out."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
+    """`work` as a task that is over when the block is left."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await task

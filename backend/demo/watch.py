@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from backend.shared.domain.phases import Side
 from backend.shared.dual_write_manager import DualWriteManager
-from backend.shared.journal.repository import JournalDepth
-from backend.shared.stores.postgres.errors import is_database_error
+from backend.shared.journal.records import JournalDepth
+from backend.shared.stores.errors import is_database_error
 
 LOOK_EVERY_SECONDS = 0.25
 DRAIN_EVERY_SECONDS = 0.1
@@ -86,8 +86,9 @@ class JournalWatch:
     async def _look(self, service: str, side: Side) -> bool:
         runtime = self._managers[service].runtime
         try:
-            async with runtime.engines[side].connect() as connection:
-                self._seen[service, side] = await runtime.journal.depth(connection)
+            store = runtime.stores[side]
+            async with store.connect() as connection:
+                self._seen[service, side] = await store.journal.depth(connection)
         except Exception as error:
             if not is_database_error(error):
                 raise

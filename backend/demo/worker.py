@@ -28,7 +28,7 @@ class Market:
     shop: Shop
     ledger: Ledger
     stop: asyncio.Event
-    products: Sequence[int]
+    products: Sequence[int] = ()
     turnstile: Turnstile = field(default_factory=Turnstile)
     wrong_answers: list[str] = field(default_factory=list)
     wrong_answer_count: int = 0

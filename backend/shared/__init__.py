@@ -10,6 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from backend.shared.document_operations import DocumentAction, DocumentOperation
+    from backend.shared.document_service import (
+        DocumentDualWriteService,
+        SyncFailure,
+        SyncMetrics,
+        SyncState,
+    )
     from backend.shared.domain.errors import (
         ConfigurationError,
         ConflictError,
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
     from backend.shared.domain.mapping import EntityMapping, Key, KeyPart, Projection, Source
     from backend.shared.domain.phases import Direction, Phase, Side
     from backend.shared.domain.results import DualWriteResult, Exercised, SecondWrite
+    from backend.shared.domain.sync_status import SyncStatus
     from backend.shared.dual_write_config import DualWriteSettings
     from backend.shared.dual_write_manager import DualWriteManager
     from backend.shared.sync_validator import SyncValidator
@@ -34,6 +42,9 @@ if TYPE_CHECKING:
     from backend.shared.unit_runner import Unit
 
 _HOMES = {
+    "document_operations": ("DocumentAction", "DocumentOperation"),
+    "document_service": ("DocumentDualWriteService", "SyncFailure", "SyncMetrics", "SyncState"),
+    "domain.sync_status": ("SyncStatus",),
     "domain.errors": (
         "ConfigurationError",
         "ConflictError",
@@ -63,6 +74,9 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "Direction",
+    "DocumentAction",
+    "DocumentDualWriteService",
+    "DocumentOperation",
     "DualWriteManager",
     "DualWriteResult",
     "DualWriteSettings",
@@ -82,6 +96,10 @@ __all__ = [
     "Side",
     "SideError",
     "Source",
+    "SyncFailure",
+    "SyncMetrics",
+    "SyncState",
+    "SyncStatus",
     "SyncValidator",
     "TandemError",
     "UnauthenticatedError",

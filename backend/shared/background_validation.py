@@ -11,7 +11,7 @@ import structlog
 from backend.shared.domain.errors import TandemError
 from backend.shared.observability.labels import Verdict
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import describe, is_database_error
+from backend.shared.stores.errors import describe, is_database_error
 from backend.shared.sync_validator import SyncValidator
 
 INTERVAL_CHECKED_SECONDS = 1.0

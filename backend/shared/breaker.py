@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import structlog
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from backend.shared.domain.errors import SideError, side_error
+from backend.shared.domain.outages import Outage
 from backend.shared.domain.phases import Side
 from backend.shared.observability.labels import BreakerState
-from backend.shared.stores.postgres.errors import describe, is_database_error
+from backend.shared.stores.errors import describe, is_database_error
 
 log = structlog.get_logger(__name__)
 
@@ -21,13 +20,13 @@ log = structlog.get_logger(__name__)
 class CircuitBreaker:
     """Guards the calls to one side.
 
-    Opens after `threshold` unavailabilities in a row. While it is open a background task connects every
+    Opens after `threshold` unavailabilities in a row. While it is open a background task calls `ping` every
     `probe_seconds`, and the first success closes it. Nothing is asked before a call: a healthy side pays nothing.
     """
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        ping: Callable[[], Awaitable[None]],
         side: Side,
         *,
         threshold: int = 3,
@@ -36,7 +35,7 @@ class CircuitBreaker:
     ) -> None:
         self.side = side
         self.state = BreakerState.CLOSED
-        self._engine = engine
+        self._ping = ping
         self._threshold = threshold
         self._probe_seconds = probe_seconds
         self._on_change = on_change
@@ -57,7 +56,12 @@ class CircuitBreaker:
 
     def error(self) -> SideError:
         """What a refused call gets."""
-        return side_error(self.side, "not reachable, circuit breaker is open", unavailable=True)
+        return side_error(
+            self.side,
+            "not reachable, circuit breaker is open",
+            unavailable=True,
+            outage=Outage.CIRCUIT_OPEN,
+        )
 
     def succeeded(self) -> None:
         """A call came through."""
@@ -91,8 +95,7 @@ class CircuitBreaker:
         while True:
             await asyncio.sleep(self._probe_seconds)
             try:
-                async with self._engine.connect() as connection:
-                    await connection.execute(text("SELECT 1"))
+                await self._ping()
             except Exception as error:
                 if not is_database_error(error):
                     raise

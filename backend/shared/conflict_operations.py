@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from backend.shared.domain.errors import NotFoundError
 from backend.shared.domain.phases import Side
-from backend.shared.journal.conflicts import Conflict
+from backend.shared.journal.conflict_records import Conflict
 from backend.shared.migration.conflict_images import fields_of
 from backend.shared.migration.conflicts import ConflictId, Conflicts, Settlement
 from backend.shared.observability.admin_views import ChangedFieldView, ConflictView, SettlementView
@@ -23,15 +23,16 @@ class ConflictOperations(PhaseOperations):
         after_id: str | None = None,
         entity: str | None = None,
         show_values: bool = False,
+        settled: bool = False,
     ) -> Sequence[ConflictView]:
-        """Up to `limit` open conflicts past the one named `after_id`: those of legacy, then those of new."""
+        """Up to `limit` open or `settled` conflicts past the one named `after_id`: those of legacy, then those of new."""
         await self.start()
         if entity is not None and entity not in self.runtime.catalog:
             known = ", ".join(item.name for item in self.runtime.catalog.ordered)
             raise NotFoundError(f"there is no entity {entity!r}; there are: {known}")
         after = ConflictId.parse(after_id) if after_id is not None else None
         found = await Conflicts(self.runtime).page(
-            after=(after.side, after.number) if after else None, limit=limit, entity=entity
+            after=(after.side, after.number) if after else None, limit=limit, entity=entity, settled=settled
         )
         return [self._conflict_view(conflict, show_values=show_values) for conflict in found]
 
@@ -82,6 +83,8 @@ class ConflictOperations(PhaseOperations):
             written_by=conflict.written_by,
             application=conflict.application,
             detail=conflict.detail,
+            kept=conflict.kept,
+            settled_by=conflict.settled_by,
         )
 
     def _settlement_view(self, done: Settlement) -> SettlementView:

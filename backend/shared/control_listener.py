@@ -13,7 +13,7 @@ import asyncpg
 import structlog
 
 from backend.shared.database import goes_through_pgbouncer, plain_url
-from backend.shared.stores.postgres.errors import describe, is_database_error
+from backend.shared.stores.errors import describe, is_database_error
 
 RETRY_SECONDS = 5.0
 KEEPALIVE_SECONDS = 30.0

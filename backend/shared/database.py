@@ -16,6 +16,8 @@ from sqlalchemy.pool import Pool
 
 from backend.shared.domain.errors import ConfigurationError
 from backend.shared.journal.capture import UNIT_NOTICE
+from backend.shared.limits import Limit, check_limits, read_limits
+from backend.shared.stores.postgres.errors import ConnectTimeoutError
 
 _URL_PARAMETERS = frozenset({"ssl", "pgbouncer", "target_session_attrs", "passfile", "direct_tls"})
 XID = "tandem_xid"
@@ -23,16 +25,55 @@ XID = "tandem_xid"
 _MADE_AT = "tandem_made_at"
 
 
+_HOUR = 3600.0
+
+DATABASE_LIMITS = (
+    Limit(field="pool_size", variable="DB_POOL_SIZE", kind=int, least=1, most=1000),
+    Limit(field="max_overflow", variable="DB_MAX_OVERFLOW", kind=int, least=0, most=1000),
+    Limit(field="pool_wait_seconds", variable="DB_POOL_TIMEOUT", kind=float, least=0.001, most=_HOUR),
+    Limit(field="pool_recycle_seconds", variable="DB_POOL_RECYCLE", kind=int, least=1, most=24 * _HOUR),
+    Limit(field="pool_pre_ping", variable="DB_POOL_PRE_PING", kind=bool),
+    Limit(field="connect_seconds", variable="DB_CONNECT_TIMEOUT", kind=float, least=0.001, most=_HOUR),
+    Limit(
+        field="statement_seconds", variable="DB_STATEMENT_TIMEOUT", kind=float, least=0.001, most=24 * _HOUR
+    ),
+    Limit(field="lock_seconds", variable="DB_LOCK_TIMEOUT", kind=float, least=0.001, most=24 * _HOUR),
+    Limit(
+        field="idle_in_transaction_seconds",
+        variable="DB_IDLE_IN_TRANSACTION_TIMEOUT",
+        kind=float,
+        least=0.001,
+        most=24 * _HOUR,
+    ),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DatabaseLimits:
-    """Bounds of one side's pool. Times are in seconds."""
+    """Bounds of one side's pool. Times are in seconds; out of bounds raises `ConfigurationError`.
+
+    `max_overflow` connections more than `pool_size` are made when all are in use, and closed when they are given back.
+    `pool_pre_ping` asks each connection whether it lives before it is used: a round trip for every transaction, which the
+    engine does not need, since it repeats a unit whose connection was lost.
+    """
 
     pool_size: int = 10
+    max_overflow: int = 0
     pool_wait_seconds: float = 5.0
+    pool_recycle_seconds: int = 1800
+    pool_pre_ping: bool = False
     connect_seconds: float = 5.0
     statement_seconds: float = 30.0
     lock_seconds: float = 5.0
     idle_in_transaction_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        check_limits(DATABASE_LIMITS, self)
+
+    @classmethod
+    def from_env(cls, service: str, environment: Mapping[str, str] | None = None) -> DatabaseLimits:
+        """Limits of `service` ("CART"): `CART_DB_POOL_SIZE`, else `DB_POOL_SIZE`, else the default."""
+        return cls(**read_limits(DATABASE_LIMITS, service=service, environment=environment))
 
 
 def parse_url(url: str, *, variable: str) -> URL:
@@ -83,12 +124,14 @@ def create_side_engine(
     engine = create_async_engine(
         parsed,
         pool_size=limits.pool_size,
-        max_overflow=0,
+        max_overflow=limits.max_overflow,
         pool_timeout=limits.pool_wait_seconds,
-        pool_recycle=1800,
+        pool_recycle=limits.pool_recycle_seconds,
+        pool_pre_ping=limits.pool_pre_ping,
         hide_parameters=True,
         connect_args=_connect_args(application_name, limits, pgbouncer=pgbouncer),
     )
+    event.listen(engine.sync_engine, "do_connect", _connect)
     event.listen(engine.sync_engine, "connect", _listen_for_xid)
     event.listen(engine.sync_engine, "connect", _note_when_made)
     event.listen(engine.sync_engine, "checkout", lambda _connection, record, _fairy: _check(record, engine))
@@ -112,7 +155,7 @@ def _connect_args(application_name: str, limits: DatabaseLimits, *, pgbouncer: b
     arguments: dict[str, Any] = {
         "timeout": limits.connect_seconds,
         # A little longer than the server's own limit, whose error says more.
-        "command_timeout": limits.statement_seconds + 5,
+        "command_timeout": limits.statement_seconds + min(5.0, limits.statement_seconds),
     }
     if pgbouncer:
         return arguments | {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
@@ -133,6 +176,14 @@ def _connect_args(application_name: str, limits: DatabaseLimits, *, pgbouncer: b
         "jit": "off",
     }
     return arguments
+
+
+def _connect(dialect: Any, _record: Any, args: Any, arguments: Any) -> Any:
+    """Connect as usual; a timeout here is told from one of a statement that was sent."""
+    try:
+        return dialect.connect(*args, **arguments)
+    except TimeoutError as error:
+        raise ConnectTimeoutError from error
 
 
 def _listen_for_xid(dbapi_connection: Any, record: Any) -> None:

@@ -7,19 +7,20 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from sqlalchemy import QueuePool, text
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from backend.shared.conflict_operations import ConflictOperations
-from backend.shared.domain.errors import ConflictError, NotFoundError, ValidationError
+from backend.shared.domain.errors import (
+    ConfigurationError,
+    ConflictError,
+    FencedError,
+    NotFoundError,
+    ValidationError,
+)
 from backend.shared.domain.mapping import EntityMapping, Key
 from backend.shared.domain.phases import Direction, Phase, Side
 from backend.shared.domain.results import DualWriteResult
-from backend.shared.dual_write_config import DualWriteSettings
-from backend.shared.journal.fence import FENCED, assert_open
+from backend.shared.dual_write_config import DualWriteSettings, ForeignWrites
+from backend.shared.journal.records import Failure
 from backend.shared.journal.relay import Relay
-from backend.shared.journal.repository import Failure
-from backend.shared.measuring import waiting_for
 from backend.shared.observability.admin_views import (
     ConfigView,
     FailureView,
@@ -35,7 +36,8 @@ from backend.shared.observability.admin_views import (
 from backend.shared.observability.labels import Verdict
 from backend.shared.observability.metrics_snapshot import MetricsSnapshot
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import describe, is_database_error, sqlstate_of
+from backend.shared.stores.errors import describe, is_database_error
+from backend.shared.stores.side import Connection, SideStore
 from backend.shared.sync_validator import SyncValidator, parse_key
 from backend.shared.unit_of_work import UnitOfWork
 from backend.shared.unit_runner import Unit
@@ -168,10 +170,9 @@ class AdminOperations(ConflictOperations):
         await self.start()
         if entity is not None:
             _entity_of(self.runtime, entity)
-        async with self.runtime.engines[self.phase.policy.authoritative].connect() as connection:
-            found = await self.runtime.failures.page(
-                connection, after_id=after_id or 0, limit=limit, entity=entity
-            )
+        store = self._authoritative()
+        async with store.connect() as connection:
+            found = await store.failures.page(connection, after_id=after_id or 0, limit=limit, entity=entity)
         return [_failure_view(self.service, failure) for failure in found]
 
     async def list_mismatches(
@@ -189,34 +190,37 @@ class AdminOperations(ConflictOperations):
     async def retry_failure(self, failure_id: int) -> FailureView:
         """Put a failed key back on its way; it closes once it is carried. May be repeated."""
         await self.start()
-        async with self.runtime.engines[self.phase.policy.authoritative].begin() as connection:
+        store = self._authoritative()
+        async with store.begin() as connection:
             await self._hold_open(connection)
-            failure = await self.runtime.failures.get(connection, failure_id)
+            failure = await store.failures.get(connection, failure_id)
             if failure is None:
                 raise NotFoundError(f"there is no failure {failure_id}")
             if failure.state != "open":
                 raise ConflictError(f"failure {failure_id} is {failure.state} already")
-            await self.runtime.failures.retry(connection, failure_id=failure_id)
+            await store.failures.retry(connection, failure_id=failure_id)
         self.relay().wake()
         return _failure_view(self.service, failure)
 
-    async def _hold_open(self, connection: AsyncConnection) -> None:
+    def _authoritative(self) -> SideStore:
+        return self.runtime.stores[self.phase.policy.authoritative]
+
+    async def _hold_open(self, connection: Connection) -> None:
         """Keep the side open until the transaction ends: a journal row that comes after a cutover has drained is carried
         by nobody.
         """
         try:
-            await connection.exec_driver_sql(assert_open(self.runtime.names))
-        except Exception as error:
-            if sqlstate_of(error) != FENCED:
-                raise
+            await self._authoritative().marks.hold_open(connection)
+        except FencedError as error:
             raise ConflictError("the authority has just been moved: try again") from error
 
     async def retry_failures(self, *, entity: str | None = None) -> int:
         """Put all open failures (of `entity`) back on their way; answers how many."""
         await self.start()
-        async with self.runtime.engines[self.phase.policy.authoritative].begin() as connection:
+        store = self._authoritative()
+        async with store.begin() as connection:
             await self._hold_open(connection)
-            count = await self.runtime.failures.retry(connection, entity=entity)
+            count = await store.failures.retry(connection, entity=entity)
         self.relay().wake()
         return count
 
@@ -230,7 +234,15 @@ class AdminOperations(ConflictOperations):
                 f"phase {self.phase.value} writes the {authoritative.value} side: it must stay on"
             )
         runtime = self.runtime
+        try:
+            self.settings.changed(changes).check_entities(runtime.catalog)
+        except ConfigurationError as error:
+            raise ConflictError(str(error)) from None
         wanted = self.settings.changed(changes).foreign_writes
+        if wanted is ForeignWrites.REJECT and not runtime.both_sql:
+            raise ConflictError(
+                "foreign_writes: a MongoDB cannot reject what other programs write; use report"
+            )
         if "foreign_writes" in changes:
             async with runtime.foreign_writes.changed(wanted.value):
                 await runtime.controls.change_settings(changes, by=by)
@@ -246,16 +258,12 @@ class AdminOperations(ConflictOperations):
 
 
 async def _side_health(runtime: ServiceRuntime, side: Side) -> SideHealthView:
-    pool = runtime.engines[side].pool
-    view = None
-    if isinstance(pool, QueuePool):
-        view = PoolView(
-            size_count=pool.size(), in_use_count=pool.checkedout(), waiting_count=waiting_for(pool)
-        )
+    pool, view = runtime.stores[side].pool(), None
+    if pool:
+        view = PoolView(size_count=pool.size, in_use_count=pool.in_use, waiting_count=pool.waiting)
     started, detail = time.perf_counter(), None
     try:
-        async with runtime.engines[side].connect() as connection:
-            await connection.execute(text("SELECT 1"))
+        await runtime.stores[side].ping()
     except Exception as error:
         if not is_database_error(error):
             raise

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from backend.shared.domain.errors import ConfigurationError, ValidationError
+from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Phase, Side
 from backend.shared.environment import load_environment, mask_url
 
@@ -52,6 +53,26 @@ class ReadFallback(StrEnum):
     """Also when it has no such row, and none is on its way."""
 
 
+class Availability(StrEnum):
+    """Which sides have to be there for a write."""
+
+    AUTHORITATIVE = "authoritative"
+    """The authoritative one (I4)."""
+    ANY = "any"
+    """Either. What was written on the secondary side alone is settled when the authoritative one answers again."""
+
+
+class Ping(StrEnum):
+    """How a write learns which sides are there."""
+
+    BREAKER = "breaker"
+    """The circuit breakers know already."""
+    ALWAYS = "always"
+    """Both are asked before each write, at the same time."""
+    OFF = "off"
+    """It finds out by itself."""
+
+
 def _choice(kind: type[StrEnum]) -> Callable[[str], StrEnum]:
     def parse(text: str) -> StrEnum:
         try:
@@ -77,6 +98,9 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "DUAL_WRITE_FAIL_ON_NEW_ERROR": ("fail_on_new_error", _flag),
     "DUAL_WRITE_FAIL_ON_LEGACY_ERROR": ("fail_on_legacy_error", _flag),
     "DUAL_WRITE_ASYNC_LEGACY": ("async_legacy", _flag),
+    "DUAL_WRITE_TIMEOUT": ("timeout_seconds", _number),
+    "DUAL_WRITE_PING": ("ping", _choice(Ping)),
+    "DUAL_WRITE_AVAILABILITY": ("availability", _choice(Availability)),
     "DUAL_WRITE_VALIDATE_SYNC": ("validate_sync", _flag),
     "DUAL_WRITE_SYNC_INTERVAL": ("sync_interval_seconds", _number),
     "DUAL_WRITE_FULL_SYNC_INTERVAL": ("full_sync_interval_seconds", _number),
@@ -106,6 +130,7 @@ The phase has its own way.
 
 
 _BOUNDS: tuple[tuple[str, float, float], ...] = (
+    ("timeout_seconds", 1, 60),
     ("batch_size", 1, MAX_BATCH_SIZE),
     ("retry_attempts", 1, 1000),
     ("retry_delay_seconds", 0, math.inf),
@@ -131,6 +156,8 @@ class DualWriteSettings:
     delay doubles with each attempt. A full interval below the other one makes every validation a full one. The URLs are
     secret: they are shown without password.
 
+    `timeout_seconds` bounds each side's part of a write that goes to both.
+
     What a step up asks for: `max_lag_seconds` not exceeded for `lag_window_seconds`, a validation not older than
     `validation_max_age_seconds`, and at least `min_shadow_reads` compared reads of which at most the share
     `max_mismatch_rate` differed. Of the reads, the share `shadow_read_sample_rate` is compared, and in `shadow` the share
@@ -147,6 +174,9 @@ class DualWriteSettings:
     fail_on_new_error: bool = True
     fail_on_legacy_error: bool = False
     async_legacy: bool = True
+    timeout_seconds: float = 5.0
+    ping: Ping = Ping.BREAKER
+    availability: Availability = Availability.AUTHORITATIVE
     validate_sync: bool = True
     sync_interval_seconds: float = 300.0
     full_sync_interval_seconds: float = 86_400.0
@@ -227,6 +257,19 @@ class DualWriteSettings:
                 name = "write_to_legacy" if side is Side.LEGACY else "write_to_new"
                 raise self._error(name, f"is false, but phase {phase.value} writes the {side.value} side")
 
+    def check_entities(self, catalog: EntityCatalog) -> None:
+        """Raise `ConfigurationError` if something is set that the entities of `catalog` do not allow.
+
+        Two sides that each make keys on their own would give the same one to two things.
+        """
+        if self.availability is Availability.ANY:
+            for entity in catalog.ordered:
+                if entity.document is None:
+                    raise self._error(
+                        "availability",
+                        f"any is for documents, whose keys no database makes: {entity.name} is none",
+                    )
+
     def changed(self, changes: Mapping[str, Any]) -> DualWriteSettings:
         """These settings with run-time `changes`, named as in `RUN_TIME`; raises `ValidationError` for a wrong one."""
         types = {item.name: str(item.type) for item in fields(self)}
@@ -252,9 +295,14 @@ class DualWriteSettings:
         return ConfigurationError(message, variable=prefix + _VARIABLE_OF[name])
 
 
+_CHOICES: Mapping[str, type[StrEnum]] = {
+    kind.__name__: kind for kind in (ForeignWrites, ReadFallback, Availability, Ping)
+}
+
+
 def _fitting(name: str, value: object, *, kind: str) -> object:
     """`value` as a setting of the type named `kind`."""
-    if choices := {"ForeignWrites": ForeignWrites, "ReadFallback": ReadFallback}.get(kind):
+    if choices := _CHOICES.get(kind):
         try:
             return choices(str(value))
         except ValueError:

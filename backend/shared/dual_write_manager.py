@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import EllipsisType
 from typing import Any, ClassVar, TypeVar
@@ -20,14 +20,17 @@ from backend.shared.domain.phases import Capture, Phase, Side
 from backend.shared.domain.results import DualWriteResult, Exercised
 from backend.shared.dual_write_admin import AdminOperations
 from backend.shared.dual_write_config import DualWriteSettings
+from backend.shared.gap_backfill import mend_gaps
 from backend.shared.journal.carrier import Hook, no_hook
-from backend.shared.journal.install import install
+from backend.shared.journal.install import first_phase
 from backend.shared.observability.metrics import Metrics, default_metrics
 from backend.shared.read_sides import Subject
 from backend.shared.reads import ReadPath
 from backend.shared.runtime import ServiceRuntime
 from backend.shared.schema_version import check_schema_version
-from backend.shared.stores.postgres.errors import is_connection_loss, is_database_error, to_side_error
+from backend.shared.stores.errors import is_connection_loss, is_database_error, to_side_error
+from backend.shared.stores.mongo.limits import DocumentLimits
+from backend.shared.stranded import StrandedKeys
 from backend.shared.unit_of_work import UnitOfWork
 from backend.shared.unit_runner import Unit
 from backend.shared.writes import WritePath
@@ -45,7 +48,8 @@ class DualWriteManager(AdminOperations):
     """
 
     capture: ClassVar[Capture] = Capture.TRIGGER
-    """Who writes the journal; `Capture.UNIT` where the databases take no triggers."""
+    """Who writes the journal; `Capture.UNIT` where the databases take no triggers, `Capture.STREAM` where other
+    programs write to the MongoDB too."""
     migrations: ClassVar[Path | None] = None
     """The folder of the service's Alembic migrations, if it has any."""
 
@@ -57,6 +61,7 @@ class DualWriteManager(AdminOperations):
         *,
         metrics: Metrics | None = None,
         limits: DatabaseLimits | None = None,
+        document_limits: DocumentLimits | None = None,
         hook: Hook = no_hook,
     ) -> None:
         settings = settings or DualWriteSettings.from_env(self.service.upper())
@@ -66,7 +71,8 @@ class DualWriteManager(AdminOperations):
             settings = replace(settings, legacy_database_url=legacy_db_url)
         self._settings = replace(settings, service=self.service)
         self._metrics = metrics or default_metrics()
-        self._limits = limits
+        self._limits = limits or DatabaseLimits.from_env(self.service)
+        self._document_limits = document_limits or DocumentLimits.from_env(self.service)
         self._hook = hook
         self.counted = True
         self._operations: set[str] = set()
@@ -105,6 +111,7 @@ class DualWriteManager(AdminOperations):
             settings=self._settings,
             metrics=self._metrics,
             limits=self._limits,
+            document_limits=self._document_limits,
             capture=self.capture,
             hook=self._hook,
         )
@@ -126,14 +133,12 @@ class DualWriteManager(AdminOperations):
 
     async def install(self) -> Phase:
         """Put journal, guards, marks and triggers into both sides; answers the phase. May be repeated."""
-        return await install(
-            self.runtime.engines,
-            self.runtime.names,
-            self.runtime.catalog,
-            phase=self._settings.phase,
-            capture=self.capture,
-            foreign_writes=self._settings.foreign_writes.value,
-        )
+        phase, epoch, chosen = await first_phase(self.new_engine, self.runtime.names, self._settings.phase)
+        for store in self.runtime.stores.values():
+            await store.install(
+                phase=phase, epoch=epoch, foreign_writes=chosen or self._settings.foreign_writes.value
+            )
+        return phase
 
     async def start(self, *, relay: bool = False) -> None:
         """Connect and check both sides; with `relay`, carry changes in this process too. May be repeated.
@@ -143,7 +148,10 @@ class DualWriteManager(AdminOperations):
         await self.runtime.start()
         if relay and not self.runtime.relay_running:
             self.runtime.start_relay()
-            self.runtime.spawn(validate_periodically(self.runtime, self.runtime.stop))
+            if not self.runtime.both_sql:
+                self.runtime.spawn(partial(StrandedKeys(self.runtime).run, self.runtime.stop))
+            self.runtime.spawn(partial(validate_periodically, self.runtime, self.runtime.stop))
+            self.runtime.spawn(partial(mend_gaps, self.runtime, self.runtime.stop))
 
     async def check_schema(self) -> None:
         """Raise `InstallationError` when the new side lacks a migration that this version needs."""

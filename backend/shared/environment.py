@@ -10,7 +10,10 @@ from pathlib import Path
 STACK_ENV = Path(".tandem") / "stack.env"
 
 _UNREADABLE_URL = "<a URL that cannot be read>"
-_SECRET_PARAMETER = re.compile(r"(?i)\b(password|passfile|sslpassword|token|secret)=[^&#\s]*")
+SECRET_PARAMETER = re.compile(
+    r"(?i)\b(\w*(?:password|passfile|passphrase|token|secret)|authmechanismproperties)=[^&#\s]*"
+)
+"""A parameter of a URL that must not be shown, up to the next one."""
 
 
 def load_environment(
@@ -60,6 +63,6 @@ def mask_url(url: object) -> str:
         account, at, place = rest.rpartition("@")
         user, colon, _ = account.partition(":")
         shown = f"{user}{':***' if colon else ''}{at}{place}"
-        return _SECRET_PARAMETER.sub(lambda found: f"{found.group(1)}=***", f"{scheme}://{shown}")
+        return SECRET_PARAMETER.sub(lambda found: f"{found.group(1)}=***", f"{scheme}://{shown}")
     except Exception:  # noqa: BLE001 - this runs while an error is being reported: nothing may go wrong here
         return _UNREADABLE_URL

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from backend.shared.domain.errors import SideError
 from backend.shared.domain.phases import Side
-from backend.shared.journal.conflicts import count_open
-from backend.shared.journal.marks import foreign_writes_set
+from backend.shared.journal.on_sides import count_open_conflicts, foreign_writes_set
 from backend.shared.observability.metrics import Metrics
-from backend.shared.stores.postgres.names import EngineNames
+from backend.shared.stores.side import SideStore
 
 
 class ForeignWritesWatch:
@@ -20,15 +17,15 @@ class ForeignWritesWatch:
 
     def __init__(
         self,
-        names: EngineNames,
-        engines: Mapping[Side, AsyncEngine],
+        service: str,
+        stores: Mapping[Side, SideStore],
         metrics: Metrics,
         *,
         in_use: Callable[[], Sequence[Side]],
         wanted: Callable[[], str],
     ) -> None:
-        self._names = names
-        self._engines = engines
+        self._service = service
+        self._stores = stores
         self._metrics = metrics
         self._in_use = in_use
         self._wanted = wanted
@@ -36,14 +33,14 @@ class ForeignWritesWatch:
 
     async def tell(self, *sides: Side) -> None:
         """`sides`, which are there, go by what the settings say; the others will. Raises `SideError`."""
-        async with foreign_writes_set(self._engines, self._names, self._wanted(), sides):
+        async with foreign_writes_set(self._stores, self._wanted(), sides):
             self._untold = set(Side) - set(sides)
 
     @asynccontextmanager
     async def changed(self, value: str) -> AsyncIterator[None]:
         """All sides in use go by `value` when this has ended; none, if one of them or the body fails."""
         in_use = self._in_use()
-        async with foreign_writes_set(self._engines, self._names, value, in_use):
+        async with foreign_writes_set(self._stores, value, in_use):
             yield
         self._untold |= set(Side) - set(in_use)
         await self._tell_late(value, set(Side) - set(in_use))
@@ -52,13 +49,13 @@ class ForeignWritesWatch:
         """Tell a side that is back, and count what both keep."""
         in_use = set(self._in_use())
         await self._tell_late(self._wanted(), self._untold & in_use)
-        for side, count in (await count_open(self._engines, self._names, in_use)).items():
-            self._metrics.conflicts_counted(service=self._names.service, side=side, open_count=count)
+        for side, count in (await count_open_conflicts(self._stores, in_use)).items():
+            self._metrics.conflicts_counted(service=self._service, side=side, open_count=count)
 
     async def _tell_late(self, value: str, sides: set[Side]) -> None:
         for side in sides:
             try:
-                async with foreign_writes_set(self._engines, self._names, value, (side,)):
+                async with foreign_writes_set(self._stores, value, (side,)):
                     pass
             except SideError:
                 continue

@@ -6,12 +6,10 @@ import time
 from collections import deque
 from collections.abc import Mapping
 
-from sqlalchemy import QueuePool
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from backend.shared.domain.phases import Direction, Side
-from backend.shared.journal.repository import JournalDepth, JournalRepository
+from backend.shared.journal.records import JournalDepth
 from backend.shared.observability.metrics import Metrics
+from backend.shared.stores.side import SideStore
 
 LAG_WINDOW_SECONDS = 60.0
 
@@ -47,30 +45,28 @@ class Measuring:
     def __init__(
         self,
         service: str,
-        engines: Mapping[Side, AsyncEngine],
-        journal: JournalRepository,
+        stores: Mapping[Side, SideStore],
         metrics: Metrics,
     ) -> None:
         self.lags = LagHistory()
         self._service = service
-        self._engines = engines
-        self._journal = journal
+        self._stores = stores
         self._metrics = metrics
 
     async def measure(self, authoritative: Side) -> JournalDepth:
         """Measure now; raises what the database does when it does not answer."""
-        for side, engine in self._engines.items():
-            pool = engine.pool
-            if isinstance(pool, QueuePool):
+        for side, store in self._stores.items():
+            if pool := store.pool():
                 self._metrics.pool_measured(
                     service=self._service,
                     side=side,
-                    in_use_count=pool.checkedout(),
-                    waiting_count=waiting_for(pool),
-                    size_count=pool.size(),
+                    in_use_count=pool.in_use,
+                    waiting_count=pool.waiting,
+                    size_count=pool.size,
                 )
-        async with self._engines[authoritative].connect() as connection:
-            depth = await self._journal.depth(connection)
+        store = self._stores[authoritative]
+        async with store.connect() as connection:
+            depth = await store.journal.depth(connection)
         self.lags.add(depth.lag_seconds)
         direction = Direction.towards(authoritative.other)
         self._metrics.journal_measured(
@@ -81,9 +77,3 @@ class Measuring:
         )
         self._metrics.failures_counted(service=self._service, direction=direction, open_count=depth.failures)
         return depth
-
-
-def waiting_for(pool: QueuePool) -> int:
-    """How many tasks wait for a connection of `pool`."""
-    waiters = getattr(getattr(pool, "_pool", None), "_queue", None)
-    return len(getattr(waiters, "_getters", ()) or ())

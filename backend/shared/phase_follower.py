@@ -15,7 +15,7 @@ from backend.shared.control import Control, ControlRepository
 from backend.shared.domain.errors import FencedError, TandemError
 from backend.shared.domain.phases import Phase
 from backend.shared.replicas import Measured, ReplicaRepository, new_replica_id
-from backend.shared.stores.postgres.errors import describe, is_database_error
+from backend.shared.stores.errors import describe, is_database_error
 
 FENCED_SECONDS = 10.0
 FIRST_FENCED_WAIT_SECONDS = 0.005

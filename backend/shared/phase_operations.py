@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from backend.shared.domain.phases import Phase, Side
-from backend.shared.journal.conflicts import count_open
+from backend.shared.journal.on_sides import count_open_conflicts
 from backend.shared.migration.cutover import GIVE_UP_SECONDS
 from backend.shared.migration.gates import Gate, Gates
 from backend.shared.migration.phase_controller import PhaseController, Step
@@ -138,9 +138,7 @@ class PhaseOperations(ABC):
             lag_seconds=depth.lag_seconds,
             journal_rows=depth.rows,
             failures_open=depth.failures,
-            conflicts_open=sum(
-                (await count_open(runtime.engines, runtime.names, runtime.sides_in_use)).values()
-            ),
+            conflicts_open=sum((await count_open_conflicts(runtime.stores, runtime.sides_in_use)).values()),
             validation=tuple(
                 EntityStandingView(
                     entity=item.entity,

@@ -13,6 +13,7 @@ from backend.shared.domain.mapping import EntityCatalog, Key, encode_key
 from backend.shared.domain.phases import Side
 from backend.shared.observability.context import current_request_id
 from backend.shared.runtime import ServiceRuntime
+from backend.shared.stores.side import OnTheWay
 from backend.shared.unit_runner import Unit
 
 T = TypeVar("T")
@@ -55,35 +56,16 @@ class Answer(Generic[T]):
         """Whether the unit found nothing."""
         return isinstance(self.error, NotFoundError) or (self.error is None and self.value is None)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the unit found nothing, or a list of nothing."""
+        return self.is_missing or (self.error is None and self.value in ([], ()))
+
     def give(self) -> T:
         """The value; raises what the unit raised."""
         if self.error is not None:
             raise self.error
         return cast("T", self.value)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnTheWay:
-    """What of a side's changes had not been carried at one moment.
-
-    `entities` are those with open journal rows; of the subject's own entity the rows of other keys are left out. None where
-    there were too many to look at. `captured`: the side was open, and its changes were journalled.
-    """
-
-    captured: bool
-    epoch: int
-    entities: frozenset[str] | None
-
-    @property
-    def is_unknown(self) -> bool:
-        """Whether anything at all may be on its way."""
-        return not self.captured or self.entities is None
-
-    def touches(self, entities: frozenset[str]) -> bool:
-        """Whether anything of `entities` may be on its way; none named stands for all."""
-        if not self.captured or self.entities is None:
-            return True
-        return bool(self.entities & entities if entities else self.entities)
 
 
 class SideReader:
@@ -116,28 +98,14 @@ class SideReader:
         A row of it ends after the target's commit. So whatever was committed on `source` before this and is not named is on
         the other side already; `with_failures` also names what could not be carried.
         """
-        runner, names = self._runtime.runners[source], self._runtime.names
-        engine = runner.engine.execution_options(isolation_level="AUTOCOMMIT")
-        rows = f"SELECT entity, key FROM {names.journal}"
-        if with_failures:
-            rows += f" UNION ALL SELECT entity, key FROM {names.failure} WHERE state = 'open'"
-        statement = (
-            f"WITH w AS MATERIALIZED (SELECT entity, key FROM ({rows}) AS r LIMIT {OPEN_ROWS_MOST + 1}) "
-            "SELECT m.state = 'open' AND m.captures AS captured, m.epoch, "
-            f"(SELECT count(*) FROM w) > {OPEN_ROWS_MOST} AS too_many, "
-            "ARRAY(SELECT DISTINCT entity FROM w WHERE $1::text IS NULL OR entity <> $2 OR key = $1) AS entities "
-            f"FROM {names.mark} AS m"
-        )
-        own_key = subject.key if subject.is_entity_key else None
+        runner, store = self._runtime.runners[source], self._runtime.stores[source]
 
         async def attempt() -> OnTheWay:
-            async with engine.connect() as connection:
-                found = await connection.exec_driver_sql(statement, (own_key, subject.entity or ""))
-                row = found.one()
-            return OnTheWay(
-                captured=row.captured,
-                epoch=row.epoch,
-                entities=None if row.too_many else frozenset(row.entities),
+            return await store.on_the_way(
+                entity=subject.entity,
+                key=subject.key if subject.is_entity_key else None,
+                with_failures=with_failures,
+                most=OPEN_ROWS_MOST,
             )
 
         return await runner.repeat(attempt)

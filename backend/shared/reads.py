@@ -125,7 +125,7 @@ class ReadPath:
                 raise
             instead = await self._instead(unit, side.other, error)
             return _Found(answer=instead, outcome=ReadOutcome.FALLBACK_ERROR, control=control)
-        if fallback is ReadFallback.MISSING and answer.is_missing:
+        if fallback is ReadFallback.MISSING and answer.is_empty:
             return await self._elsewhere(unit, subject, control, answer)
         return _Found(answer=answer, outcome=outcome, control=control)
 
@@ -160,10 +160,10 @@ class ReadPath:
             await hook("read_missing_looked")
             there = await sides.ask(unit, side.other, even_if_closed=True)
             await hook("read_missing_asked")
-            if there.is_missing:
+            if there.is_empty:
                 return found
             again = await sides.ask(unit, side)
-            if not again.is_missing:
+            if not again.is_empty:
                 return _Found(answer=again, outcome=ReadOutcome.AUTHORITATIVE, control=control)
             after = await sides.on_the_way(side, subject, with_failures=True)
             shaped = missing.shaped | there.shaped | again.shaped
@@ -175,7 +175,7 @@ class ReadPath:
         except Exception as error:  # noqa: BLE001 - the authoritative side has answered: that stands
             self._say(error, side.other, "read_fallback_failed")
             return found
-        if there.is_missing:
+        if there.is_empty:
             return found
         return _Found(answer=there, outcome=ReadOutcome.FALLBACK_MISSING, control=control)
 

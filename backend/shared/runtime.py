@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 
 import structlog
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from backend.shared.breaker import CircuitBreaker
 from backend.shared.control import Control, ControlRepository
 from backend.shared.control_listener import listen
-from backend.shared.database import DatabaseLimits, create_side_engine
+from backend.shared.database import DatabaseLimits
 from backend.shared.domain.errors import (
     ConfigurationError,
+    ConflictError,
     InstallationError,
     SideError,
     TandemError,
@@ -25,30 +24,31 @@ from backend.shared.domain.errors import (
 )
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Capture, Direction, Phase, Side
-from backend.shared.dual_write_config import DualWriteSettings
+from backend.shared.dual_write_config import Availability, DualWriteSettings
 from backend.shared.foreign_writes import ForeignWritesWatch
+from backend.shared.journal.at_once import AtOnceWriter
 from backend.shared.journal.carrier import Hook, TargetUnavailableError, no_hook
-from backend.shared.journal.install import capture_token, check_installation, wanted_triggers
+from backend.shared.journal.records import JournalDepth
 from backend.shared.journal.relay import Relay, RelayPass, RelaySettings
-from backend.shared.journal.repository import FailureRepository, JournalDepth, JournalRepository
 from backend.shared.journal.synchronous import SynchronousWriter
 from backend.shared.measuring import Measuring
 from backend.shared.observability.metrics import Metrics
-from backend.shared.periodic import every
+from backend.shared.open_sides import URL_VARIABLES, SideOpener, engines_of
+from backend.shared.periodic import every, kept_up
 from backend.shared.phase_follower import PhaseFollower
 from backend.shared.replicas import Measured, ReplicaRepository, ShadowTally
 from backend.shared.side_watch import SideWatch
-from backend.shared.stores.postgres.errors import describe, is_database_error, is_unreachable
+from backend.shared.stores.errors import describe, is_database_error, is_unreachable
+from backend.shared.stores.mongo.limits import DocumentLimits
 from backend.shared.stores.postgres.names import EngineNames
+from backend.shared.stores.postgres.side import PostgresSide
+from backend.shared.stores.side import CaptureGap, Connection, StoreKind
 from backend.shared.unit_runner import UnitRunner
 
 REFRESH_SECONDS = 1.0
 CHECK_SECONDS = 30.0
 SIDES_SECONDS = 5.0
 START_SECONDS = 10.0
-NO_DATABASE = "postgresql://not-set@not-set.invalid/not-set"
-"""Stands for a legacy database that was let go: nobody connects to it."""
-_URL_VARIABLES = {Side.LEGACY: "LEGACY_DATABASE_URL", Side.NEW: "DATABASE_URL"}
 
 log = structlog.get_logger(__name__)
 
@@ -64,9 +64,11 @@ class ServiceRuntime:
         settings: DualWriteSettings,
         metrics: Metrics,
         limits: DatabaseLimits | None = None,
+        document_limits: DocumentLimits | None = None,
         capture: Capture = Capture.TRIGGER,
         hook: Hook = no_hook,
     ) -> None:
+        settings.check_entities(catalog)
         self.capture = capture
         self.names = EngineNames(service)
         self.catalog = catalog
@@ -75,20 +77,24 @@ class ServiceRuntime:
         self.base_settings = settings
         self.settings = settings
         self.limits = limits or DatabaseLimits()
-        urls = {Side.LEGACY: settings.legacy_database_url, Side.NEW: settings.database_url}
-        self.engines = {side: self._engine(side, url) for side, url in urls.items()}
+        self.document_limits = document_limits or DocumentLimits()
+        self._opener = SideOpener(
+            names=self.names,
+            catalog=catalog,
+            settings=settings,
+            capture=capture,
+            limits=self.limits,
+            document_limits=self.document_limits,
+            hook=hook,
+        )
+        self.stores = self._opener.open()
+        self.engines = engines_of(self.stores)
+        """Of the sides that are SQL databases; the new one is, since it keeps the phase row."""
         self.breakers = {
-            side: CircuitBreaker(engine, side, on_change=partial(self._breaker_changed, side))
-            for side, engine in self.engines.items()
+            side: CircuitBreaker(store.ping, side, on_change=partial(self._breaker_changed, side))
+            for side, store in self.stores.items()
         }
-        self.runners = {
-            side: UnitRunner(
-                engine, side, names=self.names, catalog=catalog, breaker=self.breakers[side], capture=capture
-            )
-            for side, engine in self.engines.items()
-        }
-        self.journal = JournalRepository(self.names)
-        self.failures = FailureRepository(self.names)
+        self.runners = {side: self._opener.runner(self.stores[side], self.breakers[side]) for side in Side}
         self.controls = ControlRepository(self.engines[Side.NEW], self.names)
         self.replicas = ReplicaRepository(self.engines[Side.NEW], self.names)
         self.shadow_tally = ShadowTally()
@@ -100,15 +106,15 @@ class ServiceRuntime:
             on_learnt=self._learnt,
             measured=self._measured,
         )
-        self.sides = SideWatch(self.names, self.engines, self.controls, in_use=lambda: self.sides_in_use)
+        self.sides = SideWatch(service, self.stores, self.controls, in_use=lambda: self.sides_in_use)
         self.foreign_writes = ForeignWritesWatch(
-            self.names,
-            self.engines,
+            service,
+            self.stores,
             metrics,
             in_use=lambda: self.sides_in_use,
             wanted=lambda: self.settings.foreign_writes.value,
         )
-        self._measuring = Measuring(service, self.engines, self.journal, metrics)
+        self._measuring = Measuring(service, self.stores, metrics)
         self.relays = {direction: self._relay(direction) for direction in Direction}
         self.depth = JournalDepth(rows=0, lag_seconds=0.0, failures=0)
         self._tasks: list[asyncio.Task[None]] = []
@@ -133,35 +139,27 @@ class ServiceRuntime:
         """The phase that this process goes by."""
         return self.control.phase
 
-    @property
-    def journals_touched(self) -> bool:
-        """Whether units of work write the journal themselves in the present phase."""
-        return self.capture is Capture.UNIT and self.phase.policy.dual
+    def journals_touched(self, side: Side) -> bool:
+        """Whether units of work on `side` write the journal themselves in the present phase."""
+        by_unit = self.capture is Capture.UNIT or self.stores[side].kind is StoreKind.MONGO
+        return by_unit and self.phase.policy.dual
 
     @property
     def relay_running(self) -> bool:
         """Whether a relay runs in this process."""
         return self._relay_started
 
-    def _engine(self, side: Side, url: str) -> AsyncEngine:
-        variable = _URL_VARIABLES[side]
-        if not url and not self._may_lack(side):
-            raise self._not_set(side)
-        return create_side_engine(
-            url or NO_DATABASE,
-            application_name=f"tandem-{self.names.service}",
-            variable=variable,
-            limits=self.limits,
-        )
+    @property
+    def both_sql(self) -> bool:
+        """Whether both sides are SQL databases: then rows need not pass through Python."""
+        return all(store.kind is StoreKind.POSTGRES for store in self.stores.values())
 
-    def _may_lack(self, side: Side) -> bool:
-        """Whether it may turn out that `side` is not needed: legacy, when the phase row says that it was let go."""
-        return side is Side.LEGACY and self.base_settings.phase is Phase.COMPLETE
-
-    def _not_set(self, side: Side) -> ConfigurationError:
-        variable = _URL_VARIABLES[side]
-        prefixed = f"{self.names.service.upper()}_{variable}"
-        return ConfigurationError(f"is not set, nor is {prefixed}", variable=variable)
+    def sql_runner(self, side: Side) -> UnitRunner:
+        """The runner of a side that is an SQL database; raises `ConflictError` where it is none."""
+        runner = self.runners[side]
+        if not isinstance(runner, UnitRunner):
+            raise ConflictError(f"the {side.value} side holds documents: this is for SQL databases only")
+        return runner
 
     async def start(self) -> None:
         """Read the phase, check that both sides bear what is needed, keep up with changes from then on.
@@ -184,8 +182,12 @@ class ServiceRuntime:
                 every(CHECK_SECONDS, self._watch_capture, service=self.service),
                 every(SIDES_SECONDS, self.sides.look, service=self.service),
                 every(SIDES_SECONDS, self.foreign_writes.look, service=self.service),
-                self.following.follow_at_once(),
-                listen(url, self.controls.channel, self.following.changed.set),
+                kept_up(self.following.follow_at_once, stop=self.stop, service=self.service),
+                kept_up(
+                    partial(listen, url, self.controls.channel, self.following.changed.set),
+                    stop=self.stop,
+                    service=self.service,
+                ),
             ):
                 self._endless.append(asyncio.ensure_future(work))
             self._started = True
@@ -218,14 +220,19 @@ class ServiceRuntime:
         if trouble is None:
             return tuple(Side)
         cause = trouble.__context__
-        if self.phase.policy.authoritative is Side.LEGACY or not (cause and is_unreachable(cause)):
+        without = self.phase.policy.authoritative is Side.NEW or self._takes_either
+        if not without or not (cause and is_unreachable(cause)):
             raise trouble
-        log.warning("started_without_secondary", service=self.service, error=str(trouble))
+        log.warning("started_without_legacy", service=self.service, error=str(trouble))
         return (Side.NEW,)
+
+    @property
+    def _takes_either(self) -> bool:
+        return self.settings.availability is Availability.ANY and self.settings.carries(self.phase)
 
     async def _trouble_with_legacy(self) -> TandemError | None:
         if not self.base_settings.legacy_database_url:
-            return self._not_set(Side.LEGACY)
+            return self._opener.not_set(Side.LEGACY)
         try:
             await self._reach(Side.LEGACY)
         except SideError as error:
@@ -239,19 +246,11 @@ class ServiceRuntime:
         """
         phase = Phase.OFF if self.control.intent else self.control.phase
         for side in sides or self.sides_in_use:
-            await check_installation(
-                self.engines[side],
-                self.names,
-                self.catalog,
-                side=side,
-                phase=phase,
-                capture=self.capture,
-            )
+            await self.stores[side].check_installation(phase=phase)
 
-    async def capture_token(self, connection: AsyncConnection, side: Side) -> str:
+    async def capture_token(self, connection: Connection, side: Side) -> str:
         """A text that stays the same as long as capture on `side` has had no gap in this phase, "" while it has one now."""
-        wanted = wanted_triggers(self.names, self.catalog, side=side, phase=self.phase, capture=self.capture)
-        return await capture_token(connection, self.names, wanted)
+        return await self.stores[side].capture_token(connection, phase=self.phase)
 
     async def _watch_capture(self) -> None:
         """Say aloud that a trigger is gone: from then on other sides miss writes that nobody will carry."""
@@ -267,12 +266,12 @@ class ServiceRuntime:
 
     async def _reach(self, side: Side) -> None:
         try:
-            async with asyncio.timeout(START_SECONDS), self.engines[side].connect() as connection:
-                await connection.execute(text("SELECT 1"))
+            async with asyncio.timeout(START_SECONDS):
+                await self.stores[side].ping()
         except Exception as error:
             if not is_database_error(error):
                 raise
-            raise side_error(side, f"{_URL_VARIABLES[side]}: {describe(error)}", unavailable=True) from None
+            raise side_error(side, f"{URL_VARIABLES[side]}: {describe(error)}", unavailable=True) from None
 
     def start_relay(self) -> None:
         """Carry changes in this process, as long as the phase asks for it. One relay a process is enough."""
@@ -280,11 +279,21 @@ class ServiceRuntime:
             return
         self._relay_started = True
         for direction, relay in self.relays.items():
-            self.spawn(relay.run(self.stop, paused=partial(self._relay_paused, direction)))
+            self.spawn(partial(relay.run, self.stop, paused=partial(self._relay_paused, direction)))
+        for side, store in self.stores.items():
+            if store.change_stream is not None:
+                store.change_stream.on_gap = partial(self._capture_broken, side)
+                self.spawn(partial(store.change_stream.run, self.stop, paused=self._stream_paused))
 
     def _relay_paused(self, direction: Direction) -> bool:
         held = any(breaker.is_open for breaker in self.breakers.values()) or self.sides.any_wrong
         return held or self.phase.policy.direction is not direction or not self.settings.carries(self.phase)
+
+    def _stream_paused(self) -> bool:
+        return not self.phase.policy.dual or any(breaker.is_open for breaker in self.breakers.values())
+
+    def _capture_broken(self, side: Side, _gap: CaptureGap) -> None:
+        self.metrics.capture_broken(service=self.service, side=side)
 
     async def close(self) -> None:
         """Stop everything; waits for the pass in hand."""
@@ -301,8 +310,8 @@ class ServiceRuntime:
             await self.following.leave()
         for breaker in self.breakers.values():
             await breaker.close()
-        for engine in self.engines.values():
-            await engine.dispose()
+        for store in self.stores.values():
+            await store.dispose()
         self._started = self._relay_started = False
         self.stop = asyncio.Event()
 
@@ -320,8 +329,10 @@ class ServiceRuntime:
     def _learnt(self, control: Control) -> None:
         """Go by the settings that came with the phase row."""
         try:
-            self.settings = self.base_settings.changed(control.settings)
-        except ValidationError as error:
+            changed = self.base_settings.changed(control.settings)
+            changed.check_entities(self.catalog)
+            self.settings = changed
+        except (ValidationError, ConfigurationError) as error:
             log.warning("settings_ignored", service=self.service, error=str(error))
         self.metrics.set_enabled(self.service, enabled=self.settings.metrics_enabled)
         self.metrics.phase_changed(service=self.service, phase=control.phase)
@@ -335,9 +346,9 @@ class ServiceRuntime:
 
     def _relay(self, direction: Direction) -> Relay:
         return Relay(
-            source=self.engines[direction.source],
-            target=self.engines[direction.target],
-            names=self.names,
+            source=self.stores[direction.source],
+            target=self.stores[direction.target],
+            service=self.service,
             catalog=self.catalog,
             direction=direction,
             settings=self._relay_settings,
@@ -368,16 +379,31 @@ class ServiceRuntime:
             skipped=done.skipped,
             refused=done.refused + done.failed,
             waiting=done.waiting,
+            failed=done.failed,
+            failed_again=done.failed_again,
             seconds=done.seconds,
         )
 
-    def synchronous_writer(self, direction: Direction) -> SynchronousWriter:
-        """The synchronous way of writing in `direction`."""
+    def synchronous_writer(self, direction: Direction) -> SynchronousWriter | AtOnceWriter:
+        """The synchronous way of writing in `direction`: of two SQL databases one after the other, else both at once."""
+        source, target = self.stores[direction.source], self.stores[direction.target]
+        if not isinstance(source, PostgresSide) or not isinstance(target, PostgresSide):
+            return AtOnceWriter(
+                runner=self.runners[direction.source],
+                second_runner=self.runners[direction.target],
+                source=source,
+                target=target,
+                target_breaker=self.breakers[direction.target],
+                catalog=self.catalog,
+                direction=direction,
+                timeout_seconds=lambda: self.settings.timeout_seconds,
+                hook=self.hook,
+            )
         return SynchronousWriter(
-            runner=self.runners[direction.source],
-            target=self.engines[direction.target],
+            runner=self.sql_runner(direction.source),
+            source=source,
+            target=target,
             target_breaker=self.breakers[direction.target],
-            names=self.names,
             catalog=self.catalog,
             direction=direction,
             hook=self.hook,
@@ -386,6 +412,6 @@ class ServiceRuntime:
     def _breaker_changed(self, side: Side, state: object) -> None:
         self.metrics.breaker_changed(service=self.service, side=side, state=str(state))
 
-    def spawn(self, work: Awaitable[None]) -> None:
-        """Run `work` in the background until `close`, which sets `stop` and waits for it."""
-        self._tasks.append(asyncio.ensure_future(work))
+    def spawn(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run `work` in the background until `close`, which sets `stop` and waits for it; what fails is begun again."""
+        self._tasks.append(asyncio.ensure_future(kept_up(work, stop=self.stop, service=self.service)))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from sqlalchemy import QueuePool, Table
+from sqlalchemy import Table
 
 from backend.shared.control import Control
 from backend.shared.domain.errors import FencedError, TandemError
@@ -22,10 +22,11 @@ from backend.shared.domain.phases import Side
 from backend.shared.observability.labels import ShadowOutcome
 from backend.shared.observability.seldom import Seldom
 from backend.shared.read_answers import Image, differences, image_of, image_of_error
-from backend.shared.read_sides import Answer, OnTheWay, SideReader, Subject
+from backend.shared.read_sides import Answer, SideReader, Subject
 from backend.shared.replicas import ShadowReads
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import is_database_error
+from backend.shared.stores.errors import is_database_error
+from backend.shared.stores.side import OnTheWay
 from backend.shared.unit_runner import Unit
 
 AT_ONCE = 16
@@ -212,8 +213,8 @@ class ShadowReader:
 
     def _has_room(self, side: Side) -> bool:
         """Whether a connection of `side` can be had, and one is left for somebody who is waited for."""
-        pool = self._runtime.engines[side].pool
-        return not isinstance(pool, QueuePool) or pool.size() - pool.checkedout() > 1
+        pool = self._runtime.stores[side].pool()
+        return pool is None or pool.size - pool.in_use > 1
 
     def _differences(self, one: Image, other: Image) -> tuple[str, ...]:
         return differences(one, other, names=self._columns)

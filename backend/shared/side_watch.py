@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from backend.shared.control import ControlRepository
 from backend.shared.domain.phases import Side
-from backend.shared.journal.marks import MarkRepository, identity_of
-from backend.shared.stores.postgres.names import EngineNames
+from backend.shared.stores.side import SideStore
 
 log = structlog.get_logger(__name__)
 
@@ -20,15 +18,14 @@ class SideWatch:
 
     def __init__(
         self,
-        names: EngineNames,
-        engines: Mapping[Side, AsyncEngine],
+        service: str,
+        stores: Mapping[Side, SideStore],
         controls: ControlRepository,
         *,
         in_use: Callable[[], Sequence[Side]],
     ) -> None:
-        self._service = names.service
-        self._marks = MarkRepository(names)
-        self._engines = engines
+        self._service = service
+        self._stores = stores
         self._controls = controls
         self._in_use = in_use
         self._wrong = dict.fromkeys(Side, "")
@@ -52,9 +49,10 @@ class SideWatch:
         The phase row is read before and after the mark, so that a change of the phase in between is none of that.
         """
         before = await self._controls.read()
-        async with self._engines[side].connect() as connection:
-            mark = await self._marks.read(connection)
-            identity = await identity_of(connection)
+        store = self._stores[side]
+        async with store.connect() as connection:
+            mark = await store.marks.read(connection)
+            identity = await store.identity(connection)
         if mark.identity and mark.identity != identity:
             return (
                 f"the {side.value} side is another database than it was (system, timeline or number): it was restored, "

@@ -13,8 +13,8 @@ from backend.shared.domain.phases import Direction, Phase, Side
 from backend.shared.observability.admin_views import FieldDifferenceView, ValidationView
 from backend.shared.observability.labels import RunKind, Verdict
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import describe, is_database_error, to_side_error
-from backend.shared.validation.changes import Changes, alone, estimated_rows
+from backend.shared.stores.errors import describe, is_database_error, to_side_error
+from backend.shared.validation.changes import Changes, being_copied, estimated_rows
 from backend.shared.validation.chunks import EntityComparer
 from backend.shared.validation.entity_run import EntityRun, Progress, Tell
 from backend.shared.validation.keeper import RunKeeper
@@ -33,6 +33,7 @@ from backend.shared.validation.run_records import (
 from backend.shared.validation.runs import SILENT_SECONDS, RunRepository
 from backend.shared.validation.sides import Sides, UnreadableRowError
 from backend.shared.validation.statements import statements_of
+from backend.shared.validation.unlike import UnlikeChanges, UnlikeComparer, UnlikeRecheck, recheck_of
 
 CHUNK_ROWS = 10_000
 PATIENCE_SECONDS = 10.0
@@ -118,7 +119,7 @@ class SyncValidator:
             if await self._runs.background_due(connection, names, intervals=intervals) is None:
                 return None
         circumstances = await self._circumstances()
-        if await self._changes(circumstances).is_being_copied():
+        if await self._is_being_copied(circumstances):
             return None
         async with self._runs.transaction(alone=True) as connection:
             kind = await self._runs.background_due(connection, names, intervals=intervals)
@@ -162,13 +163,19 @@ class SyncValidator:
         token = ""
         if runtime.phase.policy.dual:
             try:
-                async with alone(runtime.engines[direction.source]).connect() as connection:
+                async with runtime.stores[direction.source].reading() as connection:
                     token = await runtime.capture_token(connection, direction.source)
             except Exception as error:
                 if not is_database_error(error):
                     raise
                 raise to_side_error(error, direction.source) from error
         return Circumstances(direction=direction, epoch=runtime.control.authority_epoch, capture=token)
+
+    async def _is_being_copied(self, circumstances: Circumstances) -> bool:
+        changes = self._changes(circumstances)
+        if isinstance(changes, UnlikeChanges):
+            return await being_copied(self._runtime.engines[Side.NEW], self._runtime.names)
+        return await changes.is_being_copied()
 
     async def _known(self, connection: AsyncConnection, run: KeptRun) -> Known:
         return await known_before(connection, run, runs=self._runs, mismatches=self._mismatches)
@@ -214,7 +221,9 @@ class SyncValidator:
         statements = {name: statements_of(catalog[name], direction) for name in run.chosen}
         return Planner(changes=self._changes(run.circumstances), statements=statements)
 
-    def _changes(self, circumstances: Circumstances) -> Changes:
+    def _changes(self, circumstances: Circumstances) -> Changes | UnlikeChanges:
+        if not self._runtime.both_sql:
+            return UnlikeChanges(stores=self._runtime.stores, direction=circumstances.direction)
         sides = Sides(engines=self._runtime.engines, direction=circumstances.direction)
         return Changes(sides=sides, names=self._runtime.names, epoch=circumstances.epoch)
 
@@ -230,13 +239,17 @@ class SyncValidator:
         runtime, mapping = self._runtime, self._runtime.catalog[plan.entity]
         circumstances = keeper.run.circumstances
         recheck = self._recheck(mapping, circumstances, show_values=show_values)
-        comparer = EntityComparer(
-            sides=recheck.sides, statements=recheck.statements, chunk_rows=self._chunk_rows
-        )
+        comparer: EntityComparer | UnlikeComparer
+        if isinstance(recheck, UnlikeRecheck):
+            comparer = UnlikeComparer(recheck=recheck)
+        else:
+            comparer = EntityComparer(
+                sides=recheck.sides, statements=recheck.statements, chunk_rows=self._chunk_rows
+            )
         began_at = plan.began_at or await self._changes(circumstances).beginning(plan.entity)
         expected = None
         if plan.scope is RunKind.SAMPLE or (tell is not _untold and plan.scope is RunKind.FULL):
-            expected = await estimated_rows(recheck.sides, mapping)
+            expected = await self._expected(recheck, mapping)
         return EntityRun(
             recheck=recheck,
             comparer=comparer,
@@ -249,6 +262,11 @@ class SyncValidator:
             tell=tell,
             hook=runtime.hook,
         )
+
+    async def _expected(self, recheck: Recheck, mapping: EntityMapping) -> int | None:
+        if isinstance(recheck, UnlikeRecheck):
+            return await recheck.source.estimated_rows(mapping) or None
+        return await estimated_rows(recheck.sides, mapping)
 
     async def _finished(
         self, run: EntityRun, run_verdict: Callable[[EntityReport], Verdict] | None
@@ -306,11 +324,13 @@ class SyncValidator:
 
     def _recheck(self, entity: EntityMapping, circumstances: Circumstances, *, show_values: bool) -> Recheck:
         """Looks by what held when the run began: after a cutover nothing is settled any more."""
-        return Recheck(
-            sides=Sides(engines=self._runtime.engines, direction=circumstances.direction),
-            names=self._runtime.names,
-            statements=statements_of(entity, circumstances.direction),
-            epoch=self._runtime.control.epoch,
+        runtime = self._runtime
+        return recheck_of(
+            entity,
+            sides=Sides(engines=runtime.engines, direction=circumstances.direction),
+            names=runtime.names,
+            epoch=runtime.control.epoch,
+            stores=runtime.stores,
             show_values=show_values,
         )
 

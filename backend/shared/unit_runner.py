@@ -13,7 +13,8 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
@@ -26,10 +27,11 @@ from backend.shared.breaker import CircuitBreaker
 from backend.shared.database import XID, distrust_pool
 from backend.shared.domain.errors import FencedError, SideError, side_error
 from backend.shared.domain.mapping import EntityCatalog
+from backend.shared.domain.outages import Outage
 from backend.shared.domain.phases import Capture, Side
 from backend.shared.journal.fence import FENCED, assert_open
 from backend.shared.journal.repository import JournalRepository
-from backend.shared.stores.postgres.errors import (
+from backend.shared.stores.errors import (
     describe,
     is_connection_loss,
     is_database_error,
@@ -41,12 +43,13 @@ from backend.shared.stores.postgres.errors import (
 )
 from backend.shared.stores.postgres.names import UNIT_SETTING, EngineNames
 from backend.shared.unit_of_work import UnitOfWork
+from backend.shared.units import OwnJournal, Runner, Transaction, Unit
 
 T = TypeVar("T")
-Unit = Callable[[UnitOfWork], Awaitable[T]]
 
 MAX_RUNS = 5
 STATUS_WAIT_SECONDS = 30.0
+CARRYING_LOCK_MS = 100
 _XID_IN_THE_FUTURE = "22023"
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.:@-]")
 
@@ -81,7 +84,8 @@ class UnitTransaction:
         even_if_closed: bool,
         isolation: str | None,
     ) -> None:
-        self.committed = False
+        self.committed = self.commit_sent = False
+        self._first_id = 0
         self._runner = runner
         self._request_id = request_id
         self._journals_touched = journals_touched
@@ -182,6 +186,16 @@ class UnitTransaction:
                 self._journalled_as = await self._runner.journal.add(self.connection, entity, keys)
             self.work.touched.clear()
 
+    async def watch_journal(self) -> None:
+        """To be called before the unit, if `own_journal` is to be asked."""
+        self._first_id = await self._runner.journal.last_id(self.connection)
+
+    async def own_journal(self) -> OwnJournal:
+        """The journal rows that this transaction has written, those of keys touched included, which are written now."""
+        await self.flush()
+        ids, keys = await self._runner.journal.own_rows(self.connection, after_id=self._first_id)
+        return OwnJournal(ids=ids, keys=keys)
+
     async def commit(self) -> None:
         """Commit. Returns only if it is durable; raises `_RunAgainError` if it certainly is not.
 
@@ -189,6 +203,7 @@ class UnitTransaction:
         """
         await self.flush()
         wrote = self.xid is not None or self._wrote
+        self.commit_sent = True
         try:
             tag = await self._driver.execute(
                 "COMMIT" if wrote or self._asserts_first else f"{self._assertion}; COMMIT"
@@ -207,7 +222,10 @@ class UnitTransaction:
     async def _ask(self, xid: int | None, error: Exception) -> None:
         if xid is None:
             raise side_error(
-                self._runner.side, "connection lost at COMMIT, outcome unknown", unavailable=True
+                self._runner.side,
+                "connection lost at COMMIT, outcome unknown",
+                unavailable=True,
+                outage=Outage.NO_ANSWER,
             ) from error
         status = await self._runner.status_of(xid, begun_at=self._begun_at)
         log.warning("commit_answer_lost", side=self._runner.side.value, xid=xid, status=status)
@@ -218,6 +236,7 @@ class UnitTransaction:
                 self._runner.side,
                 f"connection lost at COMMIT, transaction {xid} is {status}",
                 unavailable=True,
+                outage=Outage.NO_ANSWER,
             ) from error
 
 
@@ -296,6 +315,20 @@ class UnitRunner:
             isolation=isolation,
         )
 
+    @asynccontextmanager
+    async def carrying(self, connection: AsyncConnection, *, request_id: str) -> AsyncIterator[UnitOfWork]:
+        """A unit of work in the open transaction of `connection`, which has entered as a carry; all is sent at the end.
+
+        It waits for nobody's locks longer than `CARRYING_LOCK_MS`.
+        """
+        await connection.exec_driver_sql(f"SET LOCAL lock_timeout = {CARRYING_LOCK_MS}")
+        async with AsyncSession(
+            bind=connection, expire_on_commit=False, join_transaction_mode="rollback_only"
+        ) as session:
+            yield UnitOfWork(session, side=self.side, catalog=self.catalog, request_id=request_id)
+            await session.flush()
+        await connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
+
     async def status_of(self, xid: int, *, begun_at: float) -> str:
         """What became of a transaction begun at `begun_at` (monotonic): waits for the server to say so.
 
@@ -337,4 +370,4 @@ class UnitRunner:
         )
 
 
-__all__ = ["SideError", "Unit", "UnitRunner", "UnitTransaction"]
+__all__ = ["Runner", "SideError", "Transaction", "Unit", "UnitRunner", "UnitTransaction"]

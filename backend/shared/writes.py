@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from backend.shared.dispatch import BothSidesFailedError, Dispatch
 from backend.shared.domain.errors import SideError, ValidationError
 from backend.shared.domain.phases import Phase, Side
 from backend.shared.domain.results import DualWriteResult, SecondWrite
@@ -16,7 +17,7 @@ from backend.shared.journal.synchronous import SecondaryRefusedError, Synchronou
 from backend.shared.observability.context import current_request_id
 from backend.shared.observability.labels import OperationOutcome
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.unit_runner import Unit
+from backend.shared.units import Unit
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -27,12 +28,13 @@ class WritePath:
 
     def __init__(self, runtime: ServiceRuntime) -> None:
         self._runtime = runtime
-        self._background: set[asyncio.Task[Any]] = set()
+        self._dispatch = Dispatch(runtime)
 
     async def run(self, operation: str, unit: Unit[T]) -> DualWriteResult[T]:
         """One operation. Bad input (`ValidationError`) is raised; trouble with a database is in the result.
 
-        When `success` is True the operation is durable on the authoritative side (I1). A caller that is cancelled does
+        When `success` is True the operation is durable on the authoritative side (I1), or stranded, where either side will do.
+        A caller that is cancelled does
         not cancel a synchronous second write under way.
         """
         runtime = self._runtime
@@ -43,9 +45,7 @@ class WritePath:
         async def attempt() -> SynchronousOutcome[T]:
             nonlocal phase, policy
             phase, policy = runtime.phase, runtime.phase.policy
-            if policy.direction and not runtime.settings.async_legacy and runtime.settings.carries(phase):
-                return await self._synchronously(unit, phase, request_id)
-            return await self._asynchronously(unit, phase, request_id)
+            return await self._dispatch.run(unit, phase, request_id)
 
         try:
             outcome = await runtime.following.past_fences(attempt)
@@ -57,6 +57,9 @@ class WritePath:
         except asyncio.CancelledError:
             self._count(operation, policy.authoritative, OperationOutcome.CANCELLED, None)
             raise
+        except BothSidesFailedError as error:
+            seconds = time.perf_counter() - started
+            return self._failed(operation, phase, error.first, request_id, seconds, also=error.second)
         except (SideError, SecondaryRefusedError) as error:
             cause = error.error if isinstance(error, SecondaryRefusedError) else error
             return self._failed(operation, phase, cause, request_id, time.perf_counter() - started)
@@ -64,59 +67,15 @@ class WritePath:
 
     async def finish(self) -> None:
         """Wait for second writes whose callers went away."""
-        if self._background:
-            await asyncio.wait(self._background, timeout=30)
-
-    async def _asynchronously(self, unit: Unit[T], phase: Phase, request_id: str) -> SynchronousOutcome[T]:
-        runner = self._runtime.runners[phase.policy.authoritative]
-        started = time.perf_counter()
-
-        async def attempt() -> T:
-            async with runner.transaction(
-                request_id=request_id, journals_touched=self._runtime.journals_touched
-            ) as transaction:
-                value = await unit(transaction.work)
-                await transaction.commit()
-            return value
-
-        value = await runner.repeat(attempt)
-        direction = phase.policy.direction
-        if direction:
-            self._runtime.relays[direction].wake()
-        return SynchronousOutcome(
-            value=value,
-            second_write=SecondWrite.PENDING if direction else SecondWrite.NONE,
-            error=None,
-            first_seconds=time.perf_counter() - started,
-            second_seconds=0.0,
-        )
-
-    async def _synchronously(self, unit: Unit[T], phase: Phase, request_id: str) -> SynchronousOutcome[T]:
-        runtime, direction = self._runtime, phase.policy.direction
-        if direction is None:
-            raise AssertionError("only a phase with a secondary side is written synchronously")
-        writer = runtime.synchronous_writer(direction)
-        epoch, fails_call = runtime.control.epoch, runtime.settings.fails_on(direction.target)
-
-        async def attempt() -> SynchronousOutcome[T]:
-            return await writer.run(
-                unit,
-                request_id=request_id,
-                epoch=epoch,
-                fails_call=fails_call,
-                journals_touched=runtime.journals_touched,
-            )
-
-        task = asyncio.ensure_future(runtime.runners[direction.source].repeat(attempt))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        return await asyncio.shield(task)
+        await self._dispatch.finish()
 
     def _succeeded(
         self, operation: str, phase: Phase, outcome: SynchronousOutcome[T], request_id: str
     ) -> DualWriteResult[T]:
         policy = phase.policy
         first, second = policy.authoritative, policy.authoritative.other
+        if outcome.second_write is SecondWrite.STRANDED:
+            return self._stranded(operation, phase, outcome, request_id)
         self._count(operation, first, OperationOutcome.SUCCEEDED, outcome.first_seconds)
         seconds = {first: outcome.first_seconds}
         if policy.direction and outcome.second_write is not SecondWrite.NONE:
@@ -145,8 +104,40 @@ class WritePath:
             **{f"{second.value}_db_error": outcome.error},
         )
 
+    def _stranded(
+        self, operation: str, phase: Phase, outcome: SynchronousOutcome[T], request_id: str
+    ) -> DualWriteResult[T]:
+        first = phase.policy.authoritative
+        self._count(operation, first, OperationOutcome.UNAVAILABLE, None)
+        self._count(operation, first.other, OperationOutcome.SUCCEEDED, outcome.second_seconds)
+        log.warning(
+            "operation_stranded",
+            service=self._runtime.service,
+            operation=operation,
+            side=first.other.value,
+            request_id=request_id,
+        )
+        return DualWriteResult(
+            operation=operation,
+            success=True,
+            phase=phase,
+            authoritative=first,
+            second_write=outcome.second_write,
+            value=outcome.value,
+            seconds={first.other: outcome.second_seconds},
+            request_id=request_id,
+            **{f"{first.value}_db_error": outcome.error},
+        )
+
     def _failed(
-        self, operation: str, phase: Phase, error: SideError, request_id: str, seconds: float
+        self,
+        operation: str,
+        phase: Phase,
+        error: SideError,
+        request_id: str,
+        seconds: float,
+        *,
+        also: SideError | None = None,
     ) -> DualWriteResult[Any]:
         how = OperationOutcome.UNAVAILABLE if error.unavailable else OperationOutcome.REFUSED
         self._count(operation, error.side, how, seconds)
@@ -167,7 +158,7 @@ class WritePath:
             error=error,
             seconds={error.side: seconds},
             request_id=request_id,
-            **{f"{error.side.value}_db_error": error},
+            **{f"{item.side.value}_db_error": item for item in (error, also) if item is not None},
         )
 
     def _count(self, operation: str, side: Side, outcome: OperationOutcome, seconds: float | None) -> None:

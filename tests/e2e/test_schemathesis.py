@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import asyncpg
 import pytest
 
 from backend.demo.stack import Stack
-from backend.shared.testing.programs import REPOSITORY
+from tests.support.schemathesis_run import run_schemathesis
 
 pytestmark = pytest.mark.xdist_group("stack")  # one worker: a stack is dear
 
@@ -34,32 +32,4 @@ async def service(stack: Stack, request: pytest.FixtureRequest) -> AsyncIterator
 def test_schemathesis_finds_no_5xx_and_no_schema_violation(
     stack: Stack, admin_token: str, service: str, tmp_path: Path
 ) -> None:
-    url = stack.env[f"{service.upper()}_URL"]
-    done = subprocess.run(
-        [
-            str(Path(sys.executable).with_name("schemathesis")),
-            "--config-file",
-            str(REPOSITORY / "schemathesis.toml"),
-            "run",
-            f"{url}/openapi.json",
-            "--header",
-            f"Authorization: Bearer {admin_token}",
-            "--phases",
-            "examples,coverage,fuzzing",
-            "--max-examples",
-            "15",
-            "--seed",
-            "1",
-            "--continue-on-failure",
-            "--warnings",
-            "off",
-            "--suppress-health-check",
-            "all",
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    run_schemathesis(stack.env[f"{service.upper()}_URL"], token=admin_token, folder=tmp_path)

@@ -118,7 +118,7 @@ async def test_unit_cancelled_until_it_ends_leaves_no_transaction_to_the_next(
     manager = await make_manager(phase)
     side = phase.policy.authoritative
     sql = legacy_sql if side is Side.LEGACY else new_sql
-    runner = manager.runtime.runners[side]
+    runner = manager.runtime.sql_runner(side)
 
     async def ask() -> int:
         async with runner.transaction(request_id="", only_reads=True) as unit:

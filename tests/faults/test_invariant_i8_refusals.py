@@ -8,6 +8,7 @@ from backend.shared import Direction, Phase, Side, UnitOfWork
 from backend.shared.database import create_side_engine
 from backend.shared.journal.carrier import TargetUnavailableError
 from backend.shared.journal.relay import Relay, RelaySettings
+from backend.shared.stores.postgres.side import PostgresSide
 from backend.shared.testing.clusters import Databases
 from tests.support.fixtures import BOTH_AUTHORITIES, MakeManager, Sql
 from tests.support.people import PeopleManager, people
@@ -139,6 +140,24 @@ async def test_missing_parent_waits_and_counts_no_attempt(
     assert await manager.list_failures(limit=10) == []
 
 
+async def test_child_of_a_parent_that_is_nowhere_is_refused_and_goes_once_there_is_one(
+    make_manager: MakeManager, legacy_sql: Sql, people_databases: Databases
+) -> None:
+    manager = await make_manager(retry_attempts=1)
+    await legacy_sql("ALTER TABLE notes DROP CONSTRAINT notes_folk_no_fkey")
+    await legacy_sql("INSERT INTO folk (folk_no, mail) VALUES (1, 'a')")
+    await legacy_sql("INSERT INTO notes (folk_no, body) VALUES (99, 'orphan'), (1, 'child')")
+    done = await manager.relay().run_once()
+    assert (done.waiting, done.failed) == (0, 1)
+    (failure,) = await manager.list_failures(limit=10)
+    assert "the legacy side has none either: person [99]" in failure.error
+    await legacy_sql("INSERT INTO folk (folk_no, mail) VALUES (99, 'b')")
+    await manager.retry_failures()
+    assert await manager.relay().drain(timeout_seconds=20)
+    await assert_equal_sides(people_databases)
+    assert await manager.list_failures(limit=10) == []
+
+
 async def test_child_brings_the_parents_that_history_has_not_brought_yet(
     make_manager: MakeManager, legacy_sql: Sql, people_databases: Databases
 ) -> None:
@@ -186,10 +205,11 @@ async def test_secondary_down_for_an_hour_makes_nothing_failed(
 def relay_to_nowhere(manager: PeopleManager) -> Relay:
     """A relay whose target does not answer: nothing listens at port 1."""
     runtime = manager.runtime
+    nowhere = create_side_engine("postgresql://nobody:x@127.0.0.1:1/nothing", application_name="test")
     return Relay(
-        source=runtime.engines[Side.LEGACY],
-        target=create_side_engine("postgresql://nobody:x@127.0.0.1:1/nothing", application_name="test"),
-        names=runtime.names,
+        source=runtime.stores[Side.LEGACY],
+        target=PostgresSide(nowhere, Side.NEW, names=runtime.names, catalog=runtime.catalog),
+        service=runtime.service,
         catalog=runtime.catalog,
         direction=Direction.TO_NEW,
         settings=lambda: RelaySettings(retry_attempts=1),

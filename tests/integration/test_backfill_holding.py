@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from backend.shared.domain.errors import ConfigurationError
+from backend.shared.domain.phases import Side
 from backend.shared.migration.backfill import Backfill
 from backend.shared.migration.backfill_state import BackfillLimits
 from backend.shared.migration.chunk_copy import _pieces, _unless_lost
@@ -30,6 +31,29 @@ from tests.support.state import assert_equal_sides
 def test_limits_that_cannot_be(limits: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(limits))):
         BackfillLimits().changed(limits)
+
+
+async def test_a_watch_that_fails_ends_the_backfill_and_does_not_hold_it_for_ever(
+    make_manager: MakeManager, legacy_sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the watch did not think of: it is what lets go of a backfill that trouble holds."""
+    await legacy_sql(FOLK.format(rows=50))
+    manager = await make_manager()
+    work = small(manager)
+    looked = 0
+
+    async def fails() -> float:
+        nonlocal looked
+        looked += 1
+        if looked > 1:
+            raise RuntimeError("of nobody's making")
+        raise ConnectionResetError
+
+    await work.tell(limits=BackfillLimits(max_connection_share=0.9))
+    monkeypatch.setattr(manager.runtime.stores[Side.LEGACY], "connection_share", fails)
+    async with asyncio.timeout(20):
+        with pytest.raises(RuntimeError, match="nobody's making"):
+            await work.run()
 
 
 async def test_lag_connections_and_pause_hold_it_and_it_says_so(

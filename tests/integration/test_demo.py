@@ -9,11 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import asyncpg
-import psutil
 import pytest
 import typer
 
@@ -21,6 +20,7 @@ from backend.demo import run
 from backend.demo.scenario import DemoOptions
 from backend.demo.stack import Stack
 from backend.shared.testing.programs import STATE_VARIABLE
+from tests.support.demos import left_over_processes, wait_for
 
 SIZE = 300
 SERVICES = ("auth", "product", "cart")
@@ -45,23 +45,6 @@ def state(worker_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def demo_folders(state: Path) -> Sequence[Path]:
     return list((state / "demo").glob("*"))
-
-
-def left_over_processes(state: Path) -> Sequence[str]:
-    """Command lines of processes that belong to a demo in `state`; but for its watchdog, which ends a moment later."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            command = process.cmdline()
-            ours = process.environ().get(STATE_VARIABLE) == str(state)
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
-        mentions = any(str(state) in argument for argument in command)
-        if mentions or (
-            ours and process.pid != os.getpid() and "backend.shared.testing.watchdog" not in command
-        ):
-            found.append(" ".join(command))
-    return found
 
 
 async def plant_mismatches(stack: Stack) -> None:
@@ -178,9 +161,3 @@ def test_a_report_that_cannot_be_written_is_told_before_anything_starts(tmp_path
     assert told.returncode == 2
     assert told.stderr.startswith("tandem: --json: ")
     assert told.stderr.count("\n") == 1
-
-
-def wait_for(condition: Callable[[], bool], *, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.1)

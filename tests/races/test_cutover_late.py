@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -93,6 +94,26 @@ async def test_i6_a_gap_in_capture_between_the_gates_and_the_lock(
     await change(other, Phase.LIVE)
     (row,) = await assert_equal_sides(people_databases)
     assert row[2] == "seen by nobody"
+
+
+@pytest.mark.invariant("I6")
+async def test_i6_a_gap_in_capture_at_the_very_end_of_draining(
+    make_manager: MakeManager, legacy_sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty journal proves nothing of what came while it was looked at."""
+    manager = await make_manager(Phase.SHADOW)
+    journal = manager.runtime.stores[Side.LEGACY].journal
+    look = journal.remainder
+
+    async def remainder(connection: Any) -> Any:
+        found = await look(connection)
+        await legacy_sql("ALTER TABLE folk DISABLE TRIGGER tandem_people_folk_update")
+        return found
+
+    monkeypatch.setattr(journal, "remainder", remainder)
+    with pytest.raises(ChangeGivenUpError, match="capture on the legacy side has had a gap"):
+        await change(manager, Phase.LIVE, force=[*SLOW_GATES, "backfill"])
+    assert manager.phase is Phase.SHADOW
 
 
 @pytest.mark.invariant("I3")

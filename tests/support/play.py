@@ -19,7 +19,7 @@ from backend.shared.migration.backfill import Backfill
 from backend.shared.migration.repair import Repairer
 from backend.shared.migration.repair_results import RepairRequest
 from backend.shared.observability.labels import Verdict
-from backend.shared.stores.postgres.errors import is_database_error, may_pass
+from backend.shared.stores.errors import is_database_error, may_pass
 from backend.shared.sync_validator import SyncValidator
 from backend.shared.validation.report import ValidationReport
 from tests.support.actors import Actor, actors_hook, settle

@@ -1,4 +1,4 @@
-"""A wire that can be cut: a TCP proxy in front of a PostgreSQL server."""
+"""A wire that can be cut: a TCP proxy in front of a database server."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from urllib.parse import urlsplit, urlunsplit
 
 
 class CuttableWire:
-    """Forwards bytes until it is told to cut the connection that sends COMMIT, before or after the server gets it."""
+    """Forwards bytes until it is told to cut the connection that sends COMMIT, before or after the server gets it.
 
-    def __init__(self, host: str, port: int) -> None:
+    `left` is how many such connections are cut; `marker` what a COMMIT is known by.
+    """
+
+    def __init__(self, host: str, port: int, *, marker: bytes = b"COMMIT\x00") -> None:
         self._target = (host, port)
+        self._marker = marker
         self.cut: str | None = None
+        self.left = 1
         self.cuts = 0
         self.url = ""
 
@@ -45,9 +50,12 @@ class CuttableWire:
         client: asyncio.StreamWriter,
     ) -> None:
         while data := await source.read(65536):
-            if watch and self.cut and b"COMMIT\x00" in data:
-                when, self.cut = self.cut, None
+            if watch and self.cut and self._marker in data:
+                when = self.cut
                 self.cuts += 1
+                self.left -= 1
+                if not self.left:
+                    self.cut, self.left = None, 1
                 if when == "after":
                     client.transport.abort()
                     target.write(data)
@@ -59,14 +67,14 @@ class CuttableWire:
 
 
 @asynccontextmanager
-async def cuttable_wire(url: str) -> AsyncIterator[CuttableWire]:
+async def cuttable_wire(url: str, *, marker: bytes = b"COMMIT\x00") -> AsyncIterator[CuttableWire]:
     """A wire to the server of `url`; its own `url` leads through it."""
     parts = urlsplit(url)
-    wire = CuttableWire(str(parts.hostname), int(parts.port or 5432))
+    wire = CuttableWire(str(parts.hostname), int(parts.port or 5432), marker=marker)
     server = await asyncio.start_server(wire.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    account = parts.netloc.rpartition("@")[0]
-    wire.url = urlunsplit(parts._replace(netloc=f"{account}@127.0.0.1:{port}"))
+    account = "".join(parts.netloc.rpartition("@")[:2])
+    wire.url = urlunsplit(parts._replace(netloc=f"{account}127.0.0.1:{port}"))
     try:
         yield wire
     finally:

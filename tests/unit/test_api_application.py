@@ -182,9 +182,10 @@ def test_each_operation_declares_what_it_may_answer(app: FastAPI) -> None:
         "500",
         "502",
         "503",
+        "504",
     }
     assert set(paths["/notes/{note_id}"]["get"]["responses"]) == {
-        *("200", "401", "403", "404", "422", "500", "502", "503")
+        *("200", "401", "403", "404", "422", "500", "502", "503", "504")
     }
     assert set(paths["/healthz"]["get"]["responses"]) == {"200", "500"}
     assert set(paths["/readyz"]["get"]["responses"]) == {"200", "500", "503"}

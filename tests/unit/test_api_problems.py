@@ -29,6 +29,7 @@ from backend.shared.domain.errors import (
     UnauthenticatedError,
     ValidationError,
 )
+from backend.shared.domain.outages import Outage
 from backend.shared.domain.phases import Side
 from backend.shared.observability.metrics import Metrics
 
@@ -112,6 +113,15 @@ def _problem(response: httpx.Response) -> Problem:
         (KeysUnavailableError("no key"), 503, "keys-unavailable"),
         (NewSideError("gone", entity="cart", key="7", unavailable=True), 503, "side-unavailable"),
         (LegacySideError("gone", unavailable=True), 503, "side-unavailable"),
+        *(
+            (NewSideError("slow", unavailable=True, outage=outage), 504, "side-timeout")
+            for outage in (Outage.STATEMENT_TIMEOUT, Outage.LOCK_TIMEOUT, Outage.NO_ANSWER)
+        ),
+        *(
+            (NewSideError("away", unavailable=True, outage=outage), 503, "side-unavailable")
+            for outage in Outage
+            if not outage.is_timeout
+        ),
         (FencedError("closed", side=Side.LEGACY), 503, "side-unavailable"),
         (LegacySideError("refused", entity="cart", key="7"), 502, "side-refused"),
         (ConfigurationError("missing", variable="DATABASE_URL"), 503, "configuration"),
@@ -131,8 +141,9 @@ async def test_each_error_has_its_problem(
     assert problem.status == status
     assert problem.type == f"urn:tandem:problem:{kind}"
     assert problem.instance == "/raise/it"
+    assert problem.outage == getattr(error, "outage", None)
     assert status in PROBLEM_RESPONSES
-    assert (response.headers.get("retry-after") is not None) == (status == 503)
+    assert (response.headers.get("retry-after") is not None) == (status in (503, 504))
     assert (response.headers.get("www-authenticate", "").startswith("Bearer")) == (status == 401)
 
 

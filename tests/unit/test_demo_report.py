@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from backend.demo.faults import Fault, FaultKind
+from backend.demo.fault_log import Fault, FaultKind
 from backend.demo.ledger import Lost, Row, Write
 from backend.demo.phase_walk import PhaseChange, Step
-from backend.demo.report import DemoReport, closing_table, dirt_table, phase_table
+from backend.demo.report import DemoReport, closing_table, dirt_table
+from backend.demo.run_report import phase_table
 from backend.demo.shop import HttpTally
 from backend.legacy_shop.report import LoadReport
 from backend.shared.domain.phases import Phase, Side

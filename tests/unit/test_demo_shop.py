@@ -43,9 +43,12 @@ async def test_what_the_caller_knows(answer: httpx.Response | Exception, outcome
 
 
 @pytest.mark.parametrize(
-    ("status", "fault", "unexcused"), [(503, True, 0), (503, False, 1), (500, True, 1), (500, False, 1)]
+    ("status", "fault", "unexcused"),
+    [(503, True, 0), (503, False, 1), (504, True, 0), (504, False, 1), (500, True, 1), (500, False, 1)],
 )
-async def test_only_a_503_during_a_fault_is_excused(status: int, unexcused: int, *, fault: bool) -> None:
+async def test_only_a_503_or_504_during_a_fault_is_excused(
+    status: int, unexcused: int, *, fault: bool
+) -> None:
     _, shop = await outcome_of(httpx.Response(status), fault=fault)
     assert shop.tally.server_error_count == 1
     assert shop.tally.unexcused_count == unexcused

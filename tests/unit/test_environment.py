@@ -46,6 +46,14 @@ def test_without_a_stack_the_environment_stands_alone(
             "postgresql://db/poc?user=shop&password=s3cret&sslmode=require",
             "postgresql://db/poc?user=shop&password=***&sslmode=require",
         ),
+        (
+            "mongodb://shop:s3cret@a:1,b:2/poc?tlsCertificateKeyFilePassword=s3cret&w=majority",
+            "mongodb://shop:***@a:1,b:2/poc?tlsCertificateKeyFilePassword=***&w=majority",
+        ),
+        (
+            "mongodb+srv://shop:a/b@c@db/poc?authMechanismProperties=AWS_SESSION_TOKEN:s3cret",
+            "mongodb+srv://shop:***@db/poc?authMechanismProperties=***",
+        ),
         ("postgresql://shop@db/poc", "postgresql://shop@db/poc"),
         ("postgresql://[::1", "postgresql://[::1"),
         ("s3cret", "<a URL that cannot be read>"),

@@ -21,7 +21,7 @@ def problem_openapi(app: FastAPI) -> Callable[[], dict[str, Any]]:
 
     By rule: parameters and bodies may be invalid (422), bodies malformed or too large (400, 413), secured routes ask
     for a caller (401, 403) and need keys (503), paths with parameters may lead nowhere (404), anything that changes
-    state may clash (409), and what lies behind may fail (500, 502, 503).
+    state may clash (409), and what lies behind may fail (500, 502, 503, 504).
     """
 
     def openapi() -> dict[str, Any]:
@@ -67,15 +67,15 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, 
 def _statuses(path: str, method: str, operation: dict[str, Any]) -> list[int]:
     statuses = {500}
     if operation.get("parameters") or operation.get("requestBody"):
-        statuses |= {422, 502, 503}
+        statuses |= {422, 502, 503, 504}
     if operation.get("requestBody"):
         statuses |= {400, 413}
     if operation.get("security"):
-        statuses |= {401, 403, 502, 503}
+        statuses |= {401, 403, 502, 503, 504}
     if "{" in path:
         statuses.add(404)
     if method in {"post", "put", "patch", "delete"}:
-        statuses |= {409, 422, 502, 503}
+        statuses |= {409, 422, 502, 503, 504}
     return sorted(statuses)
 
 

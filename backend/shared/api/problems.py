@@ -33,6 +33,7 @@ from backend.shared.domain.errors import (
     UnauthenticatedError,
     ValidationError,
 )
+from backend.shared.domain.outages import Outage
 from backend.shared.observability.context import current_request_id
 from backend.shared.observability.masking import is_secret_name, mask_text
 from backend.shared.observability.middleware import route_template
@@ -95,6 +96,7 @@ class Problem(BaseModel):
     errors: list[ValidationIssue] | None = Field(
         default=None, description="All that is wrong with a request."
     )
+    outage: Outage | None = Field(default=None, description="What kept a database from answering.")
     components: list[ComponentProblem] | None = Field(default=None, description="The parts that do not work.")
 
 
@@ -122,6 +124,10 @@ def _is_unavailable(error: TandemError) -> bool:
     return isinstance(error, SideError) and (error.unavailable or isinstance(error, FencedError))
 
 
+def _outage_of(error: TandemError) -> Outage | None:
+    return error.outage if isinstance(error, SideError) else None
+
+
 _UNPROCESSABLE = (
     HTTPStatus.UNPROCESSABLE_CONTENT if hasattr(HTTPStatus, "UNPROCESSABLE_CONTENT") else HTTPStatus(422)
 )
@@ -130,6 +136,9 @@ _INTERNAL = _Kind(
     name="internal",
     title="Internal error",
     detail=lambda _error: "something failed that should not have; the request id leads to it in the logs",
+)
+_SIDE_TIMEOUT = _Kind(
+    status=HTTPStatus.GATEWAY_TIMEOUT, name="side-timeout", title="Database too slow", detail=_side_detail
 )
 _SIDE_UNAVAILABLE = _Kind(
     status=HTTPStatus.SERVICE_UNAVAILABLE,
@@ -181,6 +190,7 @@ def problem_response(
     title: str | None = None,
     headers: Mapping[str, str] | None = None,
     errors: list[ValidationIssue] | None = None,
+    outage: Outage | None = None,
     components: list[ComponentProblem] | None = None,
 ) -> ProblemResponse:
     """Problem details; without a `name` the type is `about:blank`, and the title the status's own phrase."""
@@ -192,6 +202,7 @@ def problem_response(
         instance=quote(path, safe="/:@!$&'()*+,;=~-._"),
         request_id=current_request_id(),
         errors=errors,
+        outage=outage,
         components=components,
     )
     # An int: an HTTPStatus would be logged by its name.
@@ -232,13 +243,15 @@ async def _handle_tandem_error(request: Request, error: Exception) -> Response:
         detail=kind.detail(error) if kind.detail else str(error) or kind.title,
         path=request.url.path,
         headers=_headers_of(error, kind.status),
+        outage=_outage_of(error),
         components=components,
     )
 
 
 def _kind_of(error: TandemError) -> _Kind:
     if _is_unavailable(error):
-        return _SIDE_UNAVAILABLE
+        outage = _outage_of(error)
+        return _SIDE_TIMEOUT if outage is not None and outage.is_timeout else _SIDE_UNAVAILABLE
     return next((_KINDS[ancestor] for ancestor in type(error).__mro__ if ancestor in _KINDS), _INTERNAL)
 
 
@@ -251,7 +264,7 @@ def _headers_of(error: TandemError, status: HTTPStatus) -> dict[str, str] | None
         return {"WWW-Authenticate": 'Bearer realm="tandem", error="invalid_token"'}
     if isinstance(error, UnauthenticatedError):
         return {"WWW-Authenticate": 'Bearer realm="tandem"'}
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT):
         return {"Retry-After": str(RETRY_AFTER_SECONDS)}
     return None
 
@@ -369,6 +382,6 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = problem_responses(
-    400, 401, 403, 404, 409, 413, 422, 500, 502, 503
+    400, 401, 403, 404, 409, 413, 422, 500, 502, 503, 504
 )
 """All problems that a route may answer with. `build_app` adds those that apply by itself."""

@@ -31,7 +31,7 @@ from backend.shared.api.problems import problem_responses
 from backend.shared.api.security import DepPrincipal, require_role
 from backend.shared.api.tokens import Role
 from backend.shared.domain.phases import Phase, Side
-from backend.shared.dual_write_config import ForeignWrites, ReadFallback
+from backend.shared.dual_write_config import Availability, ForeignWrites, Ping, ReadFallback
 from backend.shared.migration.gates import GateName
 
 _MAX_SECONDS = 86_400.0
@@ -68,6 +68,11 @@ class ConfigPatch(BaseModel):
     fail_on_new_error: JsonBool = True
     fail_on_legacy_error: JsonBool = False
     async_legacy: JsonBool = True
+    timeout: JsonFloat = Field(
+        default=5.0, ge=1, le=60, description="Seconds; for each side of a write that goes to both."
+    )
+    ping: Ping = Ping.BREAKER
+    availability: Availability = Availability.AUTHORITATIVE
     validate_sync: JsonBool = True
     sync_interval: JsonFloat = Field(default=300.0, ge=0.1, le=_MAX_SECONDS, description="Seconds.")
     full_sync_interval: JsonFloat = Field(

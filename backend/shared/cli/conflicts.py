@@ -32,11 +32,12 @@ def conflicts(
     *,
     entity: Annotated[str | None, typer.Option(help="Only this entity.")] = None,
     limit: Annotated[int, typer.Option(help="At most this many.", min=1, max=10_000)] = 100,
+    settled: Annotated[bool, typer.Option("--settled", help="Those that were settled, instead.")] = False,
     values: ValuesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """List what other programs wrote to the side without authority. Exit 1 if there is any."""
-    found = asyncio.run(_conflicts(service, entity=entity, limit=limit, values=values))
+    found = asyncio.run(_conflicts(service, entity=entity, limit=limit, values=values, settled=settled))
     if as_json:
         for conflict in found:
             typer.echo(json.dumps(asdict(conflict), default=str, ensure_ascii=False))
@@ -44,12 +45,16 @@ def conflicts(
         _show(found, values=values)
     else:
         typer.echo(f"{service}: no conflicts")
-    raise typer.Exit(EXIT_SOMETHING_LEFT if found else 0)
+    raise typer.Exit(EXIT_SOMETHING_LEFT if found and not settled else 0)
 
 
-async def _conflicts(service: str, *, entity: str | None, limit: int, values: bool) -> list[ConflictView]:
+async def _conflicts(
+    service: str, *, entity: str | None, limit: int, values: bool, settled: bool
+) -> list[ConflictView]:
     async with managed(service, counted=False) as manager:
-        return list(await manager.list_conflicts(limit=limit, entity=entity, show_values=values))
+        return list(
+            await manager.list_conflicts(limit=limit, entity=entity, show_values=values, settled=settled)
+        )
 
 
 def _show(found: list[ConflictView], *, values: bool) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import entry_points
 
 from backend.shared.domain.errors import ConfigurationError
 from backend.shared.dual_write_manager import DualWriteManager
+from backend.shared.environment import load_environment
 
 SERVICES_GROUP = "tandem.services"
 
@@ -15,6 +16,24 @@ SERVICES_GROUP = "tandem.services"
 def service_names() -> list[str]:
     """The names of all installed services."""
     return sorted(entry.name for entry in entry_points(group=SERVICES_GROUP))
+
+
+def services_set_up(leave_out: Callable[[str], None]) -> list[str]:
+    """The installed services that have a database in the environment; `leave_out` is told of each other one, in a line.
+
+    If none has, all: then each says for itself what it lacks.
+    """
+    found = load_environment()
+    there = {
+        name: found.get(f"{name.upper()}_DATABASE_URL") or found.get("DATABASE_URL")
+        for name in service_names()
+    }
+    if not any(there.values()):
+        return list(there)
+    for name, url in there.items():
+        if not url:
+            leave_out(f"{name}: left out, neither DATABASE_URL nor {name.upper()}_DATABASE_URL is set")
+    return [name for name, url in there.items() if url]
 
 
 def manager_class(service: str) -> type[DualWriteManager]:

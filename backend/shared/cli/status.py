@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from backend.shared.cli.main import one_line
 from backend.shared.cli.phase import show_gates
-from backend.shared.cli.services import managed, service_names
+from backend.shared.cli.services import managed, services_set_up
 from backend.shared.domain.errors import TandemError
 from backend.shared.observability.admin_views import OverviewView
 
@@ -30,7 +31,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document a line.")] = False,
 ) -> None:
     """Show phase, epoch, replicas, lag, failures, last validation and gates. Exit 2 if a service cannot be asked."""
-    names = [service] if service else service_names()
+    names = [service] if service else services_set_up(partial(typer.echo, err=True))
     while True:
         failed = False
         if watch and not as_json:

@@ -5,6 +5,7 @@ A message names the side, the entity and the key where there are any, and never 
 
 from __future__ import annotations
 
+from backend.shared.domain.outages import Outage
 from backend.shared.domain.phases import Side
 
 
@@ -51,7 +52,7 @@ class SideError(TandemError):
     """One of the two databases refused, or could not be reached.
 
     `unavailable` tells the two apart: True when the database could not answer (lost connection, timeout, full pool,
-    deadlock), False when it refused the data itself.
+    deadlock), False when it refused the data itself. `outage` says what kept it from answering.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class SideError(TandemError):
         key: str | None = None,
         unavailable: bool = False,
         sqlstate: str | None = None,
+        outage: Outage | None = None,
     ) -> None:
         place = f"{side.value} side"
         if entity:
@@ -74,6 +76,7 @@ class SideError(TandemError):
         self.key = key
         self.unavailable = unavailable
         self.sqlstate = sqlstate
+        self.outage = outage or (Outage.OTHER if unavailable else None)
 
 
 class LegacySideError(SideError):
@@ -88,9 +91,16 @@ class LegacySideError(SideError):
         key: str | None = None,
         unavailable: bool = False,
         sqlstate: str | None = None,
+        outage: Outage | None = None,
     ) -> None:
         super().__init__(
-            message, side=side, entity=entity, key=key, unavailable=unavailable, sqlstate=sqlstate
+            message,
+            side=side,
+            entity=entity,
+            key=key,
+            unavailable=unavailable,
+            sqlstate=sqlstate,
+            outage=outage,
         )
 
 
@@ -106,9 +116,16 @@ class NewSideError(SideError):
         key: str | None = None,
         unavailable: bool = False,
         sqlstate: str | None = None,
+        outage: Outage | None = None,
     ) -> None:
         super().__init__(
-            message, side=side, entity=entity, key=key, unavailable=unavailable, sqlstate=sqlstate
+            message,
+            side=side,
+            entity=entity,
+            key=key,
+            unavailable=unavailable,
+            sqlstate=sqlstate,
+            outage=outage,
         )
 
 
@@ -120,10 +137,11 @@ def side_error(
     key: str | None = None,
     unavailable: bool = False,
     sqlstate: str | None = None,
+    outage: Outage | None = None,
 ) -> SideError:
     """The error type that belongs to `side`."""
     kind = LegacySideError if side is Side.LEGACY else NewSideError
-    return kind(message, entity=entity, key=key, unavailable=unavailable, sqlstate=sqlstate)
+    return kind(message, entity=entity, key=key, unavailable=unavailable, sqlstate=sqlstate, outage=outage)
 
 
 class FencedError(SideError):

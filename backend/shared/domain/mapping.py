@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sqlalchemy import Column, FromClause, Select, Table
+from sqlalchemy import Column, FromClause, Select, Table, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import TypeEngine
 
@@ -61,6 +61,8 @@ class Projection:
     function: RowFunction | None = None
     function_columns: tuple[str, ...] = ()
     """The columns of `table` that `function` yields."""
+    many: bool = False
+    """Whether an entity may have several rows in `table`; then they are replaced as a whole. Never true of the root."""
 
     @property
     def columns(self) -> tuple[Column[Any], ...]:
@@ -131,6 +133,8 @@ class EntityMapping:
     """SQL expressions to park a unique column at during a swap, by column name; by default NULL or a random value."""
 
     legacy_writer: LegacyWriter | None = None
+    document: DocumentShape | None = None
+    """How the entity looks in a collection of documents, where one of the sides is such a store."""
 
     def __post_init__(self) -> None:
         for sources in (self.legacy_sources, self.new_sources):
@@ -160,6 +164,66 @@ class EntityMapping:
     def new_tables(self) -> tuple[Table, ...]:
         """The tables of the new side, root first."""
         return tuple(projection.table for projection in self.to_new)
+
+
+Document = Mapping[str, Any]
+"""A document as the driver of its store reads it."""
+RowsByTable = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Rows by table's name, their values as JSON: texts, numbers, true, false and None; a numeric, date or json column's as text."""
+
+
+class UnfitError(Exception):
+    """A document that rows cannot hold, or rows that no document can. Names the field and what is wrong, never a value."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DocumentShape:
+    """How an entity looks in a collection: the document with `_id`, an ObjectId, is that of the key, its 24 digits.
+
+    `rows_of` turns a document into rows of the projections' tables and `document_of` rows back into the document, both
+    without loss: `document_of(rows_of(document)) == document`. Both raise `UnfitError` for what does not fit.
+    """
+
+    collection: str
+    rows_of: Callable[[Document], RowsByTable]
+    document_of: Callable[[RowsByTable], Document]
+    codec: Any = None
+    """How the store's driver is to decode the collection (`CodecOptions`), where its own way would lose or refuse something."""
+
+
+def document_entity(
+    name: str,
+    *,
+    shape: DocumentShape,
+    tables: Mapping[Table, str],
+    mapped: Mapping[Table, Sequence[str]] | None = None,
+    parents: Sequence[str] = (),
+    secret: frozenset[str] = frozenset(),
+) -> EntityMapping:
+    """An entity that is a document on one side and rows of `tables` on the other, root first, by the column with its key.
+
+    All tables but the root may have several rows of an entity. Without `mapped` all columns of a table are mapped.
+    """
+    mapped = mapped or {}
+
+    def projection(number: int, table: Table, key: str) -> Projection:
+        columns = [table.c[name] for name in mapped.get(table, table.c.keys())]
+        return Projection(table=table, key=(key,), query=select(*columns), many=number > 0)
+
+    projections = tuple(projection(number, table, key) for number, (table, key) in enumerate(tables.items()))
+    sources = tuple(Source(table=table, keys=(key,)) for table, key in tables.items())
+    root, key = next(iter(tables.items()))
+    return EntityMapping(
+        name=name,
+        key=(KeyPart(name=key, type=root.c[key].type),),
+        to_new=projections,
+        to_legacy=projections,
+        legacy_sources=sources,
+        new_sources=sources,
+        parents=tuple(parents),
+        secret=secret,
+        document=shape,
+    )
 
 
 class EntityCatalog:

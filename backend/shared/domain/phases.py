@@ -50,6 +50,8 @@ class Capture(StrEnum):
     """A trigger on every table that a projection reads: it catches other programs' writes too."""
     UNIT = "unit"
     """The unit of work, where no trigger can be installed. Other programs' writes are then not seen."""
+    STREAM = "stream"
+    """Triggers on PostgreSQL; on MongoDB the unit of work, and a change stream for what other programs write."""
 
 
 class Phase(StrEnum):

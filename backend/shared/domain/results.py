@@ -22,13 +22,15 @@ class SecondWrite(StrEnum):
     FAILED = "failed"
     NONE = "none"
     """The phase asks for no second write, or the operation changed nothing."""
+    STRANDED = "stranded"
+    """It was written on the secondary side alone: the authoritative one is away, and gets it when it is back."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DualWriteResult(Generic[T]):
     """The outcome of one operation.
 
-    `success` is True exactly when the operation is durable on the authoritative side (I1). `seconds` holds the time
+    `success` is True exactly when the operation is durable on the authoritative side (I1), or STRANDED. `seconds` holds the time
     spent on each side, in seconds.
     """
 
@@ -72,6 +74,8 @@ class DualWriteResult(Generic[T]):
         }
 
     def _side_success(self, side: Side) -> bool:
+        if self.second_write is SecondWrite.STRANDED:
+            return side is not self.authoritative
         if side is self.authoritative:
             return self.success
         return self.success and self.second_write in (SecondWrite.APPLIED, SecondWrite.NONE)

@@ -14,6 +14,7 @@ from sqlalchemy import Table
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping, Source
 from backend.shared.domain.phases import Direction, Side
 from backend.shared.journal.conflict_capture import changed_rows, conflict_inserts
+from backend.shared.journal.sync_triggers import pending_updates
 from backend.shared.journal.triggers import OPERATIONS, InstalledTrigger, bounded_name
 from backend.shared.stores.postgres.names import CARRY_SETTING, UNIT_SETTING, EngineNames
 from backend.shared.stores.postgres.projection_sql import key_text, quoted, select_text, table_name
@@ -72,21 +73,24 @@ def _trigger(
     own_carries = names.carry_mark(Direction.towards(side), 0).removesuffix("0")
     conflicts = conflict_inserts(names, readers, side=side, operation=operation, changed=changed)
     inserts = "\n".join(_journal_insert(names, entity, reader, changed) for entity, reader in readers)
+    reported = pending_updates(names, readers, side=side, changed=changed, closed=True)
+    pending = pending_updates(names, readers, side=side, changed=changed, closed=False)
+    declared = "DECLARE\n    carried_as text;\n" if reported else ""
     notice = f"""
     IF current_setting('{UNIT_SETTING}', true) <> '' THEN
         RAISE NOTICE '{UNIT_NOTICE}%', pg_current_xact_id();
     END IF;"""
     function_sql = f"""CREATE OR REPLACE FUNCTION {function}() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {source.schema or "public"}, pg_temp AS $capture$
-BEGIN
+{declared}BEGIN
     IF starts_with(current_setting('{CARRY_SETTING}', true), '{own_carries}') THEN
         RETURN NULL;
     END IF;
     IF current_setting('{names.foreign_setting}', true) = 'closed' THEN
-{conflicts}
+{conflicts}{_on_new_lines(reported)}
         RETURN NULL;
     END IF;
-{inserts}{notice}
+{inserts}{_on_new_lines(pending)}{notice}
     RETURN NULL;
 END $capture$"""
     when = "BEFORE" if operation == "truncate" else "AFTER"
@@ -95,6 +99,10 @@ END $capture$"""
         f"{_TRANSITIONS[operation]} FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
     )
     return InstalledTrigger(name=name, table=target, function_sql=function_sql, trigger_sql=trigger_sql)
+
+
+def _on_new_lines(statements: str) -> str:
+    return f"\n{statements}" if statements else ""
 
 
 def _journal_insert(names: EngineNames, entity: EntityMapping, source: Source, changed: str) -> str:

@@ -10,21 +10,27 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-
 from backend.shared.domain.errors import FencedError, TandemError
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Direction, Side
-from backend.shared.stores.postgres import clashes, parents
-from backend.shared.stores.postgres.errors import (
+from backend.shared.journal.stranded_records import PARKED_EPOCH
+from backend.shared.stores.errors import (
     classify,
     constraint_of,
     describe,
     is_database_error,
     sqlstate_of,
 )
-from backend.shared.stores.postgres.store import PostgresStore
-from backend.shared.stores.protocol import OutdatedReadError, Position, StateBatch, Trouble
+from backend.shared.stores.protocol import (
+    Applied,
+    OutdatedReadError,
+    Position,
+    StateBatch,
+    Trouble,
+    UnfitKeysError,
+)
+from backend.shared.stores.repeating import repeated
+from backend.shared.stores.side import Connection, SideStore
 
 KeysByEntity = Mapping[str, Sequence[str]]
 Hook = Callable[[str], Awaitable[None]]
@@ -76,16 +82,14 @@ class Carrier:
     def __init__(
         self,
         *,
-        source: AsyncEngine,
-        target: AsyncEngine,
-        store: PostgresStore,
+        source: SideStore,
+        target: SideStore,
         catalog: EntityCatalog,
         direction: Direction,
         hook: Hook = no_hook,
     ) -> None:
-        self._source = source.execution_options(isolation_level="AUTOCOMMIT")
+        self._source = source
         self._target = target
-        self._store = store
         self._catalog = catalog
         self._direction = direction
         self._hook = hook
@@ -122,7 +126,10 @@ class Carrier:
         """Carry `keys`, in parts if need be. `asked_for`: parents that were carried for them already."""
         batches: list[StateBatch] = []
         try:
-            batches = await self._read(keys)
+            batches, unfit = await self._read_fit(keys)
+            outcomes.update(unfit)
+            if not batches:
+                return
             outcomes.update(await self._apply(batches, epoch=epoch))
         except FencedError:
             raise
@@ -152,19 +159,37 @@ class Carrier:
         """Keys of missing parents that have not been carried for this yet."""
         _, name = constraint_of(error)
         async with self._target.connect() as connection:
-            found = await parents.missing_parents(connection, self._catalog, batches, name)
+            found = await self._target.state.missing_parents(connection, batches, name)
         left = {
             entity: [key for key in keys if (entity, key) not in asked_for] for entity, keys in found.items()
         }
         return {entity: keys for entity, keys in left.items() if keys}
 
+    async def _read_fit(self, keys: KeysByEntity) -> tuple[list[StateBatch], Outcomes]:
+        """The state of `keys`, but for those that the target's shape cannot say: what became of these."""
+        unfit: Outcomes = {}
+        batches: list[StateBatch] = []
+        for entity, found in keys.items():
+            left = list(found)
+            try:
+                batches += await self._read({entity: left})
+            except UnfitKeysError as error:
+                unfit |= {
+                    (entity, key): _unfit(reason, error.position) for key, reason in error.reasons.items()
+                }
+                if left := [key for key in left if key not in error.reasons]:
+                    batches += await self._read({entity: left})
+        return batches, unfit
+
     async def _read(self, keys: KeysByEntity) -> list[StateBatch]:
-        async with self._source.connect() as connection:
+        async with self._source.reading() as connection:
             batches = [
-                await self._store.read_state(connection, self._catalog[entity], self._direction, keys=found)
+                await self._source.state.read_state(
+                    connection, self._catalog[entity], self._direction, keys=found
+                )
                 for entity, found in keys.items()
             ]
-            await self._store.make_durable(connection)
+            await self._source.state.make_durable(connection)
         await self._hook("after_read")
         return batches
 
@@ -173,30 +198,63 @@ class Carrier:
         batches: Sequence[StateBatch],
         *,
         epoch: int,
-        before: Callable[[AsyncConnection], Awaitable[None]] | None = None,
+        before: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> Outcomes:
-        async with self._target.connect() as connection, connection.begin():
-            if before:
-                await before(connection)
-            for left in range(READS_AT_MOST, 0, -1):
-                try:
-                    applied = await self._store.apply(connection, batches, epoch=epoch)
-                    break
-                except OutdatedReadError:
-                    # Nothing was written. Read again inside of this transaction: what it holds keeps the next chunk of
-                    # these keys from getting in between once more.
-                    if before or left == 1:
-                        raise
-                    batches = await self._read({batch.entity.name: batch.keys for batch in batches})
-            await self._hook("before_target_commit")
+        async def attempt() -> Outcomes:
+            async with self._target.begin() as connection:
+                if before:
+                    await before(connection)
+                found = await self._apply_in(connection, batches, epoch=epoch, reads_again=before is None)
+                await self._hook("before_target_commit")
+                return found
+
+        outcomes = await repeated(attempt)
         await self._hook("after_target_commit")
+        return outcomes
+
+    async def _apply_in(
+        self, connection: Connection, batches: Sequence[StateBatch], *, epoch: int, reads_again: bool
+    ) -> Outcomes:
+        for left in range(READS_AT_MOST, 0, -1):
+            try:
+                applied = await self._target.state.apply(connection, batches, epoch=epoch)
+            except OutdatedReadError:
+                # Nothing was written. Read again inside of this transaction: what it holds keeps the next chunk of
+                # these keys from getting in between once more.
+                if not reads_again or left == 1:
+                    raise
+                batches = await self._read({batch.entity.name: batch.keys for batch in batches})
+            else:
+                break
         outcomes: Outcomes = {}
         for batch in batches:
-            name, moved = batch.entity.name, applied[batch.entity.name].moved
-            carried = KeyOutcome(outcome=Outcome.CARRIED, position=batch.position)
-            skipped = KeyOutcome(outcome=Outcome.SKIPPED, position=batch.position)
-            outcomes.update({(name, key): carried if key in moved else skipped for key in batch.keys})
+            outcomes |= await self._outcomes(connection, batch, applied[batch.entity.name], epoch=epoch)
         return outcomes
+
+    async def _outcomes(
+        self, connection: Connection, batch: StateBatch, applied: Applied, *, epoch: int
+    ) -> Outcomes:
+        """What became of the keys of a batch. One whose guard is parked was not carried, whatever its guard says."""
+        name = batch.entity.name
+        carried = KeyOutcome(outcome=Outcome.CARRIED, position=batch.position)
+        skipped = KeyOutcome(outcome=Outcome.SKIPPED, position=batch.position)
+        found: Outcomes = {(name, key): carried if key in applied.moved else skipped for key in batch.keys}
+        if applied.skipped:
+            guards = await self._target.state.read_guards(
+                connection, batch.entity, keys=sorted(applied.skipped)
+            )
+            parked = KeyOutcome(
+                outcome=Outcome.WAITING,
+                position=batch.position,
+                reason="was written there alone, and waits to be settled",
+            )
+            # Of one that was let go of a moment ago the guard may be older than what was read here, and not moved all the same.
+            found |= {
+                (name, key): parked
+                for key, guard in guards.items()
+                if guard[0] == PARKED_EPOCH or guard < (epoch, batch.position)
+            }
+        return found
 
     async def _single(
         self, keys: dict[str, list[str]], batches: Sequence[StateBatch], error: BaseException, *, epoch: int
@@ -208,20 +266,39 @@ class Carrier:
             swapped = await self._swap(batches[0], error, epoch=epoch)
             if swapped is not None:
                 return swapped
+        waits, reason = False, describe(error)
+        if trouble is Trouble.MISSING_PARENT and batches:
+            orphaned = await self._not_on_source(batches, error)
+            waits = not orphaned
+            reason += (
+                f"; the {self._direction.source.value} side has none either: {orphaned}" if orphaned else ""
+            )
         return {
             (entity, key): KeyOutcome(
-                outcome=Outcome.WAITING if trouble is Trouble.MISSING_PARENT else Outcome.REFUSED,
+                outcome=Outcome.WAITING if waits else Outcome.REFUSED,
                 position=batches[0].position if batches else await self._position(),
-                reason=describe(error),
+                reason=reason,
                 sqlstate=sqlstate_of(error),
             )
         }
 
+    async def _not_on_source(self, batches: Sequence[StateBatch], error: BaseException) -> str:
+        """A parent that the source does not have either, read later than the child; empty if they may be on their way.
+
+        A source that enforces no foreign keys may hold a child without its parent: no waiting mends that (decision 0014).
+        """
+        for entity, keys in (await self._parents(batches, error, frozenset())).items():
+            found, _ = await self._read_fit({entity: keys})
+            for batch in found:
+                if gone := sorted(set(batch.keys) - batch.present[0]):
+                    return f"{entity} {gone[0]}"
+        return ""
+
     async def _position(self) -> Position:
         """Where the source stands now: not before what a read that failed has seen."""
         try:
-            async with self._source.connect() as connection:
-                return await self._store.position(connection)
+            async with self._source.reading() as connection:
+                return await self._source.state.position(connection)
         except Exception as error:
             if not is_database_error(error):
                 raise
@@ -249,10 +326,10 @@ class Carrier:
         keys = set(batch.keys)
         while True:
             async with self._target.connect() as connection:
-                index = await clashes.find_index(connection, batch, name)
+                index = await self._target.state.find_unique(connection, batch, name)
                 if index is None:
                     return None
-                more = await clashes.holders(connection, batch, index) - keys
+                more = await self._target.state.holders(connection, batch, index) - keys
             if not more:
                 break
             keys |= more
@@ -263,19 +340,25 @@ class Carrier:
             return None
         return await self._apply_parked(batch, index, epoch=epoch)
 
-    async def _apply_parked(self, batch: StateBatch, index: clashes.UniqueIndex, *, epoch: int) -> Outcomes:
-        async def let_go(connection: AsyncConnection) -> None:
-            await self._store.enter(connection, batch.direction, epoch=epoch)
-            await self._store.lock_guards(connection, batch.entity, keys=batch.keys)
+    async def _apply_parked(self, batch: StateBatch, index: object, *, epoch: int) -> Outcomes:
+        state = self._target.state
+
+        async def let_go(connection: Connection) -> None:
+            await state.enter(connection, batch.direction, epoch=epoch)
+            await state.lock_guards(connection, batch.entity, keys=batch.keys)
             newer = await self._newer_guards(connection, batch, epoch=epoch)
-            await clashes.let_go(connection, batch.entity, index, sorted(set(batch.keys) - newer))
+            await state.let_go(connection, batch.entity, index, sorted(set(batch.keys) - newer))
 
         return await self._apply([batch], epoch=epoch, before=let_go)
 
-    async def _newer_guards(self, connection: AsyncConnection, batch: StateBatch, *, epoch: int) -> set[str]:
+    async def _newer_guards(self, connection: Connection, batch: StateBatch, *, epoch: int) -> set[str]:
         """Keys that this batch will not write, and which must not be parked either."""
-        guards = await self._store.read_guards(connection, batch.entity, keys=batch.keys)
+        guards = await self._target.state.read_guards(connection, batch.entity, keys=batch.keys)
         return {key for key, guard in guards.items() if guard >= (epoch, batch.position)}
+
+
+def _unfit(reason: str, position: Position) -> KeyOutcome:
+    return KeyOutcome(outcome=Outcome.REFUSED, position=position, reason=reason)
 
 
 def _still_clashing(batch: StateBatch, error: BaseException) -> KeyOutcome:

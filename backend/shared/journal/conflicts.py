@@ -4,84 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from enum import StrEnum
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.domain.phases import Side
+from backend.shared.journal.conflict_records import (
+    Conflict,
+    ConflictOperation,
+    FailedKey,
+    OpenFailureKey,
+    SettledConflict,
+)
 from backend.shared.journal.repository import COUNT_LIMIT
-from backend.shared.stores.postgres.errors import is_database_error
+from backend.shared.stores.postgres.errors import LOCK_NOT_AVAILABLE, sqlstate_of
 from backend.shared.stores.postgres.names import EngineNames
-
-
-class ConflictOperation(StrEnum):
-    """What a foreign program did to a row; or that its key was FAILED when its side was closed."""
-
-    INSERT = "insert"
-    UPDATE = "update"
-    DELETE = "delete"
-    TRUNCATE = "truncate"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Conflict:
-    """A foreign write to `side` while it was closed. `before` and `after` are JSON as the side wrote it; None is no row.
-
-    Without both, the row was of a table that the entity only looks up. Of a FAILED key they are the rows by table of the
-    other side, and of this one.
-    """
-
-    id: int
-    side: Side
-    entity: str
-    key: str
-    operation: ConflictOperation
-    source_table: str
-    before: str | None
-    after: str | None
-    written_at: datetime
-    written_by: str
-    application: str | None
-    state: str
-    detail: str | None
-    kept: Side | None
-    settled_by: str | None
-
-    @property
-    def identity(self) -> tuple[str, str]:
-        """Entity and key."""
-        return self.entity, self.key
-
-    @property
-    def has_images(self) -> bool:
-        """Whether rows were kept."""
-        return self.before is not None or self.after is not None
-
-
-@dataclass(frozen=True, kw_only=True)
-class FailedKey:
-    """A key that is FAILED on a side that is being closed, with what both sides hold of it: rows by table, as JSON."""
-
-    failure_id: int
-    entity: str
-    key: str
-    source_table: str
-    reason: str
-    there: Mapping[str, str]
-    here: Mapping[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class OpenFailureKey:
-    """A FAILED key, and why."""
-
-    id: int
-    entity: str
-    key: str
-    reason: str
+from backend.shared.stores.side import LockHeldError
 
 
 class ConflictRepository:
@@ -96,11 +33,19 @@ class ConflictRepository:
         self._names = names
 
     async def page(
-        self, connection: AsyncConnection, *, after_id: int = 0, limit: int = 50, entity: str | None = None
+        self,
+        connection: AsyncConnection,
+        *,
+        after_id: int = 0,
+        limit: int = 50,
+        entity: str | None = None,
+        state: str = "open",
     ) -> list[Conflict]:
-        """Open conflicts in the order of their numbers, past `after_id`."""
+        """Conflicts in the order of their numbers, past `after_id`."""
+        # The index is of open ones: so that is said, and not asked by a parameter.
+        in_state = "state = 'open'" if state == "open" else "state <> 'open'"
         rows = await connection.exec_driver_sql(
-            f"SELECT {self._COLUMNS} FROM {self._names.conflict} WHERE state = 'open' AND id > $1 "
+            f"SELECT {self._COLUMNS} FROM {self._names.conflict} WHERE {in_state} AND id > $1 "
             "AND ($2::text IS NULL OR entity = $2) ORDER BY id LIMIT $3",
             (after_id, entity, limit),
         )
@@ -111,8 +56,13 @@ class ConflictRepository:
         return await self._one(connection, number, "")
 
     async def hold(self, connection: AsyncConnection, number: int) -> Conflict | None:
-        """One conflict, held until the transaction ends; SQLSTATE 55P03 if somebody else holds it."""
-        return await self._one(connection, number, " FOR UPDATE NOWAIT")
+        """One conflict, held until the transaction ends; `LockHeldError` if somebody else holds it."""
+        try:
+            return await self._one(connection, number, " FOR UPDATE NOWAIT")
+        except Exception as error:
+            if sqlstate_of(error) != LOCK_NOT_AVAILABLE:
+                raise
+            raise LockHeldError("somebody else decides about it just now") from error
 
     async def hold_free(self, connection: AsyncConnection, numbers: Sequence[int]) -> set[int]:
         """Hold those open ones of `numbers` that nobody else holds, until the transaction ends."""
@@ -221,6 +171,26 @@ class ConflictRepository:
             (json.dumps(rows), side.value, by),
         )
 
+    async def keep_settled(self, connection: AsyncConnection, settled: SettledConflict) -> None:
+        """Keep a conflict that is settled already, so that what was dropped can be seen."""
+        await connection.exec_driver_sql(
+            f"INSERT INTO {self._names.conflict} (entity, key, side, operation, source_table, before, after, detail, "
+            "written_by, state, kept, settled_by, settled_at) "
+            f"VALUES ($1, $2, $3, '{ConflictOperation.STRANDED.value}', $4, $5::json, $6::json, $7, $8, 'settled', $9, "
+            "$8, clock_timestamp())",
+            (
+                settled.entity,
+                settled.key,
+                settled.side.value,
+                settled.source_table,
+                _document(settled.kept_rows),
+                _document(settled.dropped_rows),
+                settled.detail,
+                settled.settled_by,
+                settled.side.other.value,
+            ),
+        )
+
 
 def _document(tables: Mapping[str, str]) -> str:
     """Rows by table, as one JSON document; the rows stay as the server wrote them."""
@@ -237,18 +207,3 @@ def _conflict(fields: dict[str, object]) -> Conflict:
             "kept": Side(str(kept)) if kept else None,
         }
     )
-
-
-async def count_open(
-    engines: Mapping[Side, AsyncEngine], names: EngineNames, sides: Iterable[Side]
-) -> dict[Side, int]:
-    """How many conflicts are open on each of `sides` that answers."""
-    repository, counts = ConflictRepository(names), {}
-    for side in sides:
-        try:
-            async with engines[side].connect() as connection:
-                counts[side] = await repository.count(connection)
-        except Exception as error:
-            if not is_database_error(error):
-                raise
-    return counts

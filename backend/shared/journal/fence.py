@@ -13,6 +13,7 @@ from sqlalchemy import Table
 
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Direction, Side
+from backend.shared.journal.sync_triggers import telling_mark
 from backend.shared.journal.triggers import OPERATIONS, InstalledTrigger, bounded_name
 from backend.shared.stores.postgres.names import CARRY_SETTING, UNIT_SETTING, EngineNames
 from backend.shared.stores.postgres.projection_sql import quoted, table_name
@@ -77,12 +78,17 @@ def fence_function(names: EngineNames, side: Side) -> str:
     fails with 40001 if it has changed since.
     """
     carries = names.carry_mark(Direction.towards(side), 0).removesuffix("0")
+    # How a row stands is no state of it. Whoever tells it ends journal rows, and a cutover waits for that under this lock.
+    telling = telling_mark(names, side)
     return f"""CREATE OR REPLACE FUNCTION {names.schema}.fence() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fence$
 DECLARE
     mark_state text;
     on_foreign text;
 BEGIN
+    IF current_setting('{CARRY_SETTING}', true) = '{telling}' THEN
+        RETURN NULL;
+    END IF;
     PERFORM pg_advisory_xact_lock_shared({names.fence_lock});
     IF current_setting('transaction_isolation') = 'read committed' THEN
         SELECT state, foreign_writes INTO mark_state, on_foreign FROM {names.mark};

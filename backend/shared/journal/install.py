@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
@@ -17,57 +17,65 @@ from backend.shared.domain.phases import Capture, Phase, Side
 from backend.shared.journal.capture import capture_triggers, fingerprint
 from backend.shared.journal.fence import assert_function, fence_triggers
 from backend.shared.journal.marks import MarkRepository, identity_of
+from backend.shared.journal.sync_triggers import sync_triggers
 from backend.shared.journal.triggers import InstalledTrigger
-from backend.shared.stores.postgres.errors import is_database_error, to_side_error
+from backend.shared.stores.errors import is_database_error, to_side_error
 from backend.shared.stores.postgres.names import EngineNames
 
 LOCK_TIMEOUT_MS = 3000
 """CREATE TRIGGER queues behind writers and stops those behind it: so it waits no longer than this for its lock."""
 
+JOURNAL_BY_KEY = "CREATE INDEX IF NOT EXISTS journal_key ON {schema}.journal (key)"
+"""Only where rows say how they stand: then every pass of the relay asks for its keys."""
 
-async def install(
-    engines: Mapping[Side, AsyncEngine],
+
+async def first_phase(engine: AsyncEngine, names: EngineNames, phase: Phase) -> tuple[Phase, int, str | None]:
+    """Phase, epoch and run-time choice on foreign writes as the phase row says; it is made with `phase` the first time."""
+    async with _transaction(engine, Side.NEW) as connection:
+        control = await _first_phase(connection, names, phase)
+    return Phase(control.phase), control.epoch, control.foreign_writes
+
+
+async def install_side(
+    engine: AsyncEngine,
     names: EngineNames,
     catalog: EntityCatalog,
     *,
+    side: Side,
     phase: Phase,
-    capture: Capture = Capture.TRIGGER,
-    foreign_writes: str = "report",
-) -> Phase:
-    """Install both sides; answers the phase that holds. May be repeated; changes nothing that is as it should be.
-
-    Each side is one transaction. `phase` counts only the first time: afterwards the phase row is what it is; and so with
-    `foreign_writes`, once it was changed at run time. Capture is
-    put on the authoritative side if the phase carries changes.
-    """
-    async with _transaction(engines, Side.NEW) as connection:
-        control = await _first_phase(connection, names, phase)
-    held, marks = Phase(control.phase), MarkRepository(names)
-    for side in Side:
-        wanted = wanted_triggers(names, catalog, side=side, phase=held, capture=capture)
-        async with _transaction(engines, side) as connection:
-            whole = _fingerprint(names, catalog, side=side, capture=capture)
-            if await installed(connection, names) == whole and not await missing_triggers(
-                connection, names, wanted
-            ):
-                await marks.set_foreign_writes(connection, control.foreign_writes or foreign_writes)
-                continue
-            await _tables(connection, names)
-            await _mark(connection, names, side=side, phase=held, epoch=control.epoch)
-            await marks.set_foreign_writes(connection, control.foreign_writes or foreign_writes)
-            known = (await marks.read(connection)).capture_token
-            without_gap = known in ("", await capture_token(connection, names, wanted))
-            await _put_triggers(connection, names, wanted, side=side, fingerprint=whole)
-            if held.policy.captures and without_gap:
-                token = await capture_token(connection, names, wanted)
-                await marks.note_capture(connection, token=token)
-    return held
+    epoch: int,
+    capture: Capture,
+    foreign_writes: str,
+) -> None:
+    """Install one side in one transaction. May be repeated; changes nothing that is as it should be."""
+    wanted = wanted_triggers(names, catalog, side=side, phase=phase, capture=capture)
+    marks = MarkRepository(names, engine, side)
+    async with _transaction(engine, side) as connection:
+        whole = _fingerprint(names, catalog, side=side, capture=capture)
+        if await installed(connection, names) == whole and not await missing_triggers(
+            connection, names, wanted
+        ):
+            await marks.set_foreign_writes(connection, foreign_writes)
+            return
+        await _tables(connection, names)
+        if sync_triggers(names, catalog, side):
+            await connection.exec_driver_sql(JOURNAL_BY_KEY.format(schema=names.schema))
+        await _mark(
+            connection, marks, names, is_open=side is phase.policy.authoritative, phase=phase, epoch=epoch
+        )
+        await marks.set_foreign_writes(connection, foreign_writes)
+        known = (await marks.read(connection)).capture_token
+        without_gap = known in ("", await capture_token(connection, names, wanted))
+        await _put_triggers(connection, names, wanted, side=side, fingerprint=whole)
+        if phase.policy.captures and without_gap:
+            token = await capture_token(connection, names, wanted)
+            await marks.note_capture(connection, token=token)
 
 
 @asynccontextmanager
-async def _transaction(engines: Mapping[Side, AsyncEngine], side: Side) -> AsyncIterator[AsyncConnection]:
+async def _transaction(engine: AsyncEngine, side: Side) -> AsyncIterator[AsyncConnection]:
     try:
-        async with engines[side].begin() as connection:
+        async with engine.begin() as connection:
             yield connection
     except Exception as error:
         if not is_database_error(error):
@@ -112,18 +120,23 @@ async def _tables(connection: AsyncConnection, names: EngineNames) -> None:
 
 
 async def _mark(
-    connection: AsyncConnection, names: EngineNames, *, side: Side, phase: Phase, epoch: int
+    connection: AsyncConnection,
+    marks: MarkRepository,
+    names: EngineNames,
+    *,
+    is_open: bool,
+    phase: Phase,
+    epoch: int,
 ) -> None:
-    state = "open" if side is phase.policy.authoritative else "closed"
     await connection.execute(
         text(
             f"INSERT INTO {names.mark} (state, epoch, captures) VALUES (:state, :epoch, :captures) "
             "ON CONFLICT DO NOTHING"
         ),
-        {"state": state, "epoch": epoch, "captures": phase.policy.captures},
+        {"state": "open" if is_open else "closed", "epoch": epoch, "captures": phase.policy.captures},
     )
-    if not (await MarkRepository(names).read(connection)).identity:
-        await MarkRepository(names).note_identity(connection, await identity_of(connection))
+    if not (await marks.read(connection)).identity:
+        await marks.note_identity(connection, await identity_of(connection))
 
 
 async def _put_triggers(
@@ -187,7 +200,9 @@ def wanted_triggers(
     if capture is Capture.UNIT:
         return []
     fence = fence_triggers(names, catalog, side)
-    return fence + capture_triggers(names, catalog, side) if phase.policy.dual else fence
+    if not phase.policy.dual:
+        return fence
+    return fence + capture_triggers(names, catalog, side) + sync_triggers(names, catalog, side)
 
 
 async def installed(connection: AsyncConnection, names: EngineNames) -> str | None:

@@ -5,34 +5,18 @@ Each change names the epoch that it leads to and is made only from a lower one: 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from backend.shared.domain.errors import FencedError
 from backend.shared.domain.phases import Side
-from backend.shared.stores.postgres.errors import is_database_error, to_side_error
+from backend.shared.journal.fence import FENCED, assert_open
+from backend.shared.stores.postgres.errors import LOCK_NOT_AVAILABLE, describe, sqlstate_of
 from backend.shared.stores.postgres.names import EngineNames
+from backend.shared.stores.side import LockHeldError, Mark
 
 MOST_SILENT_MS = 1000
 """So long may whoever holds a fence lock alone say nothing."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mark:
-    """A side's mark as it was read.
-
-    `capture_token` is that of capture when the side was opened, `identity` the database and timeline it was then.
-    """
-
-    is_open: bool
-    epoch: int
-    foreign_writes: str
-    capture_change: int
-    capture_token: str
-    identity: str
 
 
 async def identity_of(connection: AsyncConnection) -> str:
@@ -57,21 +41,24 @@ async def identity_of(connection: AsyncConnection) -> str:
 class MarkRepository:
     """Reads and changes the mark in the caller's transaction."""
 
-    def __init__(self, names: EngineNames) -> None:
+    def __init__(self, names: EngineNames, engine: AsyncEngine, side: Side) -> None:
         self._names = names
+        self._engine = engine
+        self._side = side
 
     async def read(self, connection: AsyncConnection) -> Mark:
         """The mark as this statement sees it."""
         row = (
             await connection.execute(
                 text(
-                    "SELECT state, epoch, foreign_writes, capture_change, capture_token, identity "
+                    "SELECT state, captures, epoch, foreign_writes, capture_change, capture_token, identity "
                     f"FROM {self._names.mark}"
                 )
             )
         ).one()
         return Mark(
             is_open=row.state == "open",
+            captures=row.captures,
             epoch=row.epoch,
             foreign_writes=row.foreign_writes,
             capture_change=row.capture_change,
@@ -80,17 +67,68 @@ class MarkRepository:
         )
 
     async def lock_alone(self, connection: AsyncConnection, *, timeout_ms: int) -> None:
-        """Take the fence lock alone: from then on until the transaction ends nobody writes here. SQLSTATE 55P03 in vain.
+        """Take the fence lock alone: from then on until the transaction ends nobody writes here. `LockHeldError` in vain.
 
         A holder that falls silent is cut off by the server, so that a process that was stopped holds up nobody for long.
         """
         await connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {MOST_SILENT_MS}")
         await connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(timeout_ms)}")
-        await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({self._names.fence_lock})")
+        try:
+            await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({self._names.fence_lock})")
+        except Exception as error:
+            if sqlstate_of(error) != LOCK_NOT_AVAILABLE:
+                raise
+            raise LockHeldError(describe(error)) from error
 
     async def share(self, connection: AsyncConnection) -> None:
         """Take the fence lock in share mode: until the transaction ends the mark stays as it is."""
         await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock_shared({self._names.fence_lock})")
+
+    async def hold_open(self, connection: AsyncConnection) -> None:
+        """Keep an open side open until the transaction ends; raises `FencedError` if it is closed."""
+        try:
+            await connection.exec_driver_sql(assert_open(self._names))
+        except Exception as error:
+            if sqlstate_of(error) != FENCED:
+                raise
+            raise FencedError("it is closed", side=self._side, unavailable=True) from error
+
+    async def hold_authority(self, connection: AsyncConnection, *, epoch: int) -> None:
+        """Hold the fence in share mode; the row lock makes an old snapshot fail rather than see an old mark (R7).
+
+        Raises `FencedError` unless this side is open in `epoch`.
+        """
+        await self.share(connection)
+        found = await connection.exec_driver_sql(
+            f"SELECT 1 FROM {self._names.mark} WHERE state = 'open' AND epoch = $1 FOR SHARE", (epoch,)
+        )
+        if found.first() is None:
+            raise FencedError(
+                f"not open in epoch {epoch}, so nothing may be written to it",
+                side=self._side,
+                unavailable=True,
+            )
+
+    async def holders(self) -> list[str]:
+        """Who holds the fence lock, by what the server tells this login."""
+        async with self._engine.connect() as connection:
+            rows = await connection.execute(
+                text(
+                    "SELECT a.pid, coalesce(nullif(a.application_name, ''), a.usename) AS who, "
+                    "extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS age "
+                    "FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid, "
+                    f"(SELECT ARRAY[{self._names.fence_lock}]::bigint[] AS number) AS fence "
+                    "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.database = "
+                    "(SELECT oid FROM pg_database WHERE datname = current_database()) "
+                    "AND l.classid::bigint = fence.number[1] AND l.objid::bigint = fence.number[2] & 4294967295 "
+                    "ORDER BY a.xact_start LIMIT 3"
+                )
+            )
+            return [
+                f"process {row.pid} ({row.who or 'another login'}) has held a transaction on the {self._side.value} side "
+                "open" + (f" for {row.age:.1f} s" if row.age is not None else "")
+                for row in rows
+            ]
 
     async def close(self, connection: AsyncConnection, *, epoch: int) -> bool:
         """Close an open side. The caller holds the fence lock alone."""
@@ -167,31 +205,3 @@ class MarkRepository:
             text(f"UPDATE {self._names.mark} SET foreign_writes = :value WHERE foreign_writes <> :value"),
             {"value": value},
         )
-
-
-@asynccontextmanager
-async def foreign_writes_set(
-    engines: Mapping[Side, AsyncEngine], names: EngineNames, value: str, sides: Iterable[Side]
-) -> AsyncIterator[None]:
-    """All of `sides` go by `value` from when this has ended; none, if the body or a side fails (`SideError`)."""
-    async with AsyncExitStack() as stack:
-        for side in sides:
-            connection = await stack.enter_async_context(_transaction(engines, side))
-            try:
-                await MarkRepository(names).set_foreign_writes(connection, value)
-            except Exception as error:
-                if not is_database_error(error):
-                    raise
-                raise to_side_error(error, side) from error
-        yield
-
-
-@asynccontextmanager
-async def _transaction(engines: Mapping[Side, AsyncEngine], side: Side) -> AsyncIterator[AsyncConnection]:
-    try:
-        async with engines[side].begin() as connection:
-            yield connection
-    except Exception as error:
-        if not is_database_error(error):
-            raise
-        raise to_side_error(error, side) from error

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.journal.carrier import Outcomes
-from backend.shared.journal.repository import FailureRepository
-from backend.shared.stores.postgres.store import PostgresStore
+from backend.shared.journal.stranded_records import PARKED_EPOCH
 from backend.shared.stores.protocol import Position
+from backend.shared.stores.repeating import in_transaction
+from backend.shared.stores.side import Connection, SideStore
 
 
 async def withdraw_outdated(
     failed: Outcomes,
     *,
     epoch: int,
-    source: AsyncEngine,
-    target: AsyncEngine,
-    store: PostgresStore,
+    source: SideStore,
+    target: SideStore,
     catalog: EntityCatalog,
-    failures: FailureRepository,
     by: str,
 ) -> Collection[tuple[str, str]]:
     """Close those of the `failed` that were outdated when they were recorded; answers them.
@@ -34,12 +31,17 @@ async def withdraw_outdated(
         if outcome.position is None:
             continue
         async with target.connect() as connection:
-            guards = await store.read_guards(connection, catalog[entity], keys=[key])
-        if _newest(guards, key, outcome.position) > (epoch, outcome.position):
+            guards = await target.state.read_guards(connection, catalog[entity], keys=[key])
+        newest = _newest(guards, key, outcome.position)
+        # The guard of a stranded key says nothing of what was carried.
+        if newest[0] != PARKED_EPOCH and newest > (epoch, outcome.position):
             outdated[entity, key] = outcome.position
     if outdated:
-        async with source.begin() as connection:
-            await failures.close(connection, outdated, epoch=epoch, by=by)
+
+        async def close(connection: Connection) -> None:
+            await source.failures.close(connection, outdated, epoch=epoch, by=by)
+
+        await in_transaction(source, close)
     return outdated
 
 

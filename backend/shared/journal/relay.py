@@ -8,13 +8,13 @@ no-op. Any number of relays may run.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from backend.shared.domain.errors import FencedError
 from backend.shared.domain.mapping import EntityCatalog
@@ -28,12 +28,12 @@ from backend.shared.journal.carrier import (
     TargetUnavailableError,
     no_hook,
 )
+from backend.shared.journal.records import Claim, ClaimedKey
 from backend.shared.journal.refusals import withdraw_outdated
-from backend.shared.journal.repository import Claim, ClaimedKey, FailureRepository, JournalRepository
-from backend.shared.stores.postgres.errors import is_database_error
-from backend.shared.stores.postgres.names import EngineNames
-from backend.shared.stores.postgres.store import PostgresStore
+from backend.shared.journal.sync_telling import BUSY, SyncTelling
+from backend.shared.stores.errors import is_database_error
 from backend.shared.stores.protocol import Position
+from backend.shared.stores.side import Connection, SideStore
 
 MAX_WAIT_SECONDS = 60.0
 FIRST_WAIT_SECONDS = 0.1
@@ -64,6 +64,8 @@ class RelayPass:
     waiting: int = 0
     refused: int = 0
     failed: int = 0
+    failed_again: int = 0
+    """Those of `failed` that had been FAILED already, and were tried again."""
     seconds: float = 0.0
 
     @property
@@ -78,9 +80,9 @@ class Relay:
     def __init__(
         self,
         *,
-        source: AsyncEngine,
-        target: AsyncEngine,
-        names: EngineNames,
+        source: SideStore,
+        target: SideStore,
+        service: str,
         catalog: EntityCatalog,
         direction: Direction,
         settings: Callable[[], RelaySettings],
@@ -89,21 +91,21 @@ class Relay:
         on_unavailable: Callable[[TargetUnavailableError], None] | None = None,
     ) -> None:
         self.direction = direction
-        self._names = names
+        self._service = service
         self._source = source
         self._target = target
-        self._store = PostgresStore(names, catalog)
         self._catalog = catalog
-        self._journal = JournalRepository(names)
-        self._failures = FailureRepository(names)
+        self._journal = source.journal
+        self._failures = source.failures
         self._settings = settings
         self._hook = hook
         self._on_pass = on_pass
         self._on_unavailable = on_unavailable
         self._wake = asyncio.Event()
-        self._carrier = Carrier(
-            source=source, target=target, store=self._store, catalog=catalog, direction=direction, hook=hook
+        self._telling = SyncTelling(
+            source=source, target=target, catalog=catalog, direction=direction, hook=hook
         )
+        self._carrier = Carrier(source=source, target=target, catalog=catalog, direction=direction, hook=hook)
 
     def wake(self) -> None:
         """Tell a relay that runs in this process that there is something to carry."""
@@ -132,8 +134,7 @@ class Relay:
         settings = self._settings()
         started = time.perf_counter()
         try:
-            async with self._source.connect() as connection, connection.begin():
-                claim = await self._journal.claim(connection, limit=settings.batch_size)
+            async with self._journal.claiming(limit=settings.batch_size) as (connection, claim):
                 if not claim.keys:
                     return RelayPass()
                 await self._hook("after_claim")
@@ -146,9 +147,7 @@ class Relay:
                 epoch=settings.epoch,
                 source=self._source,
                 target=self._target,
-                store=self._store,
                 catalog=self._catalog,
-                failures=self._failures,
                 by="relay",
             )
         except Exception as error:
@@ -182,10 +181,11 @@ class Relay:
         return keys
 
     async def _settle(
-        self, connection: AsyncConnection, claim: Claim, outcomes: Outcomes, settings: RelaySettings
+        self, connection: Connection, claim: Claim, outcomes: Outcomes, settings: RelaySettings
     ) -> tuple[RelayPass, Outcomes]:
         """Write back what did not go; answers what the pass did, and the keys that it made FAILED."""
         failed: Outcomes = {}
+        again = 0
         counts = dict.fromkeys(Outcome, 0)
         gone: dict[tuple[str, str], Position | None] = {}
         for identity, outcome in outcomes.items():
@@ -197,9 +197,15 @@ class Relay:
                 await self._journal.add(connection, identity[0], [identity[1]])
             elif outcome.outcome is Outcome.WAITING:
                 await self._wait(connection, claimed, outcome)
-            elif await self._refuse(connection, claimed, outcome, settings):
+            elif (repeated := await self._refuse(connection, claimed, outcome, settings)) is not None:
                 failed[identity] = outcome
+                again += repeated
         await self._failures.close(connection, gone, epoch=settings.epoch, by="relay")
+        await self._telling.tell_target(outcomes, failed=failed, epoch=settings.epoch)
+        held = await self._telling.tell_source(connection, outcomes, failed=failed)
+        for identity in held & claim.keys.keys():
+            busy = KeyOutcome(outcome=Outcome.WAITING, reason=BUSY)
+            await self._wait(connection, claim.keys[identity], busy)
         done = RelayPass(
             rows=claim.row_count,
             carried=counts[Outcome.CARRIED],
@@ -207,10 +213,11 @@ class Relay:
             waiting=counts[Outcome.WAITING],
             refused=counts[Outcome.REFUSED] - len(failed),
             failed=len(failed),
+            failed_again=again,
         )
         return done, failed
 
-    async def _wait(self, connection: AsyncConnection, claimed: ClaimedKey, outcome: KeyOutcome) -> None:
+    async def _wait(self, connection: Connection, claimed: ClaimedKey, outcome: KeyOutcome) -> None:
         waits = claimed.waits + 1
         delay = backoff(waits, first=FIRST_WAIT_SECONDS, most=MAX_WAIT_SECONDS)
         await self._journal.requeue(
@@ -218,15 +225,15 @@ class Relay:
         )
 
     async def _refuse(
-        self, connection: AsyncConnection, claimed: ClaimedKey, outcome: KeyOutcome, settings: RelaySettings
-    ) -> bool:
-        """Count an attempt; True if it was the last one and the key is now FAILED."""
+        self, connection: Connection, claimed: ClaimedKey, outcome: KeyOutcome, settings: RelaySettings
+    ) -> bool | None:
+        """Count an attempt. None if another one follows, else the key is FAILED: True if it has been before."""
         tried = replace(claimed, attempts=claimed.attempts + 1)
         if tried.attempts < settings.retry_attempts:
             delay = backoff(tried.attempts, first=settings.retry_delay_seconds, most=3600.0)
             await self._journal.requeue(connection, tried, delay_seconds=delay, error=outcome.reason)
-            return False
-        await self._failures.record(
+            return None
+        repeated = await self._failures.record(
             connection,
             tried,
             direction=self.direction,
@@ -235,9 +242,10 @@ class Relay:
             reason=outcome.reason,
             sqlstate=outcome.sqlstate,
         )
-        log.error(
-            "key_failed",
-            service=self._names.service,
+        log.log(
+            logging.CRITICAL if repeated else logging.ERROR,
+            "key_failed_again" if repeated else "key_failed",
+            service=self._service,
             entity=tried.entity,
             key=tried.key,
             direction=self.direction.value,
@@ -245,7 +253,7 @@ class Relay:
             reason=outcome.reason,
             request_id=tried.request_id,
         )
-        return True
+        return repeated
 
     def _log(self, claim: Claim, outcomes: Outcomes, settings: RelaySettings) -> None:
         for identity, outcome in outcomes.items():
@@ -254,7 +262,7 @@ class Relay:
             claimed = claim.keys.get(identity)
             log.info(
                 _EVENTS[outcome.outcome],
-                service=self._names.service,
+                service=self._service,
                 entity=identity[0],
                 key=identity[1],
                 direction=self.direction.value,
@@ -269,7 +277,7 @@ class Relay:
         log.log(
             level,
             "relay_held",
-            service=self._names.service,
+            service=self._service,
             direction=self.direction.value,
             reason=str(error),
         )

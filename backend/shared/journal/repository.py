@@ -3,49 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.domain.phases import Direction
+from backend.shared.journal.records import (
+    Claim,
+    ClaimedKey,
+    Failure,
+    JournalDepth,
+    Remainder,
+    folded,
+)
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.protocol import Position
 
 COUNT_LIMIT = 100_000
 """Journal rows are counted up to here; a longer journal is reported as this many."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClaimedKey:
-    """All claimed journal rows of one key, folded into one."""
-
-    entity: str
-    key: str
-    captured_at: datetime
-    attempts: int
-    waits: int
-    request_id: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """Some journal rows that this transaction has taken, folded by key."""
-
-    row_count: int
-    keys: dict[tuple[str, str], ClaimedKey]
-
-
-@dataclass(frozen=True, kw_only=True)
-class JournalDepth:
-    """How much is waiting on a side. `lag_seconds` is the age of the oldest row; `fresh_lag_seconds` that of the oldest
-    one that waits for nothing but the relay.
-    """
-
-    rows: int
-    lag_seconds: float
-    failures: int
-    fresh_lag_seconds: float = 0.0
 
 
 class JournalRepository:
@@ -64,24 +39,21 @@ class JournalRepository:
             f"WITH due AS MATERIALIZED (SELECT id FROM {self.names.journal} "
             "WHERE wait_until IS NULL OR wait_until <= clock_timestamp() ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED) "
             f"DELETE FROM {self.names.journal} AS j USING due WHERE j.id = due.id "
-            "RETURNING j.entity, j.key, j.captured_at, j.attempts, j.waits, j.request_id",
+            "RETURNING j.entity, j.key, j.captured_at, j.attempts, j.waits, j.request_id, j.changed_at",
             (limit,),
         )
-        keys: dict[tuple[str, str], ClaimedKey] = {}
-        count = 0
-        for row in rows:
-            count += 1
-            new = ClaimedKey(
+        return folded(
+            ClaimedKey(
                 entity=row.entity,
                 key=row.key,
                 captured_at=row.captured_at,
                 attempts=row.attempts,
                 waits=row.waits,
                 request_id=row.request_id,
+                changed_at=row.changed_at,
             )
-            old = keys.get((row.entity, row.key))
-            keys[row.entity, row.key] = _folded(old, new) if old else new
-        return Claim(row_count=count, keys=keys)
+            for row in rows
+        )
 
     async def requeue(
         self, connection: AsyncConnection, key: ClaimedKey, *, delay_seconds: float, error: str
@@ -89,8 +61,8 @@ class JournalRepository:
         """Write a claimed key back, to be tried again after `delay_seconds`; its age is kept."""
         await connection.exec_driver_sql(
             f"INSERT INTO {self.names.journal} "
-            "(entity, key, captured_at, request_id, attempts, waits, wait_until, last_error) "
-            "VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp() + make_interval(secs => $7), $8)",
+            "(entity, key, captured_at, request_id, attempts, waits, wait_until, last_error, changed_at) "
+            "VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp() + make_interval(secs => $7), $8, $9)",
             (
                 key.entity,
                 key.key,
@@ -100,6 +72,7 @@ class JournalRepository:
                 key.waits,
                 float(delay_seconds),
                 error,
+                key.changed_at,
             ),
         )
 
@@ -148,6 +121,29 @@ class JournalRepository:
         )
         return {row.key for row in rows}
 
+    async def changed_at(self, connection: AsyncConnection, entity: str, key: str) -> datetime | None:
+        """When a key was last changed, as its open journal rows say; None where it has none."""
+        found = await connection.exec_driver_sql(
+            f"SELECT max(coalesce(changed_at, captured_at)) FROM {self.names.journal} WHERE entity = $1 AND key = $2",
+            (entity, key),
+        )
+        at: datetime | None = found.scalar_one()
+        return at
+
+    async def remainder(self, connection: AsyncConnection) -> Remainder:
+        """What is left to carry, seen by a statement later than any lock that the transaction holds."""
+        found = (
+            await connection.exec_driver_sql(
+                "SELECT count(*) AS rows, count(*) FILTER (WHERE wait_until IS NOT NULL) AS waiting, "
+                f"max(last_error) AS reason FROM {self.names.journal}"
+            )
+        ).one()
+        return Remainder(rows=found.rows, waiting=found.waiting, reason=found.reason)
+
+    async def forget(self, connection: AsyncConnection) -> None:
+        """Delete every row: whoever goes on from here copies everything again."""
+        await connection.exec_driver_sql(f"DELETE FROM {self.names.journal}")
+
     async def depth(self, connection: AsyncConnection) -> JournalDepth:
         """How much is waiting, without reading a long journal to its end."""
         journal = self.names.journal
@@ -168,34 +164,6 @@ class JournalRepository:
             failures=row.failures,
             fresh_lag_seconds=max(0.0, float(row.fresh_lag)),
         )
-
-
-def _folded(one: ClaimedKey, other: ClaimedKey) -> ClaimedKey:
-    older, newer = (one, other) if one.captured_at <= other.captured_at else (other, one)
-    return replace(
-        older,
-        attempts=max(one.attempts, other.attempts),
-        waits=max(one.waits, other.waits),
-        request_id=newer.request_id or older.request_id,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """A key that could not be carried. `reason` holds no value of the row."""
-
-    id: int
-    entity: str
-    key: str
-    direction: Direction
-    state: str
-    attempts: int
-    reason: str
-    sqlstate: str | None
-    request_id: str | None
-    captured_at: datetime
-    first_failed_at: datetime
-    last_failed_at: datetime
 
 
 class FailureRepository:
@@ -219,15 +187,23 @@ class FailureRepository:
         position: Position | None,
         reason: str,
         sqlstate: str | None,
-    ) -> None:
-        """Keep a key as FAILED, once however often it fails. `position`: of the state that was refused."""
-        await connection.exec_driver_sql(
+    ) -> bool:
+        """Keep a key as FAILED, once however often it fails; answers whether it was already.
+
+        `position`: of the state that was refused. The newest that was refused stays, whoever is slow to say so: by a lower one a
+        success in between would close the failure.
+        """
+        newest = "CASE WHEN (f.epoch, f.major, f.minor) > (excluded.epoch, excluded.major, excluded.minor) THEN f.{0} ELSE excluded.{0} END"
+        told = ", ".join(
+            f"{column} = {newest.format(column)}"
+            for column in ("reason", "sqlstate", "epoch", "major", "minor")
+        )
+        found = await connection.exec_driver_sql(
             f"INSERT INTO {self.names.failure} AS f "
             "(entity, key, direction, attempts, reason, sqlstate, request_id, captured_at, epoch, major, minor) "
             "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (entity, key) WHERE state = 'open' "
-            "DO UPDATE SET attempts = f.attempts + excluded.attempts, reason = excluded.reason, "
-            "sqlstate = excluded.sqlstate, epoch = excluded.epoch, major = excluded.major, minor = excluded.minor, "
-            "last_failed_at = clock_timestamp()",
+            f"DO UPDATE SET attempts = f.attempts + excluded.attempts, {told}, "
+            "last_failed_at = clock_timestamp() RETURNING xmax::text <> '0'",
             (
                 key.entity,
                 key.key,
@@ -242,6 +218,7 @@ class FailureRepository:
                 position.minor if position else 0,
             ),
         )
+        return bool(found.scalar_one())
 
     async def close(
         self,
@@ -305,6 +282,32 @@ class FailureRepository:
         )
         row = rows.mappings().first()
         return _failure(row) if row else None
+
+    async def failed_keys(self, connection: AsyncConnection, entity: str, keys: Sequence[str]) -> set[str]:
+        """Those of `keys` that have an open failure."""
+        rows = await connection.exec_driver_sql(
+            f"SELECT key FROM {self.names.failure} WHERE state = 'open' AND entity = $1 AND key = ANY ($2::text[])",
+            (entity, list(keys)),
+        )
+        return {row.key for row in rows}
+
+    async def find(self, connection: AsyncConnection, entity: str, key: str) -> Failure | None:
+        """The open failure of a key."""
+        rows = await connection.exec_driver_sql(
+            f"SELECT {self._COLUMNS} FROM {self.names.failure} WHERE state = 'open' AND entity = $1 AND key = $2",
+            (entity, key),
+        )
+        row = rows.mappings().first()
+        return _failure(row) if row else None
+
+    async def delete_closed(self, connection: AsyncConnection, *, closed_before: datetime, limit: int) -> int:
+        """Delete up to `limit` failures that were closed before then; answers how many."""
+        result = await connection.exec_driver_sql(
+            f"DELETE FROM {self.names.failure} WHERE id IN (SELECT id FROM {self.names.failure} "
+            "WHERE state = 'closed' AND closed_at < $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)",
+            (closed_before, limit),
+        )
+        return int(result.rowcount)
 
     async def retry(
         self,

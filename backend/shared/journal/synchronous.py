@@ -9,12 +9,12 @@ the relay finishes.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.breaker import CircuitBreaker
 from backend.shared.domain.errors import FencedError, SideError
@@ -22,19 +22,19 @@ from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Direction
 from backend.shared.domain.results import SecondWrite
 from backend.shared.journal.carrier import READS_AT_MOST, Hook, no_hook
-from backend.shared.journal.repository import FailureRepository, JournalRepository
-from backend.shared.stores.postgres import clashes
-from backend.shared.stores.postgres.errors import (
+from backend.shared.stores.errors import (
     classify,
     constraint_of,
     is_connection_loss,
     is_database_error,
     to_side_error,
 )
-from backend.shared.stores.postgres.names import EngineNames
-from backend.shared.stores.postgres.store import PostgresStore
+from backend.shared.stores.postgres import clashes
+from backend.shared.stores.postgres.side import PostgresSide
 from backend.shared.stores.protocol import OutdatedReadError, Position, StateBatch, Trouble
+from backend.shared.stores.side import Connection
 from backend.shared.unit_runner import Unit, UnitRunner, UnitTransaction
+from backend.shared.units import Transaction
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -55,7 +55,7 @@ class SynchronousOutcome(Generic[T]):
 class _Trial:
     """The open transaction on the secondary side."""
 
-    connection: AsyncConnection
+    connection: Connection
     batches: Sequence[StateBatch]
 
 
@@ -74,9 +74,9 @@ class SynchronousWriter:
         self,
         *,
         runner: UnitRunner,
-        target: AsyncEngine,
+        source: PostgresSide,
+        target: PostgresSide,
         target_breaker: CircuitBreaker,
-        names: EngineNames,
         catalog: EntityCatalog,
         direction: Direction,
         hook: Hook = no_hook,
@@ -84,21 +84,30 @@ class SynchronousWriter:
         self._runner = runner
         self._target = target
         self._breaker = target_breaker
-        self._store = PostgresStore(names, catalog)
+        self._source = source.state
+        self._store = target.state
         self._catalog = catalog
-        self._journal = JournalRepository(names)
-        self._failures = FailureRepository(names)
+        self._journal = source.journal
+        self._failures = source.failures
         self._direction = direction
         self._hook = hook
 
     async def run(
-        self, unit: Unit[T], *, request_id: str, epoch: int, fails_call: bool, journals_touched: bool = False
+        self,
+        unit: Unit[T],
+        *,
+        request_id: str,
+        epoch: int,
+        fails_call: bool,
+        journals_touched: bool = False,
+        on_transaction: Callable[[Transaction], None] = lambda _: None,
     ) -> SynchronousOutcome[T]:
         """Run `unit`. Raises `SecondaryRefusedError` with nothing kept when the second side says no and `fails_call`."""
         started = time.perf_counter()
         async with self._runner.transaction(
             request_id=request_id, journals_touched=journals_touched
         ) as first:
+            on_transaction(first)
             start_id = await self._journal.last_id(first.connection)
             value = await unit(first.work)
             await first.flush()
@@ -106,7 +115,7 @@ class SynchronousWriter:
             if not keys:
                 await first.commit()
                 seconds = time.perf_counter() - started
-                return _outcome(value, SecondWrite.NONE, None, seconds, 0.0)
+                return outcome_of(value, SecondWrite.NONE, None, seconds, 0.0)
             tried = time.perf_counter()
             trial, error = await self._try(first, keys, epoch=epoch)
             try:
@@ -122,7 +131,7 @@ class SynchronousWriter:
                 if trial is not None:
                     await trial.connection.close()
         done = SecondWrite.APPLIED if error is None else SecondWrite.PENDING
-        return _outcome(value, done, error, committed - started, time.perf_counter() - tried)
+        return outcome_of(value, done, error, committed - started, time.perf_counter() - tried)
 
     async def _try(
         self, first: UnitTransaction, keys: dict[str, list[str]], *, epoch: int
@@ -131,7 +140,7 @@ class SynchronousWriter:
         connection: AsyncConnection | None = None
         try:
             self._breaker.check()
-            connection = await self._target.connect()
+            connection = await self._target.engine.connect()
             await connection.begin()
             await self._store.enter(connection, self._direction, epoch=epoch)
             for entity in sorted(keys, key=self._catalog.rank):
@@ -166,15 +175,15 @@ class SynchronousWriter:
             await first.connection.exec_driver_sql("ROLLBACK TO SAVEPOINT tandem_trial")
             raise
 
-    async def _states(self, connection: AsyncConnection, keys: dict[str, list[str]]) -> list[StateBatch]:
+    async def _states(self, connection: Connection, keys: dict[str, list[str]]) -> list[StateBatch]:
         return [
-            await self._store.read_state(
+            await self._source.read_state(
                 connection, self._catalog[entity], self._direction, keys=keys[entity]
             )
             for entity in sorted(keys, key=self._catalog.rank)
         ]
 
-    async def _write(self, connection: AsyncConnection, batches: Sequence[StateBatch]) -> None:
+    async def _write(self, connection: Connection, batches: Sequence[StateBatch]) -> None:
         """Write `batches`; unique values that two of their own keys swap are let go of first."""
         moved = {batch.entity.name: frozenset(batch.keys) for batch in batches}
         await connection.exec_driver_sql("SAVEPOINT tandem_write")
@@ -189,7 +198,7 @@ class SynchronousWriter:
             await self._store.write(connection, batches, moved)
 
     @staticmethod
-    async def _let_go(connection: AsyncConnection, batches: Sequence[StateBatch], error: Exception) -> bool:
+    async def _let_go(connection: Connection, batches: Sequence[StateBatch], error: Exception) -> bool:
         _, name = constraint_of(error)
         for batch in batches:
             index = await clashes.find_index(connection, batch, name)
@@ -233,7 +242,7 @@ class SynchronousWriter:
         return None
 
     async def _final_states(
-        self, first: AsyncConnection, second: AsyncConnection, keys: dict[str, list[str]], *, epoch: int
+        self, first: Connection, second: Connection, keys: dict[str, list[str]], *, epoch: int
     ) -> list[StateBatch]:
         """What the first side holds, with the guards moved to where it was read.
 
@@ -242,7 +251,7 @@ class SynchronousWriter:
         """
         for _ in range(READS_AT_MOST):
             batches = await self._states(first, keys)
-            await self._store.make_durable(first)
+            await self._source.make_durable(first)
             await self._hook("after_final_read")
             try:
                 for final in batches:
@@ -253,15 +262,16 @@ class SynchronousWriter:
             return batches
         raise to_side_error(outdated, self._direction.target) from outdated
 
-    async def _move_guards(self, connection: AsyncConnection, final: StateBatch, *, epoch: int) -> None:
+    async def _move_guards(self, connection: Connection, final: StateBatch, *, epoch: int) -> None:
         """Move the guards that this transaction holds; no other position can be newer than one read after the commit."""
         if await self._store.move_guards(connection, final, epoch=epoch) != frozenset(final.keys):
             raise FencedError("a newer state is there already", side=self._direction.target, unavailable=True)
 
 
-def _outcome(
+def outcome_of(
     value: T, second: SecondWrite, error: SideError | None, first_seconds: float, second_seconds: float
 ) -> SynchronousOutcome[T]:
+    """What came of a write to both sides; times in seconds."""
     return SynchronousOutcome(
         value=value,
         second_write=second,

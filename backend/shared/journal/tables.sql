@@ -17,6 +17,8 @@ CREATE TABLE IF NOT EXISTS {schema}.journal (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
         autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 50000,
         autovacuum_analyze_scale_factor = 0.5);
+-- Of rows that were folded into one, when the last of these changes was captured.
+ALTER TABLE {schema}.journal ADD COLUMN IF NOT EXISTS changed_at timestamptz;
 CREATE INDEX IF NOT EXISTS journal_waiting ON {schema}.journal (captured_at) WHERE wait_until IS NOT NULL;
 
 -- Per key, the position of the state that was last carried to here. The guard of a deleted key is its tombstone.
@@ -120,6 +122,18 @@ CREATE TABLE IF NOT EXISTS {schema}.conflict (
     settled_at   timestamptz
 );
 CREATE INDEX IF NOT EXISTS conflict_open ON {schema}.conflict (id) WHERE state = 'open';
+
+-- Keys that were written on this side alone while it was secondary and the other one was away, with what it held of them
+-- before: until the other side answers and they are settled. Their guards are parked.
+CREATE TABLE IF NOT EXISTS {schema}.stranded (
+    entity      text NOT NULL,
+    key         text COLLATE "C" NOT NULL,
+    before      text NOT NULL,
+    stranded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    changed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    request_id  text,
+    PRIMARY KEY (entity, key)
+);
 
 -- Foreign writes of the other side that were written here, or taken back here, to settle them: in the transaction that did
 -- so. A crash before the conflict itself was closed does not make it happen twice.

@@ -11,34 +11,30 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
-
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from backend.shared.domain.errors import ConflictError, InstallationError
 from backend.shared.domain.mapping import EntityMapping
-from backend.shared.domain.phases import Capture, Direction, Side
+from backend.shared.domain.phases import Direction
 from backend.shared.identity import system_user, this_process
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.migration.backfill_state import (
     BackfillControl,
     BackfillLimits,
-    BackfillRepository,
     EntityProgress,
     Stage,
 )
 from backend.shared.migration.chunk_copy import ChunkCopier
 from backend.shared.migration.entity_copy import FIRST_CHUNK_ROWS, LEAST_CHUNK_ROWS, EntityCopy, patiently
 from backend.shared.migration.key_carry import KeyCarrier
+from backend.shared.migration.keyed_copy import KeyedCopy
+from backend.shared.migration.progress import keeper_of, repository_of
 from backend.shared.migration.range_sql import EntityRanges, ranges_of
 from backend.shared.migration.throttle import Throttle
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import is_database_error
-from backend.shared.stores.postgres.projection_sql import ESTIMATED_ROWS, mapping_print, table_name
+from backend.shared.stores.errors import is_database_error
+from backend.shared.stores.postgres.projection_sql import mapping_print
 from backend.shared.stores.postgres.store import PostgresStore, entity_sql
 
-COUNT_MS = 3000
 CHUNK_SECONDS = 0.5
 """What a chunk should take: so long may a carry of one of its keys have to wait."""
 
@@ -104,7 +100,6 @@ class Backfill:
         self._chunk_seconds = chunk_seconds
         self._hook = hook
         self._names = runtime.names
-        self._state = BackfillRepository(runtime.names)
         direction = runtime.phase.policy.direction
         if direction is None:
             raise ConflictError(
@@ -112,16 +107,12 @@ class Backfill:
                 "a backfill needs a phase from dualwrite to rampdown"
             )
         self.direction: Direction = direction
-        self._source: AsyncEngine = runtime.engines[direction.source]
-        self._target: AsyncEngine = runtime.engines[direction.target]
-        store = PostgresStore(runtime.names, runtime.catalog)
-        self._copier = ChunkCopier(
-            source=self._source, target=self._target, store=store, direction=direction, hook=hook
-        )
+        self._source, self._target = runtime.stores[direction.source], runtime.stores[direction.target]
+        self._keeper = keeper_of(runtime, direction.target)
+        self._state = repository_of(runtime, direction.target)
         self._keys = KeyCarrier(
             source=self._source,
             target=self._target,
-            store=store,
             catalog=runtime.catalog,
             direction=direction,
             hook=runtime.hook,
@@ -129,8 +120,8 @@ class Backfill:
         self.throttle = Throttle(
             source=self._source,
             target=self._target,
+            keeper=self._keeper,
             direction=direction,
-            journal=runtime.journal,
             state=self._state,
             by=_who(),
         )
@@ -144,8 +135,8 @@ class Backfill:
         """
         chosen = self._chosen(entities)
         capture = await self._capture()
-        self._begun_at = await self._now()
-        await self._await_older_units()
+        self._begun_at = await self._source.now()
+        await self._source.await_older_units()
         await self._begin(chosen, capture)
         await self.throttle.look()  # limits hold from the first chunk on
         watching = asyncio.create_task(self.throttle.watch())
@@ -162,11 +153,11 @@ class Backfill:
     async def status(self) -> BackfillStatus:
         """How far each entity has come. Changes nothing."""
         capture = await self._capture(demanded=False)
-        async with self._target.connect() as connection:
+        async with self._keeper.connect() as connection:
             progress = await self._state.progress(connection)
             control = await self._state.control(connection)
         async with self._source.connect() as connection:
-            failures = await self._runtime.failures.count_by_entity(connection)
+            failures = await self._source.failures.count_by_entity(connection)
         known = [entity.name for entity in self._runtime.catalog.ordered]
         return BackfillStatus(
             service=self._runtime.service,
@@ -186,19 +177,13 @@ class Backfill:
 
     async def rows_expected(self) -> int:
         """Rows that there are to copy on the source, about."""
-        async with self._source.connect() as connection:
-            return sum(
-                [
-                    await _rows_expected(connection, entity, self.direction.source)
-                    for entity in self._runtime.catalog.ordered
-                ]
-            )
+        return sum([await self._source.estimated_rows(entity) for entity in self._runtime.catalog.ordered])
 
     async def tell(
         self, *, paused: bool | None = None, limits: BackfillLimits | None = None, by: str | None = None
     ) -> BackfillControl:
         """Pause, resume or limit whatever works on this service, within half a second; answers what holds now."""
-        async with self._target.begin() as connection:
+        async with self._keeper.begin() as connection:
             before = await self._state.control(connection)
             await self._state.change_control(
                 connection, paused=paused, limits=limits or before.limits, by=by or _who()
@@ -229,23 +214,8 @@ class Backfill:
             )
         return token
 
-    async def _now(self) -> datetime:
-        async with self._source.connect() as connection:
-            found: datetime = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
-            return found
-
-    async def _await_older_units(self) -> None:
-        """Where units write the journal: wait until every transaction has ended that may have begun without doing so."""
-        if self._runtime.capture is not Capture.UNIT:
-            return
-        async with self._source.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-            now = (await connection.execute(text("SELECT pg_current_xact_id()::text::bigint"))).scalar_one()
-            oldest = text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
-            while (await connection.execute(oldest)).scalar_one() < now:  # noqa: ASYNC110 - another server's affair
-                await asyncio.sleep(0.1)
-
     async def _begin(self, chosen: Sequence[EntityMapping], capture: str) -> None:
-        async with self._target.connect() as connection:
+        async with self._keeper.connect() as connection:
             progress = await self._state.progress(connection)
         again = all(
             entity.name in progress
@@ -257,9 +227,8 @@ class Backfill:
             before = progress.get(entity.name)
             if before and not again and not self._void(before, capture):
                 continue
-            async with self._source.connect() as connection:
-                expected = await _rows_expected(connection, entity, self.direction.source)
-            async with self._target.begin() as connection:
+            expected = await self._source.estimated_rows(entity)
+            async with self._keeper.begin() as connection:
                 await self._state.begin(
                     connection,
                     entity.name,
@@ -279,16 +248,57 @@ class Backfill:
         return None
 
     async def _entity(self, entity: EntityMapping) -> None:
-        ranges = await patiently(self.throttle, self.direction.target, self._ranges, entity)
         progress = await patiently(self.throttle, self.direction.target, self._progress, entity.name)
+        if self._runtime.both_sql:
+            await self._copy_in_sql(entity, progress)
+        else:
+            await KeyedCopy(
+                entity=entity,
+                begun_at=progress.started_at,
+                epoch=self._runtime.control.epoch,
+                source=self._source,
+                target=self._target,
+                keeper=self._keeper,
+                state=self._state,
+                keys=self._keys,
+                throttle=self.throttle,
+                service=self._runtime.service,
+                hook=self._hook,
+            ).run()
+        # A process that died between a chunk's commit and closing the failures of its rows has left them open: what goes
+        # over when it is tried once more closes them.
+        await patiently(self.throttle, self.direction.target, self._retry_older_failures, entity.name)
+
+    async def _progress(self, entity: str) -> EntityProgress:
+        async with self._keeper.connect() as connection:
+            return (await self._state.progress(connection))[entity]
+
+    async def _retry_older_failures(self, entity: str) -> None:
+        async with self._source.begin() as connection:
+            await self._source.failures.retry(connection, entity=entity, failed_before=self._begun_at)
+
+    async def _copy_in_sql(self, entity: EntityMapping, progress: EntityProgress) -> None:
+        engines, direction = self._runtime.engines, self.direction
+        source, target = engines[direction.source], engines[direction.target]
+
+        async def look() -> EntityRanges:
+            async with source.connect() as here, target.connect() as there:
+                return await ranges_of(here, there, entity, direction)
+
         await EntityCopy(
-            ranges=ranges,
+            ranges=await patiently(self.throttle, direction.target, look),
             begun_at=progress.started_at,
             epoch=self._runtime.control.epoch,
-            source=self._source,
-            target=self._target,
+            source=source,
+            target=target,
             state=self._state,
-            copier=self._copier,
+            copier=ChunkCopier(
+                source=source,
+                target=target,
+                store=PostgresStore(self._runtime.names, self._runtime.catalog),
+                direction=direction,
+                hook=self._hook,
+            ),
             keys=self._keys,
             throttle=self.throttle,
             chunk_seconds=self._chunk_seconds,
@@ -296,45 +306,15 @@ class Backfill:
             service=self._runtime.service,
             hook=self._hook,
         ).run()
-        # A process that died between a chunk's commit and closing the failures of its rows has left them open: what goes
-        # over when it is tried once more closes them.
-        await patiently(self.throttle, self.direction.target, self._retry_older_failures, entity.name)
-
-    async def _progress(self, entity: str) -> EntityProgress:
-        async with self._target.connect() as connection:
-            return (await self._state.progress(connection))[entity]
-
-    async def _retry_older_failures(self, entity: str) -> None:
-        async with self._source.begin() as connection:
-            await self._runtime.failures.retry(connection, entity=entity, failed_before=self._begun_at)
-
-    async def _ranges(self, entity: EntityMapping) -> EntityRanges:
-        async with self._source.connect() as source, self._target.connect() as target:
-            return await ranges_of(source, target, entity, self.direction)
 
     async def _rest(self) -> None:
         """Say that nobody is at work any more; a target that does not answer learns it by the silence."""
         try:
-            async with self._target.begin() as connection:
+            async with self._keeper.begin() as connection:
                 await self._state.rest(connection)
         except Exception as error:
             if not is_database_error(error):
                 raise
-
-
-async def _rows_expected(connection: AsyncConnection, entity: EntityMapping, side: Side) -> int:
-    """Rows of the entity's root table: the planner's estimate, or a count if that is quickly had, or 0 for unknown."""
-    table = table_name(entity.sources(side)[0].table)
-    if estimate := (await connection.exec_driver_sql(ESTIMATED_ROWS, (table,))).scalar():
-        return int(estimate)
-    try:
-        await connection.exec_driver_sql(f"SET LOCAL statement_timeout = {COUNT_MS}")
-        return int((await connection.exec_driver_sql(f"SELECT count(*) FROM {table}")).scalar_one())
-    except Exception as error:
-        if not is_database_error(error):
-            raise
-        await connection.rollback()
-        return 0
 
 
 def _who() -> str:

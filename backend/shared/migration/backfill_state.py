@@ -114,16 +114,73 @@ class BackfillControl:
 
 
 class BackfillRepository:
-    """Reads and writes the progress of one service's backfill on its target; the caller owns the transactions."""
+    """Reads and writes the progress of one service's backfill; the caller owns the transactions.
 
-    def __init__(self, names: EngineNames) -> None:
+    On its target, or, where that keeps no tables, on the source: then entities are kept under a `prefix`.
+    """
+
+    def __init__(self, names: EngineNames, *, prefix: str = "") -> None:
         self._names = names
+        self._prefix = prefix
 
     async def progress(self, connection: AsyncConnection) -> dict[str, EntityProgress]:
         """All entities that a backfill was begun of, by name."""
         columns = ", ".join(item.name for item in fields(EntityProgress))
         rows = await connection.exec_driver_sql(f"SELECT {columns} FROM {self._names.backfill}")
-        return {row.entity: _progress(row._asdict()) for row in rows}
+        return {
+            name: _progress({**row._asdict(), "entity": name})
+            for row in rows
+            if row.entity.startswith(self._prefix) and ":" not in (name := row.entity[len(self._prefix) :])
+        }
+
+    async def void(self, connection: AsyncConnection) -> None:
+        """What was copied does not count: capture had a gap since."""
+        await connection.exec_driver_sql(
+            f"UPDATE {self._names.backfill} SET capture = '' WHERE starts_with(entity, $1)", (self._prefix,)
+        )
+
+    async def demand(
+        self, connection: AsyncConnection, entities: Sequence[str], direction: Direction
+    ) -> None:
+        """Say that `entities` have to be copied, whatever has been before."""
+        await connection.exec_driver_sql(f"DELETE FROM {self._names.backfill_chunk}")
+        await connection.exec_driver_sql(
+            f"INSERT INTO {self._names.backfill} "
+            "(entity, direction, epoch, capture, stage, chunk_rows, rows_expected) "
+            "SELECT $3 || name, $2, 0, '', 'copy', 1000, 0 FROM unnest($1::text[]) AS name "
+            "ON CONFLICT (entity) DO UPDATE SET capture = ''",
+            (list(entities), direction.value, self._prefix),
+        )
+
+    async def advance(
+        self,
+        connection: AsyncConnection,
+        before: EntityProgress,
+        *,
+        frontier: str | None,
+        rows: int,
+        removed: int,
+        failed: int,
+        waiting: int,
+    ) -> bool:
+        """Count keys up to `frontier` (None: all) as carried; False if another process has gone on from `before`."""
+        found = await connection.exec_driver_sql(
+            f"UPDATE {self._names.backfill} SET frontier = $3::text, exhausted = $3::text IS NULL, "
+            "rows_copied = rows_copied + $5, keys_removed = keys_removed + $6, keys_failed = keys_failed + $7, "
+            "keys_waiting = keys_waiting + $8 WHERE entity = $1 AND started_at = $4::timestamptz "
+            "AND frontier IS NOT DISTINCT FROM $2::text AND NOT exhausted RETURNING entity",
+            (
+                self._prefix + before.entity,
+                before.frontier,
+                frontier,
+                before.started_at,
+                rows,
+                removed,
+                failed,
+                waiting,
+            ),
+        )
+        return found.first() is not None
 
     async def begin(
         self,
@@ -147,7 +204,7 @@ class BackfillRepository:
             "chunk_rows = excluded.chunk_rows, rows_expected = excluded.rows_expected, rows_copied = 0, "
             "keys_removed = 0, keys_failed = 0, keys_waiting = 0, started_at = clock_timestamp(), finished_at = NULL "
             "WHERE b.started_at = $7::timestamptz RETURNING entity",
-            (entity, direction.value, epoch, capture, chunk_rows, rows_expected, seen),
+            (self._prefix + entity, direction.value, epoch, capture, chunk_rows, rows_expected, seen),
         )
         if found.first() is not None:
             await connection.exec_driver_sql(
@@ -248,7 +305,7 @@ class BackfillRepository:
             f"UPDATE {self._names.backfill} SET stage = $2, frontier = NULL, "
             "finished_at = CASE WHEN $2 = 'complete' THEN clock_timestamp() END "
             "WHERE entity = $1 AND stage = $3 AND started_at = $4::timestamptz",
-            (before.entity, stage.value, before.stage.value, before.started_at),
+            (self._prefix + before.entity, stage.value, before.stage.value, before.started_at),
         )
 
     async def raise_floor(

@@ -1,7 +1,7 @@
 """Switches capture on and off, on both sides, as the phase asks (R1).
 
-CREATE TRIGGER and DROP TRIGGER wait for whoever writes the table, and make the next ones wait: so each side is one
-transaction with a short timeout, tried again. Under the number of the change that it belongs to: a controller that comes
+To switch it waits for whoever writes, and makes the next ones wait: so each side is one transaction with a short timeout, tried
+again. Under the number of the change that it belongs to: a controller that comes
 late, with a lower number, touches nothing.
 """
 
@@ -11,20 +11,9 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from backend.shared.control import Intent
 from backend.shared.domain.phases import Phase, Side
 from backend.shared.journal.carrier import Hook, no_hook
-from backend.shared.journal.install import (
-    capture_token,
-    create_triggers,
-    drop_unwanted,
-    missing_triggers,
-    wanted_triggers,
-)
-from backend.shared.journal.marks import MarkRepository
 from backend.shared.migration.cutover import (
     GIVE_UP_SECONDS,
     LOCK_MS,
@@ -32,9 +21,8 @@ from backend.shared.migration.cutover import (
     ChangeOvertakenError,
 )
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import DEADLOCK_DETECTED, sqlstate_of
+from backend.shared.stores.side import LockHeldError
 
-_HELD_UP = ("55P03", DEADLOCK_DETECTED)
 _PAUSE_SECONDS = 0.5
 
 
@@ -52,8 +40,6 @@ class CaptureSwitch:
     ) -> None:
         self._runtime = runtime
         self._intent = intent
-        self._names = runtime.names
-        self._marks = MarkRepository(runtime.names)
         self._hook = hook
         self._give_up_seconds = give_up_seconds
         self._say = say
@@ -72,11 +58,8 @@ class CaptureSwitch:
         deadline = time.monotonic() + self._give_up_seconds
         while True:
             try:
-                async with self._runtime.engines[side].begin() as connection:
-                    await self._switch(connection, side, phase, number=number)
-            except Exception as error:
-                if sqlstate_of(error) not in _HELD_UP:
-                    raise
+                await self._switch(side, phase, number=number)
+            except LockHeldError as error:
                 if time.monotonic() > deadline:
                     raise ChangeGivenUpError(
                         f"capture on the {side.value} side could not be changed within {self._give_up_seconds:g} s: "
@@ -87,19 +70,13 @@ class CaptureSwitch:
             self._say(f"not yet: a transaction holds a table of the {side.value} side")
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _switch(self, connection: AsyncConnection, side: Side, phase: Phase, *, number: int) -> None:
-        runtime, names = self._runtime, self._names
-        await connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_MS}")
-        if not await self._marks.change_capture(connection, captures=phase.policy.captures, number=number):
-            raise ChangeOvertakenError(
-                f"capture on the {side.value} side was changed by a later change already"
-            )
-        wanted = wanted_triggers(names, runtime.catalog, side=side, phase=phase, capture=runtime.capture)
-        await drop_unwanted(connection, names, wanted)
-        missing = await missing_triggers(connection, names, wanted)
-        await create_triggers(connection, [trigger for trigger in wanted if trigger.name in missing])
-        if phase.policy.captures:
-            await self._marks.note_capture(connection, token=await capture_token(connection, names, wanted))
-        elif phase is Phase.OFF and side is Side.LEGACY:
-            # Nothing will carry these: whoever goes on from here copies everything again.
-            await connection.execute(text(f"DELETE FROM {names.journal}"))
+    async def _switch(self, side: Side, phase: Phase, *, number: int) -> None:
+        store = self._runtime.stores[side]
+        async with store.begin() as connection:
+            if not await store.switch_capture(connection, phase=phase, number=number, timeout_ms=LOCK_MS):
+                raise ChangeOvertakenError(
+                    f"capture on the {side.value} side was changed by a later change already"
+                )
+            if phase is Phase.OFF and side is Side.LEGACY:
+                # Nothing will carry these: whoever goes on from here copies everything again.
+                await store.journal.forget(connection)

@@ -22,7 +22,8 @@ from backend.shared.domain.phases import Direction
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.migration.backfill_state import BackfillRepository, Chunk
 from backend.shared.migration.range_sql import EntityRanges, stage_name
-from backend.shared.stores.postgres.errors import UNIQUE_VIOLATION, sqlstate_of
+from backend.shared.stores.errors import sqlstate_of
+from backend.shared.stores.postgres.errors import UNIQUE_VIOLATION
 from backend.shared.stores.postgres.names import CARRY_SETTING, EngineNames
 from backend.shared.stores.postgres.projection_sql import ProjectionSql
 from backend.shared.stores.postgres.session_settings import PRINTED_ALIKE, set_locally

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.domain.errors import ConflictError
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping
-from backend.shared.journal.conflicts import Conflict, ConflictOperation
+from backend.shared.journal.conflict_records import BY_KEY, Conflict
 from backend.shared.migration.repair_results import FieldChange
 from backend.shared.stores.postgres.projection_sql import quoted, table_name
 
@@ -21,8 +21,12 @@ HIDDEN = "***"
 
 
 def parsed(document: str | None) -> Any:
-    """JSON with its numbers as they are written."""
-    return json.loads(document, parse_float=str, parse_int=str) if document is not None else None
+    """JSON with fractions as they are written, since a float would round them; a zero keeps its sign."""
+    return json.loads(document, parse_float=str, parse_int=_whole) if document is not None else None
+
+
+def _whole(text: str) -> int | str:
+    return text if text == "-0" else int(text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +66,7 @@ class RowImages:
 
 def images_of(catalog: EntityCatalog, conflict: Conflict) -> RowImages | None:
     """The images of a foreign write; None for a FAILED key, a table that is only looked up, and one no longer mapped."""
-    if not conflict.has_images or conflict.operation is ConflictOperation.FAILED:
+    if not conflict.has_images or conflict.operation in BY_KEY:
         return None
     if conflict.entity not in catalog:
         return None
@@ -83,7 +87,7 @@ def fields_of(catalog: EntityCatalog, conflict: Conflict, *, show_values: bool) 
     if conflict.entity not in catalog:
         return ()
     entity = catalog[conflict.entity]
-    if conflict.operation is ConflictOperation.FAILED:
+    if conflict.operation in BY_KEY:
         return tuple(_failed_fields(entity, conflict, show_values=show_values))
     images = images_of(catalog, conflict)
     if images is None:

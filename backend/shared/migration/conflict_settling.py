@@ -6,18 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
+from typing import TYPE_CHECKING
 
 from backend.shared.domain.errors import ConflictError, FencedError, SideError
 from backend.shared.domain.phases import Direction, Side
-from backend.shared.journal.conflicts import Conflict, ConflictOperation, ConflictRepository
+from backend.shared.journal.conflict_records import Conflict
+from backend.shared.migration.conflict_authority import ConflictAuthority
 from backend.shared.migration.conflict_writer import ConflictWriter
 from backend.shared.migration.repair_authority import AuthorityWriter
 from backend.shared.migration.repair_looks import Looks
-from backend.shared.migration.repair_plan import plan_of
 from backend.shared.migration.repair_results import FieldChange, RepairOutcome
 from backend.shared.migration.repair_writers import help_relay
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.validation.statements import statements_of
+
+if TYPE_CHECKING:
+    from backend.shared.migration.conflict_unlike import UnlikeConflictWriter
 
 _PASSES = ("40001", "40P01", "55P03", "57014")
 """Another transaction holds the row: that says something about this key, not about the side."""
@@ -55,18 +58,20 @@ class Settlement:
 class Settler:
     """Settles conflicts in the phase and epoch that hold as it is made; closes none of them."""
 
-    def __init__(
-        self, runtime: ServiceRuntime, repository: ConflictRepository, *, by: str, patience_seconds: float
-    ) -> None:
+    def __init__(self, runtime: ServiceRuntime, *, by: str, patience_seconds: float) -> None:
         self._runtime = runtime
-        self._repository = repository
         self._patience_seconds = patience_seconds
         control = runtime.control
         self._phase, self._epoch = control.phase, control.epoch
         self._side = control.phase.policy.authoritative
         self._direction = Direction.towards(self._side.other)
         self._looks = Looks(runtime, direction=self._direction, epoch=control.epoch)
-        self._writer = ConflictWriter(runtime, side=self._side, epoch=control.epoch, by=by)
+        self._authority = ConflictAuthority(runtime, side=self._side, epoch=control.epoch, by=by)
+        self._writer: ConflictWriter | UnlikeConflictWriter = (
+            ConflictWriter(runtime, side=self._side, epoch=control.epoch, by=by)
+            if runtime.both_sql
+            else _unlike_writer(runtime, side=self._side, epoch=control.epoch, by=by, looks=self._looks)
+        )
 
     async def plan(self, conflict: Conflict, keep: Side, *, show_values: bool) -> Settlement:
         """What `settle` would do."""
@@ -80,7 +85,7 @@ class Settler:
         elif keep is conflict.side:
             try:
                 trial = await self._writer.trial(conflict)
-            except SideError as error:
+            except (ConflictError, SideError) as error:
                 return self._refused(conflict, keep, error)
             fields = trial.fields(show_values=show_values)
             detail = f"written on the {self._side.value} side, then carried"
@@ -90,9 +95,7 @@ class Settler:
             detail = f"carried to the {conflict.side.value} side once more"
             if self._phase.policy.dual:
                 (look,) = (await self._looks.once([conflict.identity])).values()
-                statements = statements_of(self._runtime.catalog[conflict.entity], self._direction)
-                plan = plan_of(statements, look)
-                fields = plan.fields if show_values else plan.without_values().fields
+                fields = self._writer.carry(look, conflict, show_values=show_values)
         return Settlement(
             conflict=conflict, keep=keep, outcome=SettleOutcome.PLANNED, detail=detail, fields=fields
         )
@@ -132,7 +135,7 @@ class Settler:
                 return settled
             if self._phase.policy.dual:
                 self._check_carried()
-                await self._writer.journal(conflict.entity, [conflict.key])
+                await self._authority.journal(conflict)
                 await self._runtime.hook("conflict_journalled")
         except FencedError:
             raise
@@ -147,9 +150,7 @@ class Settler:
     async def _since_authoritative(self, settled: Settlement) -> Settlement:
         """The side of the foreign write has become authoritative since: its state is what everybody reads."""
         conflict, keep = settled.conflict, settled.keep
-        if keep is not conflict.side and (
-            not conflict.has_images or conflict.operation is ConflictOperation.FAILED
-        ):
+        if keep is not conflict.side and not self._writer.takes_back(conflict):
             return await self._from_secondary(settled)
         await self._writer.put_here(conflict, keep=keep)
         return replace(settled, detail=f"the {self._side.value} side has become authoritative since")
@@ -163,6 +164,9 @@ class Settler:
             return settled
         if not look.settled:
             return replace(settled, outcome=SettleOutcome.MOVING, detail="a change of it is on its way")
+        if not self._runtime.both_sql:
+            await self._writer.put_here(conflict, keep=settled.keep)
+            return settled
         writer = AuthorityWriter(
             self._runtime,
             direction=self._direction,
@@ -218,5 +222,15 @@ class Settler:
 
     async def _written_again(self, conflict: Conflict) -> bool:
         """Whether a later foreign write, a conflict of its own, is what makes the key differ now."""
-        async with self._runtime.engines[conflict.side].connect() as connection:
-            return await self._repository.written_since(connection, conflict)
+        store = self._runtime.stores[conflict.side]
+        async with store.connect() as connection:
+            return await store.conflicts.written_since(connection, conflict)
+
+
+def _unlike_writer(
+    runtime: ServiceRuntime, *, side: Side, epoch: int, by: str, looks: Looks
+) -> UnlikeConflictWriter:
+    # MongoDB's driver is an extra.
+    from backend.shared.migration.conflict_unlike import UnlikeConflictWriter  # noqa: PLC0415
+
+    return UnlikeConflictWriter(runtime, side=side, epoch=epoch, by=by, looks=looks)

@@ -8,47 +8,38 @@ other column is touched there, however far behind the secondary side is and what
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.domain.errors import ConflictError
-from backend.shared.domain.mapping import EntityMapping, decode_key
 from backend.shared.domain.phases import Direction, Side
-from backend.shared.journal.conflicts import Conflict, ConflictOperation, ConflictRepository
-from backend.shared.migration.conflict_images import ImageWriter, field, images_of, parsed
-from backend.shared.migration.repair_authority import assert_authority
+from backend.shared.journal.conflict_records import BY_KEY, Conflict, ConflictOperation
+from backend.shared.migration.conflict_authority import TRIES, ConflictAuthority
+from backend.shared.migration.conflict_images import ImageWriter, images_of
+from backend.shared.migration.conflict_states import Wanted, cannot_say, changes, on_top, unsaid
+from backend.shared.migration.repair_plan import plan_of
 from backend.shared.migration.repair_results import FieldChange
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import is_database_error, to_side_error
+from backend.shared.stores.errors import is_database_error, to_side_error
 from backend.shared.stores.postgres.store import PostgresStore, entity_sql
-from backend.shared.stores.protocol import Position, StateBatch
-
-_TRIES = 10
-_NOWHERE = Position(major=0, minor=0)
-Row = dict[str, Any]
+from backend.shared.stores.protocol import StateBatch
+from backend.shared.validation.recheck import Look
+from backend.shared.validation.statements import statements_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
-    """What a foreign write comes to: what the secondary side holds without it and with it, in its own shape; and what the
-    authoritative side holds now, and is to hold. Where no row of the secondary side was changed, the first two are the same.
+class Trial(Wanted):
+    """What a foreign write comes to: what the secondary side holds without it and with it, in its own shape.
+
+    Where no row of the secondary side was changed, these two are the same.
     """
 
     without: StateBatch
     with_it: StateBatch
-    now: StateBatch
-    wanted: StateBatch
-
-    @property
-    def says_nothing(self) -> bool:
-        """Whether there is nothing to write."""
-        return all(_row(self.now, n) == _row(self.wanted, n) for n in range(len(self.now.rows)))
 
     @property
     def is_in_force(self) -> bool:
@@ -58,15 +49,7 @@ class Trial:
     @property
     def changed(self) -> list[str]:
         """The fields that the foreign write changes on the secondary side."""
-        return [name for name, _ in _changes(self.without, self.with_it)]
-
-    def fields(self, *, show_values: bool) -> tuple[FieldChange, ...]:
-        """What would be written on the authoritative side."""
-        found = []
-        for name, (before, after) in _changes(self.now, self.wanted):
-            table, _, column = name.rpartition(".")
-            found.append(field(self.now.entity, table, column, before, after, show_values=show_values))
-        return tuple(found)
+        return [name for name, _ in changes(self.without, self.with_it)]
 
 
 class ConflictWriter:
@@ -76,17 +59,15 @@ class ConflictWriter:
         self._runtime = runtime
         self._side = side
         self._epoch = epoch
-        self._by = by
         self._out = Direction.towards(side.other)
         self._back = Direction.towards(side)
         self._store = PostgresStore(runtime.names, runtime.catalog)
-        self._conflicts = ConflictRepository(runtime.names)
+        self._authority = ConflictAuthority(runtime, side=side, epoch=epoch, by=by)
 
-    async def journal(self, entity: str, keys: Sequence[str]) -> None:
-        """Put keys on their way once more. Raises `FencedError` if the authority has moved."""
-        async with self._runtime.engines[self._side].begin() as connection:
-            await assert_authority(connection, self._runtime.names, self._side, epoch=self._epoch)
-            await self._runtime.journal.add(connection, entity, keys)
+    @staticmethod
+    def takes_back(conflict: Conflict) -> bool:
+        """Whether what a foreign program did to a row is known, so that it can be undone."""
+        return conflict.has_images and conflict.operation not in BY_KEY
 
     async def put(self, conflict: Conflict) -> None:
         """Bring a foreign write to the secondary side into force. May be repeated; what holds already is not written.
@@ -94,22 +75,17 @@ class ConflictWriter:
         Raises `ConflictError` if the mapping cannot say it, `SideError` if a side refuses it or does not answer, and
         `FencedError` if the authority has moved.
         """
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             trial = await self.trial(conflict)
             await self._runtime.hook("conflict_tried")
             if trial.is_in_force:
                 return
             if trial.says_nothing:
-                raise self._cannot_say(trial.changed)
-            runner = self._runtime.runners[self._side]
-            if await runner.repeat(partial(self._write, conflict, trial)):
+                raise cannot_say(self._side, ", ".join(sorted(trial.changed)))
+            if await self._authority.write(conflict, partial(self._write, trial), keep=conflict.side):
                 await self._runtime.hook("conflict_written")
                 return
         raise ConflictError("the key is written too often to come in between; try again")
-
-    def _cannot_say(self, fields: Sequence[str]) -> ConflictError:
-        names = ", ".join(sorted(fields))
-        return ConflictError(f"the mapping to the {self._side.value} side cannot say it: {names}")
 
     async def trial(self, conflict: Conflict) -> Trial:
         """What `put` would do. Changes nothing."""
@@ -123,7 +99,7 @@ class ConflictWriter:
         async with self._connected(self._side) as connection:
             made = await self._as_stored(connection, made)
             made_with_it = await self._as_stored(connection, made_with_it)
-        wanted = _on_top(now, without=made, with_it=made_with_it)
+        wanted = on_top(now, without=made, with_it=made_with_it)
         return Trial(without=without, with_it=with_it, now=now, wanted=wanted)
 
     @asynccontextmanager
@@ -158,8 +134,10 @@ class ConflictWriter:
             with_it = await self._store.read_stored(connection, entity, self._out, keys=keys)
         elif conflict.operation is ConflictOperation.FAILED:
             # What this side had changed is where the mapping made another state of it than the other side held then.
-            await self._store.write(connection, [_kept(entity, self._out, conflict)], everything)
-            made = _kept(entity, self._back, conflict, other=True)
+            there, here = (self._runtime.stores[side].state for side in (self._side, self._side.other))
+            kept = here.state_of(entity, key=conflict.key, rows=conflict.after)
+            await self._store.write(connection, [kept], everything)
+            made = there.state_of(entity, key=conflict.key, rows=conflict.before)
         else:
             made = now  # of a table that is looked up: whatever the mapping makes of the key now is its doing
         made_with_it = await self._store.read_state(connection, entity, self._back, keys=keys)
@@ -175,130 +153,43 @@ class ConflictWriter:
             rows.append(str(found.scalar_one()))
         return replace(batch, rows=tuple(rows))
 
-    async def _write(self, conflict: Conflict, trial: Trial) -> bool:
-        """One transaction. False, with nothing kept, if the key was written since the trial."""
+    async def _write(self, trial: Trial, connection: AsyncConnection) -> bool:
+        """In a transaction. False if the key was written since the trial."""
         keys = list(trial.now.keys)
         entity = trial.now.entity
-        async with self._runtime.runners[self._side].transaction(
-            request_id="settle", journals_touched=True, isolation="REPEATABLE READ"
-        ) as transaction:
-            connection = transaction.connection
-            await assert_authority(connection, self._runtime.names, self._side, epoch=self._epoch)
-            if not await self._conflicts.claim_settlement(
-                connection, conflict, kept=conflict.side, by=self._by
-            ):
-                return True
-            now = await self._store.read_stored(connection, entity, self._back, keys=keys)
-            await self._runtime.hook("conflict_compared")
-            if not now.same_rows(trial.now):
-                return False
-            before = await self._store.read_state(connection, entity, self._out, keys=keys)
-            await self._store.write(connection, [trial.wanted], {entity.name: frozenset(keys)})
-            after = await self._store.read_state(connection, entity, self._out, keys=keys)
-            if unsaid := _unsaid(trial, before, after):
-                raise self._cannot_say(unsaid)
-            transaction.work.touch(entity.name, decode_key(keys[0]))
-            await transaction.commit()
+        now = await self._store.read_stored(connection, entity, self._back, keys=keys)
+        await self._runtime.hook("conflict_compared")
+        if not now.same_rows(trial.now):
+            return False
+        before = await self._store.read_state(connection, entity, self._out, keys=keys)
+        await self._store.write(connection, [trial.wanted], {entity.name: frozenset(keys)})
+        after = await self._store.read_state(connection, entity, self._out, keys=keys)
+        if fields := unsaid(trial.changed, before, after):
+            raise cannot_say(self._side, fields)
         return True
+
+    def carry(self, look: Look, conflict: Conflict, *, show_values: bool) -> tuple[FieldChange, ...]:
+        """The fields that one more carry of the key would change on the other side."""
+        plan = plan_of(statements_of(self._runtime.catalog[conflict.entity], self._out), look)
+        return plan.fields if show_values else plan.without_values().fields
 
     async def put_here(self, conflict: Conflict, *, keep: Side) -> None:
         """For a foreign write to the side that has become authoritative since: make it hold, or take it back.
 
         Raises `ConflictError` where the row was written again since.
         """
-        runner = self._runtime.runners[self._side]
-        await runner.repeat(partial(self._write_here, conflict, keep))
+        await self._authority.write(conflict, partial(self._write_here, conflict, keep), keep=keep)
         await self._runtime.hook("conflict_written")
 
-    async def _write_here(self, conflict: Conflict, keep: Side) -> None:
-        entity = self._runtime.catalog[conflict.entity]
-        async with self._runtime.runners[self._side].transaction(
-            request_id="settle", journals_touched=True, isolation="REPEATABLE READ"
-        ) as transaction:
-            connection = transaction.connection
-            await assert_authority(connection, self._runtime.names, self._side, epoch=self._epoch)
-            if not await self._conflicts.claim_settlement(connection, conflict, kept=keep, by=self._by):
-                return
-            images = images_of(self._runtime.catalog, conflict)
-            if images is not None:
-                writer = ImageWriter(connection, conflict, images)
-                await (writer.put() if keep is conflict.side else writer.take_back())
-            elif conflict.operation is ConflictOperation.FAILED:
-                batch = _kept(entity, self._back, conflict)
-                await self._store.write(connection, [batch], {entity.name: frozenset(batch.keys)})
-            transaction.work.touch(entity.name, decode_key(conflict.key))
-            await transaction.commit()
-
-
-def _kept(
-    entity: EntityMapping, direction: Direction, conflict: Conflict, *, other: bool = False
-) -> StateBatch:
-    """What the conflict of a FAILED key says that its own side (or the `other` one) held, as rows to write there."""
-    document = json.loads((conflict.before if other else conflict.after) or "{}", parse_float=str)
-    tables = [document.get(projection.table.fullname, []) for projection in entity.projections(direction)]
-    return StateBatch(
-        entity=entity,
-        direction=direction,
-        keys=(conflict.key,),
-        position=_NOWHERE,
-        rows=tuple(json.dumps(rows, ensure_ascii=False) for rows in tables),
-        present=tuple(frozenset([conflict.key] if rows else []) for rows in tables),
-    )
-
-
-def _on_top(now: StateBatch, *, without: StateBatch, with_it: StateBatch) -> StateBatch:
-    """`now` with the columns changed in which `with_it` differs from `without`."""
-    tables = [
-        _merged(_row(now, number), _row(without, number), _row(with_it, number))
-        for number in range(len(now.rows))
-    ]
-    if tables[0] is None:
-        tables = [None] * len(tables)  # without its root row there is no such entity
-    return replace(
-        now,
-        rows=tuple(json.dumps([] if row is None else [row], ensure_ascii=False) for row in tables),
-        present=tuple(frozenset() if row is None else frozenset(now.keys) for row in tables),
-    )
-
-
-def _merged(now: Row | None, without: Row | None, with_it: Row | None) -> Row | None:
-    if without == with_it:
-        return now
-    if with_it is None or now is None:
-        return with_it
-    old = without or {}
-    return now | {name: value for name, value in with_it.items() if without is None or old.get(name) != value}
-
-
-def _unsaid(trial: Trial, before: StateBatch, after: StateBatch) -> list[str]:
-    """The fields that the foreign write changes, and that would be carried `after` as they were `before`.
-
-    Such a field would undo the very write that is to be kept.
-    """
-    said = {name for name, _ in _changes(before, after)}
-    return [name for name in trial.changed if name not in said]
-
-
-def _changes(one: StateBatch, other: StateBatch) -> list[tuple[str, tuple[str | None, str | None]]]:
-    """The fields in which two states of one key differ, with both values; None is no row."""
-    found = []
-    for number, projection in enumerate(one.entity.projections(one.direction)):
-        rows = _row(one, number), _row(other, number)
-        if rows[0] == rows[1]:
-            continue
-        for name in dict.fromkeys([*(rows[0] or {}), *(rows[1] or {})]):
-            if None in rows or rows[0].get(name) != rows[1].get(name):  # type: ignore[union-attr]
-                first, second = [None if row is None else _text(row.get(name)) for row in rows]
-                found.append((f"{projection.table.fullname}.{name}", (first, second)))
-    return found
-
-
-def _row(batch: StateBatch, number: int) -> Row | None:
-    rows = parsed(batch.rows[number])
-    return rows[0] if rows and batch.present[0] else None
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return "NULL"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    async def _write_here(self, conflict: Conflict, keep: Side, connection: AsyncConnection) -> bool:
+        images = images_of(self._runtime.catalog, conflict)
+        if images is not None:
+            writer = ImageWriter(connection, conflict, images)
+            await (writer.put() if keep is conflict.side else writer.take_back())
+        elif conflict.operation is ConflictOperation.FAILED:
+            entity = self._runtime.catalog[conflict.entity]
+            kept = self._runtime.stores[self._side].state.state_of(
+                entity, key=conflict.key, rows=conflict.after
+            )
+            await self._store.write(connection, [kept], {entity.name: frozenset(kept.keys)})
+        return True

@@ -15,18 +15,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.domain.errors import ConflictError, NotFoundError, ValidationError
 from backend.shared.domain.phases import Side
-from backend.shared.journal.conflicts import Conflict, ConflictRepository, count_open
+from backend.shared.journal.conflict_records import Conflict
+from backend.shared.journal.on_sides import count_open_conflicts
 from backend.shared.migration.conflict_settling import Settlement, SettleOutcome, Settler
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import is_database_error, sqlstate_of, to_side_error
+from backend.shared.stores.errors import is_database_error, to_side_error
+from backend.shared.stores.side import Conflicts as KeptConflicts
+from backend.shared.stores.side import Connection, LockHeldError
 
 PATIENCE_SECONDS = 10.0
 BATCH_CONFLICTS = 200
-_HELD = "55P03"
 
 log = structlog.get_logger(__name__)
 
@@ -57,12 +58,17 @@ class Conflicts:
     def __init__(self, runtime: ServiceRuntime, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._runtime = runtime
         self._patience_seconds = patience_seconds
-        self._repository = ConflictRepository(runtime.names)
 
     async def page(
-        self, *, after: tuple[Side, int] | None = None, limit: int, entity: str | None = None
+        self,
+        *,
+        after: tuple[Side, int] | None = None,
+        limit: int,
+        entity: str | None = None,
+        settled: bool = False,
     ) -> list[Conflict]:
-        """Open conflicts of both sides, legacy first, each side's in the order of their numbers."""
+        """Open or `settled` conflicts of both sides, legacy first, each side's in the order of their numbers."""
+        state = "settled" if settled else "open"
         found: list[Conflict] = []
         for side in await self._sides():
             if after is not None and list(Side).index(side) < list(Side).index(after[0]):
@@ -70,8 +76,12 @@ class Conflicts:
             after_id = after[1] if after is not None and after[0] is side else 0
             if len(found) < limit:
                 async with self._connected(side) as connection:
-                    found += await self._repository.page(
-                        connection, after_id=after_id, limit=limit - len(found), entity=entity
+                    found += await self._kept_on(side).page(
+                        connection,
+                        after_id=after_id,
+                        limit=limit - len(found),
+                        entity=entity,
+                        state=state,
                     )
         return found
 
@@ -80,8 +90,11 @@ class Conflicts:
         total = 0
         for side in await self._sides():
             async with self._connected(side) as connection:
-                total += await self._repository.count(connection)
+                total += await self._kept_on(side).count(connection)
         return total
+
+    def _kept_on(self, side: Side) -> KeptConflicts:
+        return self._runtime.stores[side].conflicts
 
     async def _sides(self) -> list[Side]:
         """Both; but where the phase has nothing to do with legacy any more, that may be gone."""
@@ -89,14 +102,14 @@ class Conflicts:
         late = set(Side) - set(runtime.sides_in_use)
         if not runtime.base_settings.legacy_database_url:
             return list(runtime.sides_in_use)
-        there = await count_open(runtime.engines, runtime.names, late)
+        there = await count_open_conflicts(runtime.stores, late)
         return [side for side in Side if side not in late or side in there]
 
     async def plan(self, wanted: ConflictId, *, keep: Side, show_values: bool = False) -> Settlement:
         """What settling would do. Changes nothing."""
         await self._runtime.following.refresh()
         async with self._connected(wanted.side) as connection:
-            conflict = self._known(wanted, await self._repository.get(connection, wanted.number))
+            conflict = self._known(wanted, await self._kept_on(wanted.side).get(connection, wanted.number))
         if done := _done_already(wanted, conflict, keep):
             return done
         return await self._settler("").plan(conflict, keep, show_values=show_values)
@@ -137,10 +150,10 @@ class Conflicts:
 
     async def _batches(self, side: Side) -> AsyncIterator[list[Conflict]]:
         async with self._connected(side) as connection:
-            last, after = await self._repository.last_id(connection), 0
+            last, after = await self._kept_on(side).last_id(connection), 0
         while after < last:
             async with self._connected(side) as connection:
-                page = await self._repository.page(connection, after_id=after, limit=BATCH_CONFLICTS)
+                page = await self._kept_on(side).page(connection, after_id=after, limit=BATCH_CONFLICTS)
             if not page:
                 return
             after = page[-1].id
@@ -150,21 +163,19 @@ class Conflicts:
         self, side: Side, batch: Sequence[Conflict], keep: Side, by: str
     ) -> list[Settlement]:
         async with self._connected(side) as holding:
-            free = await self._repository.hold_free(holding, [conflict.id for conflict in batch])
+            free = await self._kept_on(side).hold_free(holding, [conflict.id for conflict in batch])
             done = await self._settler(by).settle([item for item in batch if item.id in free], keep)
             await self._write_down(holding, done, keep, by)
         return done
 
-    async def _write_down(
-        self, holding: AsyncConnection, done: Sequence[Settlement], keep: Side, by: str
-    ) -> None:
+    async def _write_down(self, holding: Connection, done: Sequence[Settlement], keep: Side, by: str) -> None:
         await self._runtime.hook("conflict_done")
         for item in done:
-            number = item.conflict.id
+            number, kept = item.conflict.id, self._kept_on(item.conflict.side)
             if item.is_settled:
-                await self._repository.settle(holding, [number], kept=keep, by=by, detail=item.detail)
+                await kept.settle(holding, [number], kept=keep, by=by, detail=item.detail)
             elif item.detail:
-                await self._repository.note(holding, number, item.detail)
+                await kept.note(holding, number, item.detail)
         await holding.commit()
         for item in done:
             told = log.info if item.is_settled else log.warning
@@ -180,15 +191,13 @@ class Conflicts:
                 detail=item.detail or None,
             )
 
-    async def _hold(self, connection: AsyncConnection, wanted: ConflictId) -> Conflict | None:
+    async def _hold(self, connection: Connection, wanted: ConflictId) -> Conflict | None:
         if wanted.service != self._runtime.service:
             return None
         try:
-            return await self._repository.hold(connection, wanted.number)
-        except Exception as error:
-            if sqlstate_of(error) == _HELD:
-                raise ConflictError(f"somebody else settles {wanted} just now") from error
-            raise
+            return await self._kept_on(wanted.side).hold(connection, wanted.number)
+        except LockHeldError as error:
+            raise ConflictError(f"somebody else settles {wanted} just now") from error
 
     def _known(self, wanted: ConflictId, conflict: Conflict | None) -> Conflict:
         if conflict is None or wanted.service != self._runtime.service:
@@ -202,12 +211,12 @@ class Conflicts:
         return ConflictId(service=self._runtime.service, side=conflict.side, number=conflict.id)
 
     def _settler(self, by: str) -> Settler:
-        return Settler(self._runtime, self._repository, by=by, patience_seconds=self._patience_seconds)
+        return Settler(self._runtime, by=by, patience_seconds=self._patience_seconds)
 
     @asynccontextmanager
-    async def _connected(self, side: Side) -> AsyncIterator[AsyncConnection]:
+    async def _connected(self, side: Side) -> AsyncIterator[Connection]:
         try:
-            async with self._runtime.engines[side].connect() as connection:
+            async with self._runtime.stores[side].connect() as connection:
                 yield connection
         except Exception as error:
             if not is_database_error(error):

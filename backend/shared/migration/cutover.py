@@ -19,25 +19,19 @@ from contextlib import AsyncExitStack
 from enum import StrEnum
 
 import structlog
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.control import Intent
 from backend.shared.domain.errors import ConflictError, FencedError, TandemError
-from backend.shared.domain.phases import Direction, Side
+from backend.shared.domain.phases import Direction
 from backend.shared.journal.carrier import Hook, TargetUnavailableError, no_hook
-from backend.shared.journal.marks import MarkRepository
 from backend.shared.journal.relay import RelayPass
 from backend.shared.migration.capture_proof import whole_since
 from backend.shared.migration.failed_keys import keep_failed_keys
-from backend.shared.migration.sequences import move_sequences
+from backend.shared.migration.sequences import SequenceState, move_sequences
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import (
-    describe,
-    is_connection_loss,
-    is_database_error,
-    sqlstate_of,
-)
+from backend.shared.stores.errors import describe, is_connection_loss, is_database_error
+from backend.shared.stores.protocol import Position
+from backend.shared.stores.side import Connection, LockHeldError
 
 LOCK_MS = 100
 """How long traffic may queue up behind one try for a fence lock."""
@@ -46,10 +40,11 @@ DRAIN_MS = 150
 MOST_DRAIN_MS = 600
 """The most that this grows to, doubling with each try that it was too short for: a slow target needs it."""
 GIVE_UP_SECONDS = 30.0
+STRANDED_KEYS = 500
+"""As many keys are taken over at once."""
 CAPTURE_GATE = "capture"
 """The gate by whose name an operator says that a gap in capture is known."""
 _PAUSE_SECONDS = 0.5
-_LOCK_NOT_AVAILABLE = "55P03"
 
 log = structlog.get_logger(__name__)
 
@@ -85,17 +80,16 @@ class Cutover:
     ) -> None:
         self._runtime = runtime
         self._intent = intent
-        self._names = runtime.names
-        self._marks = MarkRepository(runtime.names)
-        self._opening = intent.to.policy.authoritative
-        self._closing = self._opening.other
-        self._relay = runtime.relays[Direction.towards(self._opening)]
+        self._opening = runtime.stores[intent.to.policy.authoritative]
+        self._closing = runtime.stores[self._opening.side.other]
+        self._relay = runtime.relays[Direction.towards(self._opening.side)]
         self._hook = hook
         self._give_up_seconds = give_up_seconds
         self._say = say
         self._closed_at = time.monotonic()
         self._whole: frozenset[str] = frozenset()
         self._pass: asyncio.Future[RelayPass] | None = None
+        self._commit_sent = False
         self._drain_ms = DRAIN_MS
 
     async def run(self) -> float:
@@ -119,18 +113,20 @@ class Cutover:
 
     async def decision(self) -> Decision:
         """What is decided of the intent; raises `ChangeOvertakenError` where the epoch has gone past it."""
-        async with self._runtime.engines[self._closing].connect() as connection:
-            mark = await self._marks.read(connection)
+        async with self._closing.connect() as connection:
+            mark = await self._closing.marks.read(connection)
         if mark.epoch < self._intent.epoch:
             return Decision.OPEN
         if mark.epoch > self._intent.epoch:
-            raise ChangeOvertakenError(f"the {self._closing.value} side is in epoch {mark.epoch} already")
+            raise ChangeOvertakenError(
+                f"the {self._closing.side.value} side is in epoch {mark.epoch} already"
+            )
         return Decision.GIVEN_UP if mark.is_open else Decision.FORWARD
 
     async def give_up(self) -> Decision:
         """Take the intent back, if it is not too late: then answers `FORWARD`, and it has to be gone through with."""
-        async with self._runtime.engines[self._closing].begin() as connection:
-            await self._marks.raise_epoch(connection, epoch=self._intent.epoch, is_open=True)
+        async with self._closing.begin() as connection:
+            await self._closing.marks.raise_epoch(connection, epoch=self._intent.epoch, is_open=True)
         decision = await self.decision()
         if decision is Decision.FORWARD:
             return decision
@@ -145,9 +141,10 @@ class Cutover:
         A copy of history that has looked at the mark must not go on in the old epoch beside carries of the new one, which
         its floor does not hold back (`RAISED_WITHOUT_LOCK` in docs/model).
         """
-        async with self._runtime.engines[self._opening].begin() as connection:
-            await self._marks.lock_alone(connection, timeout_ms=LOCK_MS * 10)
-            await self._marks.raise_epoch(connection, epoch=self._intent.epoch, is_open=False)
+        marks = self._opening.marks
+        async with self._opening.begin() as connection:
+            await marks.lock_alone(connection, timeout_ms=LOCK_MS * 10)
+            await marks.raise_epoch(connection, epoch=self._intent.epoch, is_open=False)
 
     async def _try_to_close(self) -> Decision:
         """Close the old side, or decide for good that it stays open."""
@@ -157,7 +154,7 @@ class Cutover:
         except (ChangeOvertakenError, asyncio.CancelledError):
             raise
         except Exception as error:
-            if not isinstance(error, TandemError) and not is_database_error(error):
+            if not isinstance(error, TandemError | LockHeldError) and not is_database_error(error):
                 raise
             # COMMIT may have come through all the same: the mark knows.
             if await self.give_up() is Decision.GIVEN_UP:
@@ -169,17 +166,19 @@ class Cutover:
 
     async def _prepare(self) -> None:
         """Move the sequences of the side that is to open while nobody waits for it."""
-        engines = self._runtime.engines
-        async with engines[self._opening].connect() as opening, engines[self._closing].connect() as closing:
-            await self._marks.share(opening)
-            mark = await self._marks.read(opening)
+        marks = self._opening.marks
+        async with self._opening.connect() as opening, self._closing.connect() as closing:
+            await marks.share(opening)
+            mark = await marks.read(opening)
             if mark.is_open or mark.epoch >= self._intent.epoch:
-                raise ChangeOvertakenError(f"the {self._opening.value} side is in epoch {mark.epoch} already")
-            moved = await move_sequences(opening, closing, self._runtime.catalog, self._opening)
+                raise ChangeOvertakenError(
+                    f"the {self._opening.side.value} side is in epoch {mark.epoch} already"
+                )
+            moved = await self._move_sequences(opening, closing)
             await opening.commit()
-            self._whole = await whole_since(self._runtime, source=closing, target=opening)
+            self._whole = await whole_since(self._runtime, closing, side=self._closing.side)
         for state in moved:
-            self._say(f"{state.sequence} of the {self._opening.value} side goes on at {state.target}")
+            self._say(f"{state.sequence} of the {self._opening.side.value} side goes on at {state.target}")
         await self._hook("cutover_sequences_moved")
 
     async def _close(self) -> None:
@@ -201,7 +200,7 @@ class Cutover:
             self._say(f"not yet: {reason}")
             await asyncio.sleep(_PAUSE_SECONDS)
         raise ChangeGivenUpError(
-            f"the {self._closing.value} side could not be closed within {self._give_up_seconds:g} s: {reason}"
+            f"the {self._closing.side.value} side could not be closed within {self._give_up_seconds:g} s: {reason}"
         )
 
     async def _almost_drained(self, deadline: float) -> None:
@@ -225,34 +224,38 @@ class Cutover:
 
     async def _try_once(self) -> str | None:
         """One try to close the old side and open the new; answers what stood in the way, and None if it is done."""
-        engines, side = self._runtime.engines, self._closing
+        held_by, self._commit_sent = self._closing, False
         async with AsyncExitStack() as stack:
-            closing = await stack.enter_async_context(engines[self._closing].connect())
-            opening = await stack.enter_async_context(engines[self._opening].connect())
+            closing = await stack.enter_async_context(self._closing.connect())
+            opening = await stack.enter_async_context(self._opening.connect())
             try:
-                await self._marks.lock_alone(closing, timeout_ms=LOCK_MS)
+                await self._closing.marks.lock_alone(closing, timeout_ms=LOCK_MS)
                 await self._hook("cutover_locked")
-                await self._check_capture(closing)
                 if left := await self._drained(closing):
                     return left
-                side = self._opening
-                await self._marks.lock_alone(opening, timeout_ms=LOCK_MS)
-                kept = await keep_failed_keys(self._runtime, closing, opening, side=self._closing)
-            except Exception as error:
-                if is_connection_loss(error):
-                    # Whoever is silent for long while it holds the lock alone is cut off. Nothing is decided yet.
-                    return f"a connection was lost while the fence lock was held ({describe(error)})"
-                if sqlstate_of(error) != _LOCK_NOT_AVAILABLE:
-                    raise
-            else:
+                await self._check_capture(closing)
+                held_by = self._opening
+                await self._opening.marks.lock_alone(opening, timeout_ms=LOCK_MS)
+                if left := await self._stranded(opening):
+                    return left
+                kept = await keep_failed_keys(self._runtime, closing, opening, side=self._closing.side)
                 await self._commit_closed(closing)
+            except LockHeldError:
+                pass
+            except Exception as error:
+                # Whoever is silent for long while it holds the lock alone is cut off. Nothing is decided before COMMIT.
+                if self._commit_sent or not is_connection_loss(error):
+                    raise
+                return f"a connection was lost while the fence lock was held ({describe(error)})"
+            else:
                 await self._open_on(opening, closing)
                 if kept:
                     self._say(f"{kept} keys that could not be carried are conflicts now: `tandem conflicts`")
                 return None
-        return await self._blockers(side)
+        name = held_by.side.value
+        return "; ".join(await held_by.marks.holders()) or f"a transaction on the {name} side held on"
 
-    async def _check_capture(self, connection: AsyncConnection) -> None:
+    async def _check_capture(self, connection: Connection) -> None:
         """Raise `ChangeGivenUpError` unless every change was captured, seen under the lock.
 
         The gates were looked at before, perhaps hours ago by a controller that died: a journal that is empty because
@@ -260,30 +263,27 @@ class Cutover:
         """
         if CAPTURE_GATE in self._intent.forced:
             return
-        token = await self._runtime.capture_token(connection, self._closing)
+        token = await self._runtime.capture_token(connection, self._closing.side)
         if not token or token not in self._whole:
             raise ChangeGivenUpError(
-                f"capture on the {self._closing.value} side has had a gap: changes may be missing on the "
-                f"{self._opening.value} side; run `tandem backfill {self._runtime.service}`, then try again"
+                f"capture on the {self._closing.side.value} side has had a gap: changes may be missing on the "
+                f"{self._opening.side.value} side; run `tandem backfill {self._runtime.service}`, then try again"
             )
 
-    async def _commit_closed(self, connection: AsyncConnection) -> None:
-        if not await self._marks.close(connection, epoch=self._intent.epoch):
-            raise ChangeOvertakenError(f"the {self._closing.value} side is in a later epoch already")
+    async def _commit_closed(self, connection: Connection) -> None:
+        if not await self._closing.marks.close(connection, epoch=self._intent.epoch):
+            raise ChangeOvertakenError(f"the {self._closing.side.value} side is in a later epoch already")
         await self._hook("cutover_closing")
         self._closed_at = time.monotonic()
+        self._commit_sent = True
         await connection.commit()
         await self._hook("cutover_closed")
 
-    async def _drained(self, connection: AsyncConnection) -> str:
+    async def _drained(self, connection: Connection) -> str:
         """What is left but FAILED keys, seen by statements later than the lock; empty if nothing is."""
         deadline = time.monotonic() + self._drain_ms / 1000
-        left = text(
-            "SELECT count(*) AS rows, count(*) FILTER (WHERE wait_until IS NOT NULL) AS waiting, "
-            f"max(last_error) AS reason FROM {self._names.journal}"
-        )
         while True:
-            found = (await connection.execute(left)).one()
+            found = await self._closing.journal.remainder(connection)
             if not found.rows:
                 return ""
             if time.monotonic() > deadline:
@@ -293,50 +293,67 @@ class Cutover:
                 )
             await self._carry(seconds=max(0.0, deadline - time.monotonic()))
 
-    async def _blockers(self, side: Side) -> str:
-        """Who holds the fence lock of `side`, by what the server tells this login."""
-        async with self._runtime.engines[side].connect() as connection:
-            rows = await connection.execute(
-                text(
-                    "SELECT a.pid, coalesce(nullif(a.application_name, ''), a.usename) AS who, "
-                    "extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS age "
-                    "FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid, "
-                    f"(SELECT ARRAY[{self._names.fence_lock}]::bigint[] AS number) AS fence "
-                    "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.database = "
-                    "(SELECT oid FROM pg_database WHERE datname = current_database()) "
-                    "AND l.classid::bigint = fence.number[1] AND l.objid::bigint = fence.number[2] & 4294967295 "
-                    "ORDER BY a.xact_start LIMIT 3"
-                )
-            )
-            held = [
-                f"process {row.pid} ({row.who or 'another login'}) has held a transaction on the {side.value} side open"
-                + (f" for {row.age:.1f} s" if row.age is not None else "")
-                for row in rows
-            ]
-        return "; ".join(held) or f"a transaction on the {side.value} side held on"
+    async def _stranded(self, connection: Connection) -> str:
+        """What was written on the side that is to open alone, seen under its fence lock; empty if nothing is left of it."""
+        if self._runtime.both_sql:
+            return ""
+        count = await self._opening.stranded.count(connection)
+        return f"{count} keys were written on the {self._opening.side.value} side alone" if count else ""
 
     async def _open(self) -> None:
         """Open the other side, if it is not open yet."""
-        engines = self._runtime.engines
-        async with engines[self._opening].connect() as opening, engines[self._closing].connect() as closing:
-            mark = await self._marks.read(opening)
+        marks = self._opening.marks
+        async with self._opening.connect() as opening, self._closing.connect() as closing:
+            mark = await marks.read(opening)
             if mark.is_open and mark.epoch == self._intent.epoch:
                 return
             if mark.epoch >= self._intent.epoch:
-                raise ChangeOvertakenError(f"the {self._opening.value} side is in epoch {mark.epoch} already")
-            await self._marks.lock_alone(opening, timeout_ms=LOCK_MS * 10)
+                raise ChangeOvertakenError(
+                    f"the {self._opening.side.value} side is in epoch {mark.epoch} already"
+                )
+            await marks.lock_alone(opening, timeout_ms=LOCK_MS * 10)
+            await self._take_over_stranded(opening, epoch=mark.epoch)
             await self._open_on(opening, closing)
 
-    async def _open_on(self, opening: AsyncConnection, closing: AsyncConnection) -> None:
+    async def _take_over_stranded(self, opening: Connection, *, epoch: int) -> None:
+        """What was written here alone, after a controller had died behind the closing, is carried like any other change.
+
+        The other side was closed before, and drained: nothing there is newer. It is still closed, in
+        `epoch`; its guards begin anew in the one to come.
+        """
+        if self._runtime.both_sql:
+            return
+        store = self._opening
+        while found := await store.stranded.page(opening, limit=STRANDED_KEYS):
+            for item in found:
+                await store.journal.add(opening, item.entity, [item.key])
+                await store.state.set_guards(
+                    opening,
+                    self._runtime.catalog[item.entity],
+                    keys=[item.key],
+                    guard=(0, Position(major=0, minor=0)),
+                    epoch=epoch,
+                )
+                await store.stranded.end(opening, item.entity, item.key)
+            self._say(
+                f"{len(found)} keys that were written on the {store.side.value} side alone are carried from now on"
+            )
+
+    async def _open_on(self, opening: Connection, closing: Connection) -> None:
         """Open the side whose fence lock the transaction of `opening` holds alone.
 
         After a last look at its sequences: numbers went on being taken until the old side was closed.
         """
-        runtime, side = self._runtime, self._opening
-        await move_sequences(opening, closing, runtime.catalog, side)
-        token = await runtime.capture_token(opening, side)
-        await self._marks.open(opening, epoch=self._intent.epoch, capture_token=token)
+        await self._move_sequences(opening, closing)
+        token = await self._runtime.capture_token(opening, self._opening.side)
+        await self._opening.marks.open(opening, epoch=self._intent.epoch, capture_token=token)
         await opening.commit()
+
+    async def _move_sequences(self, opening: Connection, closing: Connection) -> list[SequenceState]:
+        """Sequences of the side that is to open; where one of them is no SQL database, nobody draws keys from one."""
+        if not self._runtime.both_sql:
+            return []
+        return await move_sequences(opening, closing, self._runtime.catalog, self._opening.side)
 
     async def _enter(self, stall_ms: float) -> None:
         if not await self._runtime.controls.enter(self._intent, stall_ms=stall_ms, done=True):
@@ -353,7 +370,8 @@ class Cutover:
             except TandemError:
                 raise
             except Exception as error:
-                if time.monotonic() > deadline or not is_database_error(error):
+                held = isinstance(error, LockHeldError) or is_database_error(error)
+                if time.monotonic() > deadline or not held:
                     raise
                 log.warning("cutover_held", service=self._runtime.service, error=describe(error))
                 await asyncio.sleep(0.05)

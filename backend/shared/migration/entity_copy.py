@@ -21,7 +21,7 @@ from backend.shared.migration.chunk_copy import ChunkCopier
 from backend.shared.migration.key_carry import KeyCarrier
 from backend.shared.migration.range_sql import EntityRanges
 from backend.shared.migration.throttle import Throttle
-from backend.shared.stores.postgres.errors import (
+from backend.shared.stores.errors import (
     classify,
     describe,
     is_database_error,

@@ -6,15 +6,12 @@ overwritten by the next carry the other way; so both states are kept, in the tra
 
 from __future__ import annotations
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from backend.shared.domain.errors import ConflictError
-from backend.shared.domain.mapping import EntityMapping
-from backend.shared.domain.phases import Direction, Side
-from backend.shared.journal.conflicts import ConflictRepository, FailedKey, OpenFailureKey
+from backend.shared.domain.phases import Side
+from backend.shared.journal.conflict_records import FailedKey, OpenFailureKey
 from backend.shared.runtime import ServiceRuntime
 from backend.shared.stores.postgres.projection_sql import table_name
-from backend.shared.stores.postgres.store import entity_sql
+from backend.shared.stores.side import Connection
 
 BATCH_KEYS = 500
 MOST_KEYS = 20_000
@@ -23,14 +20,14 @@ CLOSED_BY = "cutover"
 
 
 async def keep_failed_keys(
-    runtime: ServiceRuntime, closing: AsyncConnection, opening: AsyncConnection, *, side: Side
+    runtime: ServiceRuntime, closing: Connection, opening: Connection, *, side: Side
 ) -> int:
     """Make conflicts of the FAILED keys of `side`, in the transaction of `closing`; answers how many there were.
 
     Both connections hold the fence locks of their sides alone, so that nothing changes meanwhile. One query where there is
     none. Raises `ConflictError` where there are more than `MOST_KEYS`.
     """
-    repository = ConflictRepository(runtime.names)
+    repository = runtime.stores[side].conflicts
     count = after = 0
     while page := await repository.open_failures(closing, after_id=after, limit=BATCH_KEYS):
         count, after = count + len(page), page[-1].id
@@ -48,8 +45,8 @@ async def keep_failed_keys(
 async def _with_states(
     runtime: ServiceRuntime,
     page: list[OpenFailureKey],
-    closing: AsyncConnection,
-    opening: AsyncConnection,
+    closing: Connection,
+    opening: Connection,
     *,
     side: Side,
 ) -> list[FailedKey]:
@@ -63,8 +60,8 @@ async def _with_states(
         if name in runtime.catalog:  # else it was mapped once
             entity = runtime.catalog[name]
             table = table_name(entity.sources(side)[0].table)
-            here = await _stored(closing, entity, Direction.towards(side), keys)
-            there = await _stored(opening, entity, Direction.towards(side.other), keys)
+            here = await runtime.stores[side].state.stored_rows(closing, entity, keys)
+            there = await runtime.stores[side.other].state.stored_rows(opening, entity, keys)
         found += [
             FailedKey(
                 failure_id=failure.id,
@@ -77,19 +74,4 @@ async def _with_states(
             )
             for failure in failures
         ]
-    return found
-
-
-async def _stored(
-    connection: AsyncConnection, entity: EntityMapping, direction: Direction, keys: list[str]
-) -> dict[str, dict[str, str]]:
-    """The rows that a side holds of `keys`, mapped columns only: by key and table, as JSON."""
-    found: dict[str, dict[str, str]] = {}
-    for sql in entity_sql(entity, direction).projections:
-        rows = await connection.exec_driver_sql(
-            f"SELECT s.k, json_agg(s.r)::text AS rows FROM ({sql.keyed_rows(sql.table, '$1')}) AS s GROUP BY s.k",
-            (keys,),
-        )
-        for row in rows:
-            found.setdefault(row.k, {})[sql.projection.table.fullname] = row.rows
     return found

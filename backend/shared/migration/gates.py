@@ -18,7 +18,7 @@ from backend.shared.migration.conflicts import Conflicts
 from backend.shared.migration.sequences import sequences_of
 from backend.shared.observability.labels import Verdict
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import describe, is_database_error
+from backend.shared.stores.errors import describe, is_database_error
 from backend.shared.sync_validator import SyncValidator
 
 
@@ -36,6 +36,7 @@ class GateName(StrEnum):
     VALIDATION = "validation"
     SHADOW_READS = "shadow-reads"
     SEQUENCES = "sequences"
+    STRANDED = "stranded"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +119,10 @@ class Gates:
     async def look(self, now: Phase, to: Phase, *, forced: tuple[str, ...] = ()) -> list[Gate]:
         """Every gate of the step, in order. What cannot be looked at is shut."""
         found: list[Gate] = []
-        for name in gates_between(now, to):
+        names = gates_between(now, to)
+        if not self._runtime.both_sql:
+            names += (GateName.STRANDED,)
+        for name in names:
             try:
                 is_open, figure, remedy = await self._look_at(name, to)
             except Exception as error:
@@ -150,6 +154,7 @@ class Gates:
             GateName.VALIDATION: self._validation,
             GateName.SHADOW_READS: self._shadow_reads,
             GateName.SEQUENCES: lambda: self._sequences(to.policy.authoritative),
+            GateName.STRANDED: self._stranded,
         }
         return await looks[name]()
 
@@ -193,10 +198,9 @@ class Gates:
         """Whether every change on the authoritative side was captured since it was opened."""
         runtime = self._runtime
         side = runtime.phase.policy.authoritative
-        engines = runtime.engines
-        async with engines[side].connect() as source, engines[side.other].connect() as target:
+        async with runtime.stores[side].connect() as source:
             token = await runtime.capture_token(source, side)
-            whole = await whole_since(runtime, source=source, target=target)
+            whole = await whole_since(runtime, source, side=side)
         if token and token in whole:
             return True, f"without a gap since the {side.value} side was opened, or was copied from", ""
         return (
@@ -221,8 +225,9 @@ class Gates:
 
     async def _failures(self) -> tuple[bool, str, str]:
         runtime = self._runtime
-        async with runtime.engines[runtime.phase.policy.authoritative].connect() as connection:
-            count = sum((await runtime.failures.count_by_entity(connection)).values())
+        store = runtime.stores[runtime.phase.policy.authoritative]
+        async with store.connect() as connection:
+            count = sum((await store.failures.count_by_entity(connection)).values())
         return (
             count == 0,
             f"{count} keys could not be carried" if count else "none open",
@@ -239,6 +244,18 @@ class Gates:
             count == 0,
             f"{count} are not settled" if count else "none open",
             f"look at `tandem conflicts {runtime.service}`, then `tandem settle`",
+        )
+
+    async def _stranded(self) -> tuple[bool, str, str]:
+        """Whether all that was written on one side alone is on the other too."""
+        count = 0
+        for store in self._runtime.stores.values():
+            async with store.reading() as connection:
+                count += await store.stranded.count(connection)
+        return (
+            count == 0,
+            f"{count} keys were written on one side alone" if count else "none open",
+            "wait: a process that relays settles them as soon as both sides answer",
         )
 
     async def _lag(self) -> tuple[bool, str, str]:
@@ -300,6 +317,8 @@ class Gates:
 
     async def _sequences(self, side: Side) -> tuple[bool, str, str]:
         runtime = self._runtime
+        if not runtime.both_sql:
+            return True, "keys are made by the application", ""
         async with runtime.engines[side].connect() as own, runtime.engines[side.other].connect() as other:
             states = await sequences_of(own, other, runtime.catalog, side)
         for state in states:

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping
 from backend.shared.domain.phases import Direction
 from backend.shared.journal.carrier import Carrier, Hook, Outcome, Outcomes, no_hook
+from backend.shared.journal.records import ClaimedKey
 from backend.shared.journal.refusals import withdraw_outdated
-from backend.shared.journal.repository import ClaimedKey, FailureRepository, JournalRepository
+from backend.shared.journal.sync_telling import SyncTelling
 from backend.shared.migration.range_sql import EntityRanges
 from backend.shared.stores.postgres.key_sql import KeyRange
-from backend.shared.stores.postgres.store import PostgresStore
+from backend.shared.stores.repeating import in_transaction
+from backend.shared.stores.side import Connection, SideStore
 
 KEYS_AT_ONCE = 500
 KEYS_OF_TARGET = 10_000
@@ -38,23 +38,20 @@ class KeyCarrier:
     def __init__(
         self,
         *,
-        source: AsyncEngine,
-        target: AsyncEngine,
-        store: PostgresStore,
+        source: SideStore,
+        target: SideStore,
         catalog: EntityCatalog,
         direction: Direction,
         hook: Hook = no_hook,
     ) -> None:
         self._source = source
         self._target = target
-        self._store = store
         self._catalog = catalog
         self._direction = direction
-        self._carrier = Carrier(
-            source=source, target=target, store=store, catalog=catalog, direction=direction, hook=hook
-        )
-        self._failures = FailureRepository(store.names)
-        self._journal = JournalRepository(store.names)
+        self._carrier = Carrier(source=source, target=target, catalog=catalog, direction=direction, hook=hook)
+        self._telling = SyncTelling(source=source, target=target, catalog=catalog, direction=direction)
+        self._failures = source.failures
+        self._journal = source.journal
 
     async def carry_range(self, ranges: EntityRanges, keys: KeyRange, *, epoch: int) -> Carried:
         """Carry all keys that a range has on the source or, where it means the same there, on the target."""
@@ -96,9 +93,12 @@ class KeyCarrier:
         """A missing parent may be on its way: the relay knows how to wait for it."""
         waiting = [identity for identity, found in outcomes.items() if found.outcome is Outcome.WAITING]
         if waiting:
-            async with self._source.begin() as connection:
+
+            async def journal(connection: Connection) -> None:
                 for entity, key in waiting:
                     await self._journal.add(connection, entity, [key])
+
+            await in_transaction(self._source, journal)
         return len(waiting)
 
     async def _record(self, outcomes: Outcomes, *, epoch: int) -> int:
@@ -108,7 +108,9 @@ class KeyCarrier:
         if not refused:
             return 0
         now = datetime.now(UTC)
-        async with self._source.begin() as connection:
+        await self._telling.tell_target(refused, failed=refused, epoch=epoch)
+
+        async def record(connection: Connection) -> None:
             for (entity, key), found in refused.items():
                 claimed = ClaimedKey(
                     entity=entity, key=key, captured_at=now, attempts=1, waits=0, request_id=None
@@ -122,14 +124,15 @@ class KeyCarrier:
                     reason=found.reason,
                     sqlstate=found.sqlstate,
                 )
+            await self._telling.tell_source(connection, refused, failed=refused)
+
+        await in_transaction(self._source, record)
         outdated = await withdraw_outdated(
             refused,
             epoch=epoch,
             source=self._source,
             target=self._target,
-            store=self._store,
             catalog=self._catalog,
-            failures=self._failures,
             by="backfill",
         )
         return len(refused) - len(outdated)
@@ -142,5 +145,8 @@ class KeyCarrier:
             if found.outcome in (Outcome.CARRIED, Outcome.SKIPPED)
         }
         if gone:
-            async with self._source.begin() as connection:
+
+            async def close(connection: Connection) -> None:
                 await self._failures.close(connection, gone, epoch=epoch, by="backfill")
+
+            await in_transaction(self._source, close)

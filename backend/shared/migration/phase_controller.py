@@ -11,8 +11,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import text
-
 from backend.shared.control import Intent
 from backend.shared.domain.errors import (
     ConfigurationError,
@@ -32,6 +30,7 @@ from backend.shared.migration.cutover import (
     Decision,
 )
 from backend.shared.migration.gates import Gate, GateName, Gates
+from backend.shared.migration.progress import keeper_of, repository_of
 from backend.shared.replicas import LEASE_SECONDS, Replica
 from backend.shared.runtime import ServiceRuntime
 
@@ -290,33 +289,20 @@ class PhaseController:
 
     async def _what_is_left(self) -> tuple[str, ...]:
         """What may now be deleted on the legacy side. Nothing is."""
-        runtime = self._runtime
-        tables = sorted(
-            {
-                projection.table.name
-                for entity in runtime.catalog.ordered
-                for projection in entity.projections(Direction.TO_LEGACY)
-            }
+        legacy = self._runtime.stores[Side.LEGACY]
+        found = {name for entity in self._runtime.catalog.ordered for name in await legacy.tables(entity)}
+        return (
+            "on the legacy side nothing of this service is read or written any more; may be deleted there:",
+            *(f"  {name}, if no other program uses it" for name in sorted(found)),
+            f"  {legacy.engine_room}, last of all: the fence of these is in it",
         )
-        notes = [
-            "on the legacy side nothing of this service is read or written any more; may be deleted there:"
-        ]
-        async with runtime.engines[Side.LEGACY].connect() as connection:
-            for table in tables:
-                size = await connection.execute(
-                    text("SELECT pg_size_pretty(pg_total_relation_size(to_regclass(:name)))"),
-                    {"name": table},
-                )
-                notes.append(f"  table {table} ({size.scalar() or 'gone'}), if no other program uses it")
-        notes.append(f"  schema {runtime.names.schema}, last of all: the fence of these tables is in it")
-        return tuple(notes)
 
     async def _void_backfill(self) -> None:
         """Changes may be missing on the side that was just opened: what was copied from it before does not count."""
         runtime = self._runtime
         target = runtime.control.phase.policy.authoritative.other
-        async with runtime.engines[target].begin() as connection:
-            await connection.execute(text(f"UPDATE {runtime.names.backfill} SET capture = ''"))
+        async with keeper_of(runtime, target).begin() as connection:
+            await repository_of(runtime, target).void(connection)
 
     async def _enter(self, intent: Intent, *, done: bool) -> None:
         if await self._runtime.controls.enter(intent, done=done):

@@ -31,7 +31,7 @@ from backend.shared.migration.repair_results import (
 )
 from backend.shared.migration.repair_writers import CarryingWriter, RepairWriter
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import is_database_error, to_side_error
+from backend.shared.stores.errors import is_database_error, to_side_error
 from backend.shared.validation.keys import parse_key
 from backend.shared.validation.recheck import Look
 from backend.shared.validation.statements import statements_of

@@ -19,19 +19,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.domain.errors import FencedError, SideError
 from backend.shared.domain.mapping import EntityMapping, decode_key
-from backend.shared.domain.phases import Direction, Side
+from backend.shared.domain.phases import Direction
 from backend.shared.migration.repair_looks import Looks
 from backend.shared.migration.repair_results import Identity, RepairOutcome
 from backend.shared.migration.repair_writers import Written, help_relay
 from backend.shared.runtime import ServiceRuntime
+from backend.shared.stores.errors import is_database_error, to_side_error
 from backend.shared.stores.postgres.errors import (
     DEADLOCK_DETECTED,
     FOREIGN_KEY_VIOLATION,
     SERIALIZATION_FAILURE,
-    is_database_error,
-    to_side_error,
 )
-from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.store import PostgresStore
 from backend.shared.stores.protocol import StateBatch
 from backend.shared.validation.recheck import Look
@@ -116,7 +114,7 @@ class AuthorityWriter:
             case = await self._case(item, look)
             if case is None:
                 return _CHANGED
-            runner = self._runtime.runners[side]
+            runner = self._runtime.sql_runner(side)
             return await runner.repeat(partial(self._attempt, case))
         except _CannotSayError as error:
             return Written(outcome=RepairOutcome.REFUSED, detail=_NO_WAY_BACK.format(side.value, error))
@@ -148,13 +146,14 @@ class AuthorityWriter:
         return _Case(entity=entity, look=look, here=here, there=there)
 
     async def _attempt(self, case: _Case) -> Written:
-        runner = self._runtime.runners[self._direction.source]
+        side = self._direction.source
+        runner = self._runtime.sql_runner(side)
         keys = list(case.here.keys)
         async with runner.transaction(
             request_id="repair", journals_touched=True, isolation="REPEATABLE READ"
         ) as transaction:
             connection = transaction.connection
-            await assert_authority(connection, self._runtime.names, self._direction.source, epoch=self._epoch)
+            await self._runtime.stores[side].marks.hold_authority(connection, epoch=self._epoch)
             now = await self._store.read_stored(connection, case.entity, self._back, keys=keys)
             await self._runtime.hook("repair_compared")
             if not now.same_rows(case.here):
@@ -194,22 +193,3 @@ class AuthorityWriter:
         ]
         if same:
             raise _CannotSayError(same)
-
-
-async def assert_authority(
-    connection: AsyncConnection, names: EngineNames, side: Side, *, epoch: int
-) -> None:
-    """Hold the fence in share mode; the row lock makes an old snapshot fail rather than see an old mark (R7).
-
-    Raises `FencedError` unless `side` is open in `epoch`.
-    """
-    await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock_shared({names.fence_lock})")
-    found = await connection.exec_driver_sql(
-        f"SELECT 1 FROM {names.mark} WHERE state = 'open' AND epoch = $1 FOR SHARE", (epoch,)
-    )
-    if found.first() is None:
-        raise FencedError(
-            f"not open in epoch {epoch}, so nothing may be written to it",
-            side=side,
-            unavailable=True,
-        )

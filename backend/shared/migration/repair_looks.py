@@ -11,10 +11,10 @@ from backend.shared.domain.mapping import EntityMapping
 from backend.shared.domain.phases import Direction
 from backend.shared.migration.repair_results import Identity
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.errors import describe
-from backend.shared.validation.recheck import Look, Recheck
+from backend.shared.stores.errors import describe
+from backend.shared.validation.recheck import Look
 from backend.shared.validation.sides import Sides, UnreadableRowError
-from backend.shared.validation.statements import statements_of
+from backend.shared.validation.unlike import recheck_of
 
 FIRST_WAIT_SECONDS = 0.02
 LONGEST_WAIT_SECONDS = 1.0
@@ -83,11 +83,12 @@ class Looks:
         return found
 
     async def _of(self, entity: EntityMapping, keys: list[str], direction: Direction) -> list[Look]:
-        recheck = Recheck(
+        recheck = recheck_of(
+            entity,
             sides=Sides(engines=self._runtime.engines, direction=direction),
             names=self._runtime.names,
-            statements=statements_of(entity, direction),
             epoch=self._epoch,
+            stores=self._runtime.stores,
         )
         try:
             return await recheck.look(keys)

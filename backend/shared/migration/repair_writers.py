@@ -9,11 +9,9 @@ from typing import Protocol
 from backend.shared.domain.errors import FencedError
 from backend.shared.domain.phases import Direction
 from backend.shared.journal.carrier import Carrier, KeyOutcome, Outcome, TargetUnavailableError
-from backend.shared.journal.repository import JournalRepository
 from backend.shared.migration.repair_looks import Looks
 from backend.shared.migration.repair_results import Identity, RepairOutcome
 from backend.shared.runtime import ServiceRuntime
-from backend.shared.stores.postgres.store import PostgresStore
 from backend.shared.validation.recheck import Look
 
 ROUNDS = 3
@@ -56,15 +54,14 @@ class CarryingWriter:
         patience_seconds: float,
     ) -> None:
         self._runtime = runtime
-        self._source = runtime.engines[direction.source]
+        self._source = runtime.stores[direction.source]
         self._epoch = epoch
         self._looks = looks
         self._patience_seconds = patience_seconds
-        self._journal = JournalRepository(runtime.names)
+        self._journal = self._source.journal
         self._carrier = Carrier(
             source=self._source,
-            target=runtime.engines[direction.target],
-            store=PostgresStore(runtime.names, runtime.catalog),
+            target=runtime.stores[direction.target],
             catalog=runtime.catalog,
             direction=direction,
             hook=runtime.hook,
@@ -102,7 +99,7 @@ class CarryingWriter:
         others = set(outcomes) - set(identities)
         if gone or others:
             async with self._source.begin() as connection:
-                await self._runtime.failures.close(connection, gone, epoch=self._epoch, by=CLOSED_BY)
+                await self._source.failures.close(connection, gone, epoch=self._epoch, by=CLOSED_BY)
                 for entity, key in sorted(others):
                     await self._journal.add(connection, entity, [key])
         return outcomes

@@ -9,19 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import text
-
-from backend.shared.domain.errors import ConflictError, InstallationError
-from backend.shared.domain.phases import Phase, Side
-from backend.shared.journal.install import (
-    capture_token,
-    create_triggers,
-    installed,
-    missing_triggers,
-    wanted_triggers,
-)
-from backend.shared.journal.marks import MarkRepository, identity_of
+from backend.shared.domain.errors import ConflictError
+from backend.shared.domain.phases import Direction, Phase, Side
 from backend.shared.migration.cutover import LOCK_MS
+from backend.shared.migration.progress import keeper_of, repository_of
 from backend.shared.runtime import ServiceRuntime
 
 _LOCK_FACTOR = 50
@@ -47,16 +38,10 @@ async def take_up_restored(runtime: ServiceRuntime, side: Side, *, by: str, reas
         raise ConflictError(
             "the phase is being changed: finish that first (`tandem advance` or `tandem rollback`)"
         )
-    marks = MarkRepository(runtime.names)
     epochs = [control.epoch]
-    for each in Side:
-        async with runtime.engines[each].connect() as connection:
-            if await installed(connection, runtime.names) is None:
-                raise InstallationError(
-                    f"the journal is not installed on the {each.value} side: run `tandem install {runtime.service}`, "
-                    "then this again"
-                )
-            epochs.append((await marks.read(connection)).epoch)
+    for store in runtime.stores.values():
+        async with store.connect() as connection:
+            epochs.append(await store.epoch_of_mark(connection))
     epoch = max(epochs) + 1
     authoritative = control.phase.policy.authoritative
     # The secondary side first: until the other is in the new epoch too, nothing can be carried.
@@ -75,31 +60,15 @@ async def take_up_restored(runtime: ServiceRuntime, side: Side, *, by: str, reas
 
 async def _mark(runtime: ServiceRuntime, side: Side, *, is_open: bool, epoch: int, phase: Phase) -> None:
     """Put mark, fence and capture of `side` in order, in one transaction."""
-    names, marks = runtime.names, MarkRepository(runtime.names)
-    wanted = wanted_triggers(names, runtime.catalog, side=side, phase=phase, capture=runtime.capture)
-    async with runtime.engines[side].begin() as connection:
-        await marks.lock_alone(connection, timeout_ms=LOCK_MS * _LOCK_FACTOR)
-        missing = await missing_triggers(connection, names, wanted)
-        await create_triggers(connection, [trigger for trigger in wanted if trigger.name in missing])
-        await marks.overrule(connection, is_open=is_open, epoch=epoch, identity=await identity_of(connection))
-        if is_open and phase.policy.captures:
-            await marks.note_capture(connection, token=await capture_token(connection, names, wanted))
-        if not is_open:
-            # Rows from a time when it was authoritative: they were carried, before it was closed.
-            await connection.execute(text(f"DELETE FROM {names.journal}"))
+    store = runtime.stores[side]
+    async with store.begin() as connection:
+        await store.marks.lock_alone(connection, timeout_ms=LOCK_MS * _LOCK_FACTOR)
+        await store.restore(connection, is_open=is_open, epoch=epoch, phase=phase)
 
 
 async def _void_copy(runtime: ServiceRuntime, side: Side) -> None:
     """Forget how far a backfill to `side` had come, and say that there has to be one."""
-    async with runtime.engines[side].begin() as connection:
-        await connection.execute(text(f"DELETE FROM {runtime.names.backfill_chunk}"))
-        for entity in runtime.catalog.ordered:
-            await connection.execute(
-                text(
-                    f"INSERT INTO {runtime.names.backfill} "
-                    "(entity, direction, epoch, capture, stage, chunk_rows, rows_expected) "
-                    "VALUES (:entity, :direction, 0, '', 'copy', 1000, 0) "
-                    "ON CONFLICT (entity) DO UPDATE SET capture = ''"
-                ),
-                {"entity": entity.name, "direction": "to_new" if side is Side.NEW else "to_legacy"},
-            )
+    async with keeper_of(runtime, side).begin() as connection:
+        await repository_of(runtime, side).demand(
+            connection, [entity.name for entity in runtime.catalog.ordered], Direction.towards(side)
+        )

@@ -8,23 +8,16 @@ from collections import deque
 from collections.abc import Callable
 
 import structlog
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from backend.shared.domain.errors import ConfigurationError
 from backend.shared.domain.phases import Direction
-from backend.shared.journal.repository import JournalRepository
 from backend.shared.migration.backfill_state import BackfillControl, BackfillRepository
-from backend.shared.stores.postgres.errors import describe, is_database_error
+from backend.shared.stores.errors import describe, is_database_error
+from backend.shared.stores.side import SideStore
 
 CHECK_SECONDS = 0.5
 RATE_SECONDS = 10.0
 """The rate that is shown is that of the last so many seconds."""
-
-_CONNECTIONS = text(
-    "SELECT count(*)::float8 / current_setting('max_connections')::float8 FROM pg_stat_activity "
-    "WHERE backend_type = 'client backend'"
-)
 
 log = structlog.get_logger(__name__)
 
@@ -39,18 +32,17 @@ class Throttle:
     def __init__(
         self,
         *,
-        source: AsyncEngine,
-        target: AsyncEngine,
+        source: SideStore,
+        target: SideStore,
+        keeper: SideStore,
         direction: Direction,
-        journal: JournalRepository,
         state: BackfillRepository,
         by: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._engines = {direction.source: source, direction.target: target}
-        self._source, self._target = source, target
+        self._stores = (source, target)
+        self._source, self._keeper = source, keeper
         self._direction = direction
-        self._journal = journal
         self._state = state
         self._by = by
         self._clock = clock
@@ -58,6 +50,7 @@ class Throttle:
         self._copied: deque[tuple[float, int]] = deque()
         self._held: str | None = None
         self._trouble: str | None = None
+        self._failed: Exception | None = None
         self.control = BackfillControl()
 
     @property
@@ -82,10 +75,13 @@ class Throttle:
         return sum(rows for _, rows in self._copied) / max(now - self._copied[0][0], CHECK_SECONDS)
 
     async def watch(self) -> None:
-        """Look again and again, until cancelled."""
-        while True:
-            await self.look()
-            await asyncio.sleep(CHECK_SECONDS)
+        """Look again and again, until cancelled. Whatever else ends it is raised by `ready`: nobody would let go any more."""
+        try:
+            while True:
+                await self.look()
+                await asyncio.sleep(CHECK_SECONDS)
+        except Exception as error:  # noqa: BLE001 - raised by `ready`
+            self._failed = error
 
     async def look(self) -> None:
         """Look once. Raises nothing that a database says: it holds the backfill instead."""
@@ -101,7 +97,7 @@ class Throttle:
             self._trouble = None
 
     async def _look(self) -> None:
-        async with self._target.connect() as connection:
+        async with self._keeper.connect() as connection:
             self.control = await self._state.control(connection)
         limits, held = self.control.limits, None
         if limits.max_connection_share is not None:
@@ -109,25 +105,22 @@ class Throttle:
         if limits.max_lag_seconds is not None:
             async with self._source.connect() as connection:
                 # What waits for a parent or for a refusal to be settled is no load, and may wait for this very copy.
-                lag = (await self._journal.depth(connection)).fresh_lag_seconds
+                lag = (await self._source.journal.depth(connection)).fresh_lag_seconds
             if lag > limits.max_lag_seconds:
                 held = f"relay lag ({lag:.1f} s, at most {limits.max_lag_seconds:g} s)"
         if held and held.split("(", maxsplit=1)[0] != (self._held or "").split("(", maxsplit=1)[0]:
             log.info("backfill_held", by=held)
         self._held = held
-        async with self._target.begin() as connection:
+        async with self._keeper.begin() as connection:
             await self._state.beat(
                 connection, held_by=self.held_by, rows_per_second=self.rows_per_second, by=self._by
             )
 
     async def _crowded(self, most: float) -> str | None:
-        for side, engine in self._engines.items():
-            async with engine.connect() as connection:
-                share = float((await connection.execute(_CONNECTIONS)).scalar_one())
+        for store in self._stores:
+            share = await store.connection_share()
             if share > most:
-                return (
-                    f"connections ({share:.0%} of the {side.value} server's are in use, at most {most:.0%})"
-                )
+                return f"connections ({share:.0%} of the {store.side.value} server's are in use, at most {most:.0%})"
         return None
 
     def trouble(self, error: BaseException) -> None:
@@ -137,8 +130,10 @@ class Throttle:
         self._trouble = describe(error)
 
     async def ready(self) -> None:
-        """Wait until nothing holds the backfill."""
-        while self.held_by is not None:
+        """Wait until nothing holds the backfill. Raises what `watch` has ended with."""
+        while self.held_by is not None or self._failed is not None:
+            if self._failed is not None:
+                raise self._failed
             until = self._free_at - self._clock()
             # Short, since what holds may change at any time.
             await asyncio.sleep(min(max(until, 0.02), 0.1))

@@ -147,8 +147,8 @@ class ChangedFieldView:
 class ConflictView:
     """What a foreign program did to a row of the side without authority, in the columns that the mapping knows.
 
-    `operation` "failed": the key could not be carried when its side was closed; before is what the other side held, after
-    what this one did.
+    `operation` "failed": the key could not be carried when its side was closed; "stranded": both sides had changed it, each on
+    its own. Before is then what the other side held, after what this one did. Of one that is settled, whose state was `kept`.
     """
 
     id: str
@@ -163,6 +163,8 @@ class ConflictView:
     written_by: str
     application: str | None
     detail: str | None
+    kept: Side | None = None
+    settled_by: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,6 +68,14 @@ class RelayOutcome(StrEnum):
     """Not this key's fault; tried again without counting."""
 
 
+class FailureKind(StrEnum):
+    """How a key became FAILED."""
+
+    FIRST = "first"
+    AGAIN = "again"
+    """It was FAILED already, and was tried once more, by hand or after a change."""
+
+
 class BreakerState(StrEnum):
     """Whether calls to a side are let through."""
 

@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from backend.shared.environment import SECRET_PARAMETER
+
 MASK = "***"
 MAX_TEXT_LENGTH = 16_384
 _MAX_DEPTH = 8
@@ -34,7 +36,7 @@ _SEPARATORS = str.maketrans("", "", "-_ .")
 # Cheap look at whether any of the rules below can have work to do.
 _SUSPICIOUS = re.compile(
     r"://|passw|passphrase|pwd|secret|token|authoriz|cookie|api[_-]?key|private[ _-]?key|signing[_-]?key|credential"
-    r"|bearer|eyJ|\$argon2|\$2[aby]\$|\[parameters:|Failing row",
+    r"|bearer|eyJ|\$argon2|\$2[aby]\$|\[parameters:|Failing row|dup key|full error",
     re.IGNORECASE,
 )
 _WORD = re.compile(r"\S+")
@@ -46,6 +48,9 @@ _CREDENTIALS: tuple[tuple[re.Pattern[str], str], ...] = (
     # SQLAlchemy and PostgreSQL quote whole rows in their messages.
     (re.compile(r"\[parameters: [^\n]*"), "[parameters: hidden]"),
     (re.compile(r"Failing row contains [^\n]*"), "Failing row contains (hidden)"),
+    # So does MongoDB, and its driver adds the server's whole answer.
+    (re.compile(r"dup key: .*", re.DOTALL), "dup key: (hidden)"),
+    (re.compile(r"full error: [^\n]*"), "full error: (hidden)"),
 )
 _ASSIGNMENT = re.compile(
     r"(?i)((?:password|passwd|passphrase|pwd|secret|token|cookie|api[_-]?key|private[_-]?key|signing[_-]?key|credential)"
@@ -105,7 +110,7 @@ def _mask_named(name: str, value: Any, *, depth: int) -> Any:
 
 
 def _mask_url(match: re.Match[str]) -> str:
-    word = match.group()
+    word = SECRET_PARAMETER.sub(rf"\1={MASK}", match.group())
     scheme_end = word.find("://")
     at = word.rfind("@")
     if scheme_end < 0 or at < scheme_end:

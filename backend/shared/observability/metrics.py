@@ -27,6 +27,7 @@ from backend.shared.domain.phases import Direction, Phase, Side
 from backend.shared.observability.labels import (
     BreakerState,
     DeclaredLabels,
+    FailureKind,
     OperationOutcome,
     ReadOutcome,
     RelayOutcome,
@@ -101,6 +102,18 @@ class Metrics:
             "dualwrite_relay_keys_total",
             "Keys that the relay took up, and what became of them.",
             ("service", "direction", "outcome"),
+            registry=registry,
+        )
+        self.failed_keys = Counter(
+            "dualwrite_failed_keys_total",
+            "Keys that became FAILED, for the first time or again.",
+            ("service", "direction", "kind"),
+            registry=registry,
+        )
+        self.capture_gaps = Counter(
+            "dualwrite_capture_gaps_total",
+            "Times that a change stream could not be gone on with: changes may have been missed.",
+            ("service", "side"),
             registry=registry,
         )
         self.relay_batches = Counter(
@@ -185,9 +198,11 @@ class Metrics:
         skipped: int = 0,
         refused: int = 0,
         waiting: int = 0,
+        failed: int = 0,
+        failed_again: int = 0,
         seconds: float | None = None,
     ) -> None:
-        """The relay ended a batch; the counts are keys."""
+        """The relay ended a batch; the counts are keys. Those that `failed`, `failed_again` among them, are refused too."""
         if not self._labels.is_enabled(service):
             return
         name, way = self._labels.service(service), closed(Direction, direction)
@@ -200,9 +215,20 @@ class Metrics:
         for outcome, count in counts.items():
             if count > 0:
                 self.relay_keys.labels(name, way, outcome.value).inc(count)
+        for kind, count in (
+            (FailureKind.FIRST, failed - failed_again),
+            (FailureKind.AGAIN, failed_again),
+        ):
+            if count > 0:
+                self.failed_keys.labels(name, way, kind.value).inc(count)
         self.relay_batches.labels(name, way).inc()
         if seconds is not None:
             self.relay_batch_duration.labels(name, way).observe(_not_negative(seconds))
+
+    def capture_broken(self, *, service: str, side: Side | str) -> None:
+        """Capture on `side` has had a gap that this process found."""
+        if self._labels.is_enabled(service):
+            self.capture_gaps.labels(self._labels.service(service), closed(Side, side)).inc()
 
     def journal_measured(
         self, *, service: str, direction: Direction | str, rows_count: int, lag_seconds: float

@@ -65,6 +65,7 @@ class MetricsSnapshot:
     failures_open: Mapping[str, int]
     conflicts_open: Mapping[str, int]
     relay_keys: Mapping[str, Mapping[str, int]]
+    failed_keys: Mapping[str, Mapping[str, int]]
     relay_batches: Mapping[str, int]
     relay_batch_latency: Mapping[str, Latency]
     breakers: Mapping[str, str]
@@ -127,6 +128,7 @@ def snapshot_of(families: Iterable[Metric], *, service: str) -> MetricsSnapshot:
         failures_open=reader.counts("failures_open", "direction"),
         relay_keys=reader.counts_by("relay_keys_total", "outcome", within="direction"),
         conflicts_open=reader.counts("conflicts_open", "side"),
+        failed_keys=reader.counts_by("failed_keys_total", "kind", within="direction"),
         relay_batches=reader.counts("relay_batches_total", "direction"),
         relay_batch_latency=reader.latencies("relay_batch_duration_seconds", "direction"),
         breakers={

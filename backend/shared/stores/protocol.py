@@ -61,6 +61,18 @@ class OutdatedReadError(Exception):
     """A backfill has copied newer state since this state was read: read it again. Nothing was written."""
 
 
+class UnfitKeysError(Exception):
+    """The state of these keys cannot be said in the target's shape: `reasons` by canonical key, without values.
+
+    That of the others that were asked for can. `position`: of the snapshot that has seen them.
+    """
+
+    def __init__(self, reasons: Mapping[str, str], *, position: Position) -> None:
+        super().__init__(next(iter(reasons.values()), ""))
+        self.reasons = dict(reasons)
+        self.position = position
+
+
 class Trouble(StrEnum):
     """Why a database said no."""
 
@@ -119,5 +131,6 @@ __all__ = [
     "StateBatch",
     "StateStore",
     "Trouble",
+    "UnfitKeysError",
     "json_ready",
 ]

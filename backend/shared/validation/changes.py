@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from backend.shared.domain.mapping import EntityMapping
 from backend.shared.domain.phases import Side
-from backend.shared.stores.postgres.errors import is_database_error, to_side_error
+from backend.shared.stores.errors import is_database_error, to_side_error
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.projection_sql import ESTIMATED_ROWS, POSITION, table_name
 from backend.shared.stores.protocol import Position
@@ -75,12 +75,13 @@ class Changes:
 
     async def is_being_copied(self) -> bool:
         """Whether a backfill runs, by its sign of life."""
-        rows = await self.sides.ask_target(
-            f"SELECT 1 FROM {self.names.backfill_control} "
-            "WHERE heartbeat_at > clock_timestamp() - make_interval(secs => $1)",
-            BACKFILL_SILENT_SECONDS,
-        )
-        return bool(rows)
+        side = self.sides.direction.target
+        try:
+            return await being_copied(self.sides.engines[side], self.names)
+        except Exception as error:
+            if not is_database_error(error):
+                raise
+            raise to_side_error(error, side) from error
 
     async def since(self, positions: Mapping[str, Position]) -> dict[str, EntityChanges]:
         """By entity, what has changed after its position.
@@ -145,6 +146,17 @@ class Changes:
                 f"AND (f.epoch, f.major, f.minor) > ($1, {since})) AS copied"
             )
         return " UNION ALL ".join(queries), parameters
+
+
+async def being_copied(engine: AsyncEngine, names: EngineNames) -> bool:
+    """Whether a backfill runs, by the sign of life that it leaves in this database."""
+    async with alone(engine).connect() as connection:
+        rows = await connection.exec_driver_sql(
+            f"SELECT 1 FROM {names.backfill_control} "
+            "WHERE heartbeat_at > clock_timestamp() - make_interval(secs => $1)",
+            (BACKFILL_SILENT_SECONDS,),
+        )
+        return rows.first() is not None
 
 
 async def estimated_rows(sides: Sides, entity: EntityMapping) -> int | None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from backend.shared.domain.phases import Side
 from backend.shared.journal.carrier import Hook
 from backend.shared.observability.labels import RunKind, Verdict
 from backend.shared.stores.protocol import Position
-from backend.shared.validation.chunks import EntityComparer
 from backend.shared.validation.keeper import RunKeeper, Settled
 from backend.shared.validation.mismatches import MISMATCHES_KEPT
 from backend.shared.validation.plans import EntityPlan
@@ -38,6 +38,20 @@ class Progress:
 Tell = Callable[[Progress], None]
 
 
+class Comparer(Protocol):
+    """Finds keys of one entity that seem to differ."""
+
+    def chunks(
+        self, *, after: str | None = None, share: float = 1.0, seed: int = 0
+    ) -> AsyncGenerator[ChunkResult, None]:
+        """Compare all keys behind `after`, or about a `share` of them, chunk by chunk."""
+        ...
+
+    async def among(self, keys: Sequence[str]) -> ChunkResult:
+        """Compare `keys` only."""
+        ...
+
+
 @dataclass
 class EntityRun:
     """Compares one entity once, as `plan` says. Memory is bounded, whatever the size of the tables.
@@ -46,7 +60,7 @@ class EntityRun:
     """
 
     recheck: Recheck
-    comparer: EntityComparer
+    comparer: Comparer
     plan: EntityPlan
     keeper: RunKeeper
     listed: int
@@ -167,22 +181,8 @@ class EntityRun:
             for start in range(0, len(self.plan.failed), LOOKED_AT_ONCE):
                 yield list(self.plan.failed[start : start + LOOKED_AT_ONCE])
             return
-        names, entity = self.recheck.names, self.recheck.statements.entity
-        sides, last = self.recheck.sides, 0
-        (most,) = await sides.ask_source(f"SELECT coalesce(max(id), 0) AS id FROM {names.failure}")
-        while True:
-            rows = await sides.ask_source(
-                f"SELECT id, key FROM {names.failure} "
-                "WHERE entity = $1 AND state = 'open' AND id > $2 AND id <= $3 ORDER BY id LIMIT $4",
-                entity.name,
-                last,
-                most.id,
-                LOOKED_AT_ONCE,
-            )
-            if not rows:
-                return
-            yield [row.key for row in rows]
-            last = rows[-1].id
+        async for page in self.recheck.failed_pages():
+            yield page
 
     def _convict(self, look: Look) -> None:
         known = look.key in self._mismatches or look.key in self._convicted or look.key in self._by_name

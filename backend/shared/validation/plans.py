@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.observability.labels import RunKind
 from backend.shared.stores.postgres.projection_sql import mapping_print
 from backend.shared.stores.protocol import Position
-from backend.shared.validation.changes import Changes, EntityChanges
+from backend.shared.validation.changes import EntityChanges
 from backend.shared.validation.mismatches import MismatchRepository
 from backend.shared.validation.run_records import EntityProgress, FullRun, KeptRun
 from backend.shared.validation.runs import RunRepository
@@ -47,11 +48,19 @@ class Known:
     others: tuple[int, ...] = ()
 
 
+class KnowsChanges(Protocol):
+    """Says what has changed on the source since a position."""
+
+    async def since(self, positions: Mapping[str, Position]) -> dict[str, EntityChanges]:
+        """By entity, what has changed after its position."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Planner:
     """Makes the plans of one run. Reads only."""
 
-    changes: Changes
+    changes: KnowsChanges
     statements: Mapping[str, EntityStatements] = field(default_factory=dict)
 
     async def plans(self, run: KeptRun, known: Known) -> list[EntityPlan]:

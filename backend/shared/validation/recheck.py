@@ -9,7 +9,7 @@ floor stands, which is the guard of all keys at once.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from backend.shared.validation.sides import Sides, UnreadableRowError
 from backend.shared.validation.statements import EntityStatements
 
 Fields = dict[str, str | None]
+FAILED_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +73,9 @@ class Recheck:
             return await self._look(keys, readable=False)
 
     async def _look(self, keys: Sequence[str], *, readable: bool = True) -> list[Look]:
-        statements, parameters = self.statements, (list(keys), self.statements.entity.name)
-        (source,) = await self.sides.ask_source(
-            statements.look_at_source(self.names, rows=readable), *parameters
-        )
-        made = self._made_by_functions(source) if readable else []
-        (target,) = await self.sides.ask_target(
-            statements.look_at_target(self.names, received_rows=readable), *parameters, *made
-        )
+        source = await self.look_at_source(keys, readable=readable)
+        made = self.made_rows(source) if readable else []
+        target = await self.look_at_target(keys, made, readable=readable)
         guards = json.loads(target.guards)
         read_at = (self.epoch, source.major, source.minor)
         nothing_copied_since = tuple(json.loads(target.floor or "[0, 0, 0]")) <= read_at
@@ -87,7 +83,7 @@ class Recheck:
         ours = self._entities(self._source_rows(source, target)) if readable else {}
         # Rows of the source beside no root row are no entity: the relay does not carry them either.
         ours = {key: entity for key, entity in ours.items() if entity.is_there}
-        theirs = self._entities([getattr(target, f"rows{n}") for n in range(len(statements.tables))])
+        theirs = self._entities([getattr(target, f"rows{n}") for n in range(len(self.statements.tables))])
         return [
             Look(
                 key=key,
@@ -103,7 +99,45 @@ class Recheck:
             for key in keys
         ]
 
-    def _made_by_functions(self, source: Any) -> list[str]:
+    async def look_at_source(self, keys: Sequence[str], *, readable: bool) -> Any:
+        """Position, keys open and failed, and, if they are `readable`, rows by table: see `EntityStatements`."""
+        (found,) = await self.sides.ask_source(
+            self.statements.look_at_source(self.names, rows=readable),
+            list(keys),
+            self.statements.entity.name,
+        )
+        return found
+
+    async def look_at_target(self, keys: Sequence[str], made: Sequence[str], *, readable: bool) -> Any:
+        """Guards, floor, mark and rows by table, those of the source that were `made` too: see `EntityStatements`."""
+        (found,) = await self.sides.ask_target(
+            self.statements.look_at_target(self.names, received_rows=readable),
+            list(keys),
+            self.statements.entity.name,
+            *made,
+        )
+        return found
+
+    async def failed_pages(self) -> AsyncIterator[list[str]]:
+        """Keys with an open failure, some at a time; those that fail meanwhile are left out."""
+        entity, last = self.statements.entity, 0
+        (most,) = await self.sides.ask_source(f"SELECT coalesce(max(id), 0) AS id FROM {self.names.failure}")
+        while True:
+            rows = await self.sides.ask_source(
+                f"SELECT id, key FROM {self.names.failure} "
+                "WHERE entity = $1 AND state = 'open' AND id > $2 AND id <= $3 ORDER BY id LIMIT $4",
+                entity.name,
+                last,
+                most.id,
+                FAILED_AT_ONCE,
+            )
+            if not rows:
+                return
+            yield [row.key for row in rows]
+            last = rows[-1].id
+
+    def made_rows(self, source: Any) -> list[str]:
+        """Rows (JSON) of the source by table that the target has to read in its types, where no SQL makes them."""
         return [
             through_function(self.statements.entity, table.sql.projection, getattr(source, f"rows{n}"))[0]
             for n, table in enumerate(self.statements.tables)

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from backend.shared.domain.phases import Side
 from backend.shared.identity import this_process
 from backend.shared.observability.labels import RunKind, Verdict
-from backend.shared.stores.postgres.errors import is_database_error, to_side_error
+from backend.shared.stores.errors import is_database_error, to_side_error
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.validation.run_records import (
     ENTITY_COLUMNS,

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from backend.shared.domain.phases import Direction, Side
-from backend.shared.stores.postgres.errors import classify, is_database_error, to_side_error
+from backend.shared.stores.errors import classify, is_database_error, to_side_error
 from backend.shared.stores.protocol import Trouble
 from backend.shared.validation.lane import READING_ALIKE, Lane
 

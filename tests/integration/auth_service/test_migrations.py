@@ -89,7 +89,7 @@ async def test_the_command_line_migrates_what_the_environment_names(url: str) ->
     ("database", "said"),
     [
         ("mysql://root:hunter2@localhost/x", "AUTH_DATABASE_URL: 'mysql' is no kind of database"),
-        ("postgresql://root:hunter2@127.0.0.1:1/x", "AUTH_DATABASE_URL: the new side is not reachable"),
+        ("postgresql://root:hunter2@127.0.0.1:1/x", "AUTH_DATABASE_URL: not reachable"),
     ],
 )
 async def test_a_wrong_url_is_one_line_without_password(database: str, said: str) -> None:

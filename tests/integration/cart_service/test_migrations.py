@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from backend.cart_service.app.models import METADATA
 from backend.shared.database import create_side_engine
+from backend.shared.domain.errors import ConfigurationError
 from backend.shared.testing.clusters import Cluster
 from tests.conftest import MakeDatabase
 from tests.integration.cart_service.conftest import alembic_config, migrate
@@ -75,7 +76,7 @@ async def test_a_migration_does_not_wait_for_a_lock_for_long(
     try:
         async with connection.transaction():
             await connection.execute("LOCK TABLE carts")
-            with pytest.raises(SystemExit):
+            with pytest.raises(ConfigurationError, match="lock timeout"):
                 async with asyncio.timeout(20):
                     await asyncio.to_thread(command.downgrade, alembic_config(url), "base")
     finally:

@@ -5,20 +5,24 @@ from __future__ import annotations
 from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from backend.shared.domain.errors import SideError, side_error
-from backend.shared.domain.phases import Side
+from backend.shared.domain.outages import Outage
 from backend.shared.stores.protocol import OutdatedReadError, Trouble
 
 UNIQUE_VIOLATION = "23505"
 FOREIGN_KEY_VIOLATION = "23503"
 SERIALIZATION_FAILURE = "40001"
 DEADLOCK_DETECTED = "40P01"
+LOCK_NOT_AVAILABLE = "55P03"
 INTERNAL_PYTHON_VALUE = "22000"
 
 # Class 22 is "data exception", 23 "integrity constraint violation", 44 "with check option"; P0001 is RAISE EXCEPTION
 # in a trigger of the user's. All else says nothing about the row at hand.
 _REFUSALS = ("22", "23", "44", "P0001")
 _WIRE_ERRORS = (OSError, InterfaceError)
+
+
+class ConnectTimeoutError(TimeoutError):
+    """No connection could be made in time. Nothing was sent."""
 
 
 def sqlstate_of(error: BaseException) -> str | None:
@@ -83,6 +87,20 @@ def is_unreachable(error: BaseException) -> bool:
     return is_connection_loss(error) or (is_timeout(error) and not isinstance(error, PoolTimeoutError))
 
 
+def outage_of(error: BaseException) -> Outage | None:
+    """What kept the database from answering; None where it refused the data."""
+    if classify(error) is not Trouble.UNAVAILABLE:
+        return None
+    if isinstance(error, PoolTimeoutError):
+        return Outage.POOL_FULL
+    state = sqlstate_of(error)
+    if state is not None and (known := _OUTAGES.get(state) or _OUTAGE_CLASSES.get(state[:2])):
+        return known
+    if is_connection_loss(error) or isinstance(error, ConnectTimeoutError):
+        return Outage.UNREACHABLE
+    return Outage.NO_ANSWER if is_timeout(error) else Outage.OTHER
+
+
 def says_nothing_of_a_commit(error: BaseException) -> bool:
     """Whether a COMMIT that ended so may have been done or not."""
     return sqlstate_of(error) is None or is_connection_loss(error)
@@ -98,7 +116,7 @@ def may_pass(error: BaseException) -> bool:
     if isinstance(error, OutdatedReadError) or is_connection_loss(error) or is_timeout(error):
         return True
     state = sqlstate_of(error)
-    return state is None or state == "55P03" or state.startswith(("08", "40", "53", "57", "58"))
+    return state is None or state == LOCK_NOT_AVAILABLE or state.startswith(("08", "40", "53", "57", "58"))
 
 
 def is_database_error(error: BaseException) -> bool:
@@ -120,6 +138,8 @@ def describe(error: BaseException) -> str:
     if isinstance(error, OutdatedReadError):
         return "a backfill copies newer state faster than this one can be read"
     if state is None:
+        if isinstance(error, PoolTimeoutError):
+            return "no connection free in time"
         root = getattr(error, "orig", None) or error
         return f"not reachable ({type(root).__name__})"
     text = _STATES.get(state) or _CLASSES.get(state[:2]) or "database error"
@@ -128,22 +148,6 @@ def describe(error: BaseException) -> str:
     where += f" in column {column}" if isinstance(column, str) else ""
     where += f" of {table}" if table else ""
     return f"{text}{where} (SQLSTATE {state})"
-
-
-def to_side_error(
-    error: BaseException, side: Side, *, entity: str | None = None, key: str | None = None
-) -> SideError:
-    """`error` as the error type of `side`."""
-    if isinstance(error, SideError):
-        return error
-    return side_error(
-        side,
-        describe(error),
-        entity=entity,
-        key=key,
-        unavailable=classify(error) is Trouble.UNAVAILABLE,
-        sqlstate=sqlstate_of(error),
-    )
 
 
 _STATES = {
@@ -156,7 +160,7 @@ _STATES = {
     "22P02": "text is not a value of the column's type",
     SERIALIZATION_FAILURE: "serialization failure",
     DEADLOCK_DETECTED: "deadlock",
-    "55P03": "lock not available in time",
+    LOCK_NOT_AVAILABLE: "lock not available in time",
     "57014": "statement cancelled or timed out",
     "42501": "permission missing",
     "42P01": "table missing",
@@ -172,3 +176,10 @@ _CLASSES = {
     "57": "server is shutting down or starting",
     "P0": "refused by a trigger",
 }
+_OUTAGES = {
+    SERIALIZATION_FAILURE: Outage.CONTENDED,
+    DEADLOCK_DETECTED: Outage.CONTENDED,
+    "55P03": Outage.LOCK_TIMEOUT,
+    "57014": Outage.STATEMENT_TIMEOUT,
+}
+_OUTAGE_CLASSES = {"08": Outage.UNREACHABLE, "53": Outage.OVERLOADED, "57": Outage.UNREACHABLE}

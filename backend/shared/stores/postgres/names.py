@@ -125,6 +125,11 @@ class EngineNames:
         return f"{self.schema}.conflict"
 
     @property
+    def stranded(self) -> str:
+        """Keys that were written on this side alone."""
+        return f"{self.schema}.stranded"
+
+    @property
     def settlement(self) -> str:
         """Which conflicts were settled by a write to this side."""
         return f"{self.schema}.settlement"

@@ -119,8 +119,13 @@ class ProjectionSql:
         key = key_text([f"q.{name}" for name in self.key], self.entity.key)
         return (
             f"SELECT {key} AS k, to_json(q) AS r "
-            f"FROM (SELECT {columns} FROM {relation} AS p WHERE {condition}) AS q ORDER BY 1"
+            f"FROM (SELECT {columns} FROM {relation} AS p WHERE {condition}) AS q ORDER BY {self._order}"
         )
+
+    @property
+    def _order(self) -> str:
+        # Of several rows of a key the same come in the same order, whichever side they are read on.
+        return "1" if not self.projection.many else '1, to_json(q)::text COLLATE "C"'
 
     def _rows(self, relation: str, parameter: str) -> str:
         return (
@@ -157,10 +162,10 @@ class ProjectionSql:
 
     def upsert_of(self, rows: str) -> str:
         """Insert or update what the query `rows` yields, its columns in the order of `columns`."""
-        insert = (
-            f"INSERT INTO {self.table} AS t ({', '.join(self.columns)}) OVERRIDING SYSTEM VALUE {rows} "
-            f"ON CONFLICT ({', '.join(self.key)}) DO "
-        )
+        insert = f"INSERT INTO {self.table} AS t ({', '.join(self.columns)}) OVERRIDING SYSTEM VALUE {rows} "
+        if self.projection.many:
+            return insert.rstrip()  # those that were there have been deleted
+        insert += f"ON CONFLICT ({', '.join(self.key)}) DO "
         others = [name for name in self.columns if name not in self.key]
         if not others:
             return insert + "NOTHING"

@@ -11,8 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from backend.shared.domain.errors import FencedError
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping, Projection
 from backend.shared.domain.phases import Direction
+from backend.shared.domain.sync_status import sync_root
 from backend.shared.stores.postgres.names import CARRY_SETTING, EngineNames
 from backend.shared.stores.postgres.projection_sql import POSITION, EntitySql, key_text, ordered_bound, quoted
+from backend.shared.stores.postgres.sync_columns import synced_statement
 from backend.shared.stores.protocol import Applied, OutdatedReadError, Position, StateBatch
 
 _FLUSH = (
@@ -82,6 +84,17 @@ class PostgresStore:
             rows=tuple(rows),
             present=tuple(present),
         )
+
+    async def read_uncommitted(
+        self, connection: AsyncConnection, entity: EntityMapping, direction: Direction, *, keys: Sequence[str]
+    ) -> StateBatch:
+        """State of `keys` as the open transaction sees it; a projection that fails does not spoil it."""
+        await connection.exec_driver_sql("SAVEPOINT tandem_read")
+        try:
+            return await self.read_state(connection, entity, direction, keys=keys)
+        except Exception:
+            await connection.exec_driver_sql("ROLLBACK TO SAVEPOINT tandem_read")
+            raise
 
     async def position(self, connection: AsyncConnection) -> Position:
         """Where the source stands: the position of a snapshot taken now."""
@@ -219,12 +232,22 @@ class PostgresStore:
             for sql, rows, present in zip(statements, batch.rows, batch.present, strict=True):
                 if wanted := keys & present:
                     await connection.exec_driver_sql(sql.upsert, (rows, sorted(wanted)))
+            await self._synced(connection, batch, keys)
+
+    @staticmethod
+    async def _synced(connection: AsyncConnection, batch: StateBatch, keys: frozenset[str]) -> None:
+        """Where rows say how they stand, those of a carry are SYNCED, also if nothing had to be written."""
+        side = batch.direction.target
+        root = sync_root(batch.entity, side)
+        if root is not None and keys:
+            await connection.exec_driver_sql(synced_statement(batch.entity, root, side), (sorted(keys),))
 
     @staticmethod
     async def _delete(connection: AsyncConnection, batch: StateBatch, keys: frozenset[str]) -> None:
         statements = entity_sql(batch.entity, batch.direction).projections
         for sql, present in reversed(list(zip(statements, batch.present, strict=True))):
-            if gone := keys - present:
+            # Where a key has several rows they are replaced as a whole.
+            if gone := keys if sql.projection.many else keys - present:
                 await connection.exec_driver_sql(sql.delete, (sorted(gone),))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from backend.shared.domain.errors import TandemError
 from backend.shared.domain.phases import Side
-from backend.shared.stores.postgres.errors import classify, describe, is_database_error, sqlstate_of
+from backend.shared.stores.errors import classify, describe, is_database_error, sqlstate_of
 from backend.shared.stores.protocol import Trouble
 from backend.shared.validation.sides import Sides, UnreadableRowError
 

@@ -1,0 +1,1 @@
+"""The task service's way from MongoDB to PostgreSQL on one machine: servers, service, traffic."""

@@ -1,0 +1,414 @@
+"""Units of work on documents: begin, the unit, commit; again after a write conflict; and asks, where an answer was lost.
+
+The first write of the transaction is that of a stripe of the fence, so that a unit which wrote nothing else has asked too
+whether its side is open. Journal rows are written by the unit itself, in the same transaction (R1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar, cast
+
+import structlog
+from bson import ObjectId
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.asynchronous.database import AsyncDatabase
+from sqlalchemy import Table
+
+from backend.shared.domain.errors import ConfigurationError, ValidationError, side_error
+from backend.shared.domain.mapping import DocumentShape, EntityCatalog, Key, UnfitError, encode_key
+from backend.shared.domain.outages import Outage
+from backend.shared.domain.phases import Capture, Side
+from backend.shared.stores.errors import to_side_error
+from backend.shared.stores.mongo.collections import Collection, Stored
+from backend.shared.stores.mongo.connection import DocumentConnection, Stripe, commit_for_sure, jitter
+from backend.shared.stores.mongo.errors import (
+    describe,
+    is_database_error,
+    is_repeatable,
+    is_unreachable,
+    says_nothing_of_a_commit,
+)
+from backend.shared.stores.mongo.shapes import id_of, shape_of
+from backend.shared.stores.mongo.side import MongoSide
+from backend.shared.unit_runner import Runner
+from backend.shared.units import OwnJournal
+
+T = TypeVar("T")
+
+MAX_RUNS = 5
+STATUS_WAIT_SECONDS = 30.0
+_COMMIT_SECONDS = 5.0
+_STATUS = {True: "committed", False: "aborted", None: "unknown"}
+
+log = structlog.get_logger(__name__)
+
+
+class Breaker(Protocol):
+    """What a runner tells, and asks, of a circuit breaker."""
+
+    def check(self) -> None:
+        """Raise an unavailable `SideError` if nobody should ask."""
+        ...
+
+    def succeeded(self) -> None:
+        """A call came through."""
+        ...
+
+    def failed(self) -> None:
+        """A call found the side unavailable."""
+        ...
+
+
+class DocumentUnitOfWork:
+    """What a unit of work writes documents through. It does not commit: whoever runs the unit does.
+
+    A command that goes past `insert`, `update` and `delete` takes `session`, and says by `touch` what it has written.
+    """
+
+    def __init__(
+        self,
+        database: AsyncDatabase[Stored],
+        session: AsyncClientSession,
+        *,
+        side: Side,
+        catalog: EntityCatalog,
+        request_id: str,
+        only_reads: bool = False,
+    ) -> None:
+        self.database = database
+        self.session = session
+        self.side = side
+        self.request_id = request_id
+        self.touched: dict[str, set[str]] = {}
+        """Canonical keys that this unit has written, by entity."""
+        self.shaped: set[Table] = set()
+        """Tables of the new side whose entities this unit has asked for."""
+        self._catalog = catalog
+        self._only_reads = only_reads
+
+    def shape(self, entity: str) -> DocumentShape:
+        """How an entity looks in its collection."""
+        self.shaped.update(self._catalog[entity].new_tables())
+        return shape_of(self._catalog[entity])
+
+    def collection(self, entity: str) -> Collection:
+        """The collection of an entity, for queries of the unit's own."""
+        return self.database[self.shape(entity).collection]
+
+    def touch(self, entity: str, key: Key) -> None:
+        """Say that this unit writes an entity. Raises `ConfigurationError` in a unit that only reads."""
+        if self._only_reads:
+            raise ConfigurationError(f"a unit that only reads was to write {entity}")
+        self.touched.setdefault(self._catalog[entity].name, set()).add(encode_key(key))
+
+    async def get(self, entity: str, key: Key) -> Stored | None:
+        """The document of an entity, or None. Who writes it until the unit does makes that a write conflict."""
+        return await self.collection(entity).find_one({"_id": _id(key)}, session=self.session)
+
+    async def insert(self, entity: str, document: Mapping[str, Any]) -> Key:
+        """Insert a document; answers its key, made here if it has no `_id`."""
+        whole = {"_id": ObjectId(), **document}
+        if not isinstance(whole["_id"], ObjectId):
+            raise ValidationError(f"{entity}: _id is no ObjectId")
+        key = (str(whole["_id"]),)
+        self.touch(entity, key)
+        await self.collection(entity).insert_one(whole, session=self.session)
+        return key
+
+    async def update(self, entity: str, key: Key, changes: Mapping[str, Any]) -> bool:
+        """Set the fields named in `changes`; False if there is no such document."""
+        self.touch(entity, key)
+        query = {"_id": _id(key)}
+        if not changes:
+            return await self.collection(entity).find_one(query, {"_id": 1}, session=self.session) is not None
+        done = await self.collection(entity).update_one(query, {"$set": dict(changes)}, session=self.session)
+        return done.matched_count > 0
+
+    async def delete(self, entity: str, key: Key) -> bool:
+        """Delete a document; False if there was none."""
+        self.touch(entity, key)
+        done = await self.collection(entity).delete_one({"_id": _id(key)}, session=self.session)
+        return done.deleted_count > 0
+
+
+def _id(key: Key) -> ObjectId:
+    try:
+        return id_of(encode_key(key))
+    except UnfitError as error:
+        raise ValidationError(str(error)) from None
+
+
+DocumentUnit = Callable[[DocumentUnitOfWork], Awaitable[T]]
+
+
+class RunAgainError(Exception):
+    """The transaction left nothing behind and may be repeated."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class DocumentUnitTransaction:
+    """One transaction of a unit: begun on entering, rolled back on leaving unless it was committed inside.
+
+    From its beginning to its commit it has `unit_seconds` of its side; then it is rolled back, and `TimeoutError` raised.
+    `rows` are the numbers of the journal rows that it has written, `journalled` their keys by entity.
+    """
+
+    connection: DocumentConnection
+    session: AsyncClientSession
+    work: DocumentUnitOfWork
+
+    def __init__(
+        self,
+        runner: DocumentUnitRunner,
+        *,
+        request_id: str,
+        journals_touched: bool,
+        only_reads: bool,
+        even_if_closed: bool,
+    ) -> None:
+        self.committed = self.commit_sent = False
+        self.rows: list[ObjectId] = []
+        self.journalled: dict[str, set[str]] = {}
+        self._runner = runner
+        self._request_id = request_id
+        self._journals = journals_touched
+        self._reads = only_reads or even_if_closed
+        self._even_if_closed = even_if_closed
+        self._id = ObjectId()
+        self._stripe: Stripe | None = None
+        self._limit = asyncio.timeout(runner.store.unit_seconds)
+
+    async def __aenter__(self) -> Self:
+        runner = self._runner
+        self.connection = DocumentConnection(runner.store.collections.client)
+        try:
+            await self._enter()
+            self.session = await self.connection.begun()
+        except BaseException:
+            await self.connection.close()
+            raise
+        self.work = DocumentUnitOfWork(
+            runner.store.collections.database,
+            self.session,
+            side=runner.side,
+            catalog=runner.catalog,
+            request_id=self._request_id,
+            only_reads=self._reads,
+        )
+        await self._limit.__aenter__()
+        return self
+
+    async def _enter(self) -> None:
+        store = self._runner.store
+        if self._even_if_closed:
+            return
+        if self._reads:
+            await store.marks.check_reader(self.connection)
+            return
+
+        def check(stripe: Stripe) -> None:
+            store.marks.unit_check(stripe, journals=self._journals)
+
+        await store.fence.enter(self.connection, check=check, by=self._id)
+        self._stripe = self.connection.stripe
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._take_off_limit()
+        try:
+            await self.connection.close()
+        finally:
+            await self._limit.__aexit__(kind, error, trace)
+
+    def _take_off_limit(self) -> None:
+        """Neither a commit nor a rollback is cut short: how it ends has to be known. Each has a limit of its own."""
+        if not self._limit.expired():
+            self._limit.reschedule(None)
+
+    async def flush(self) -> None:
+        """Write the journal rows of the keys touched."""
+        if self._journals:
+            for entity, keys in self.work.touched.items():
+                self.rows += await self._runner.store.journal.add_rows(
+                    self.connection, entity, keys, request_id=self._request_id
+                )
+                self.journalled.setdefault(entity, set()).update(keys)
+            self.work.touched.clear()
+
+    async def watch_journal(self) -> None:
+        """Nothing: what is written is known."""
+
+    async def own_journal(self) -> OwnJournal:
+        """The journal rows that this transaction has written, those of keys touched included, which are written now."""
+        await self.flush()
+        return OwnJournal(
+            ids=self.rows, keys={entity: sorted(keys) for entity, keys in self.journalled.items()}
+        )
+
+    async def commit(self) -> None:
+        """Commit. Returns only if it is durable; raises `RunAgainError` if it certainly is not."""
+        await self.flush()
+        await self._runner.hook("before_commit")
+        self._take_off_limit()
+        self.commit_sent = True
+        try:
+            await commit_for_sure(self.session, seconds=_COMMIT_SECONDS, hook=self._runner.hook)
+        except Exception as error:
+            if not is_database_error(error):
+                raise
+            await self._ask(error)
+        self.committed = True
+        await self.connection.commit()
+
+    async def _ask(self, error: Exception) -> None:
+        """What became of a commit that was not answered, or answered after the first try with "no such transaction"."""
+        status = "aborted" if self._stripe is None else await self._runner.status_of(self._stripe, self._id)
+        log.warning("commit_answer_lost", side=self._runner.side.value, status=status)
+        if status == "committed":
+            return
+        if status == "aborted":
+            raise RunAgainError(error)
+        raise side_error(
+            self._runner.side,
+            "connection lost at COMMIT, outcome unknown",
+            unavailable=True,
+            outage=Outage.NO_ANSWER,
+        ) from error
+
+
+def document_runner(
+    store: MongoSide, *, catalog: EntityCatalog, breaker: Breaker, hook: Callable[[str], Awaitable[None]]
+) -> Runner:
+    """A runner of units on `store`, in the form in which the engine knows runners: its units are of documents."""
+    return cast("Runner", DocumentUnitRunner(store, catalog=catalog, breaker=breaker, hook=hook))
+
+
+class DocumentUnitRunner:
+    """Runs units of work on one side of documents."""
+
+    capture = Capture.UNIT
+
+    def __init__(
+        self,
+        store: MongoSide,
+        *,
+        catalog: EntityCatalog,
+        breaker: Breaker,
+        hook: Callable[[str], Awaitable[None]] | None = None,
+        status_wait_seconds: float = STATUS_WAIT_SECONDS,
+    ) -> None:
+        self.store = store
+        self.side = store.side
+        self.catalog = catalog
+        self._breaker = breaker
+        self._hook = hook
+        self._status_wait_seconds = status_wait_seconds
+
+    async def hook(self, step: str) -> None:
+        """Pass a step that tests may stop at."""
+        if self._hook is not None:
+            await self._hook(step)
+
+    async def repeat(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Call `attempt` until it goes through, while its failures are of the kind that leaves nothing behind.
+
+        A write conflict and a connection lost before COMMIT are repeated, `MAX_RUNS` times in all, with jittered back-off.
+        Raises `FencedError` where this side is closed; other database errors come out as the error type of this side.
+        """
+        for run in range(1, MAX_RUNS + 1):
+            self._breaker.check()
+            try:
+                result = await attempt()
+            except Exception as error:
+                cause = error.cause if isinstance(error, RunAgainError) else error
+                again = isinstance(error, RunAgainError) or is_repeatable(cause)
+                if not again and not is_database_error(cause):
+                    raise
+                if is_unreachable(cause):
+                    self._breaker.failed()
+                if run == MAX_RUNS or not again:
+                    raise to_side_error(cause, self.side) from cause
+                log.info("unit_repeated", side=self.side.value, run=run, error=describe(cause))
+                await asyncio.sleep(jitter(run, first=0.02, most=1.0))
+            else:
+                self._breaker.succeeded()
+                return result
+        raise AssertionError("unreachable: the last run returns or raises")
+
+    def transaction(
+        self,
+        *,
+        request_id: str,
+        journals_touched: bool = False,
+        only_reads: bool = False,
+        even_if_closed: bool = False,
+        isolation: str | None = None,
+    ) -> DocumentUnitTransaction:
+        """A transaction, to be entered with `async with`; rolled back unless it was committed inside.
+
+        One that does not say `journals_touched` is refused where changes have to be journalled. One that `only_reads` is
+        refused on a closed side, unless it reads `even_if_closed`. The isolation is always that of a snapshot.
+        """
+        if isolation not in (None, "REPEATABLE READ"):
+            raise ConfigurationError(f"MongoDB has no transactions of isolation {isolation}")
+        return DocumentUnitTransaction(
+            self,
+            request_id=request_id,
+            journals_touched=journals_touched,
+            only_reads=only_reads,
+            even_if_closed=even_if_closed,
+        )
+
+    @asynccontextmanager
+    async def carrying(
+        self, connection: DocumentConnection, *, request_id: str
+    ) -> AsyncIterator[DocumentUnitOfWork]:
+        """A unit of work in the open transaction of `connection`, which has entered as a carry.
+
+        Nobody is waited for: who writes the same meets a write conflict.
+        """
+        yield DocumentUnitOfWork(
+            self.store.collections.database,
+            await connection.begun(),
+            side=self.side,
+            catalog=self.catalog,
+            request_id=request_id,
+        )
+
+    async def status_of(self, stripe: Stripe, unit: ObjectId) -> str:
+        """What became of a unit whose commit was not answered: `committed`, `aborted`, or `unknown` to a server that is away.
+
+        A stripe keeps the ids of its last writers. First it is written once more: that cannot succeed while the unit's own
+        transaction may still be committed.
+        """
+        deadline = time.monotonic() + self._status_wait_seconds
+        while True:
+            try:
+                return _STATUS[await self.store.fence.settled(stripe, unit)]
+            except Exception as error:
+                if not is_database_error(error):
+                    raise
+                if says_nothing_of_a_commit(error):
+                    log.debug("commit_asked_after", side=self.side.value, error=describe(error))
+            if time.monotonic() > deadline:
+                return "unknown"
+            await asyncio.sleep(0.1)
+
+
+__all__ = [
+    "DocumentUnit",
+    "DocumentUnitOfWork",
+    "DocumentUnitRunner",
+    "DocumentUnitTransaction",
+    "RunAgainError",
+    "document_runner",
+]

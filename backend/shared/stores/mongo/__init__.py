@@ -1,0 +1,1 @@
+"""MongoDB as a side: clients, transactions, and what its refusals mean."""

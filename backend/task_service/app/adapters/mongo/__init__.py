@@ -1,0 +1,1 @@
+"""Tasks in MongoDB, in the documents that `app.mapping` knows."""

@@ -1,0 +1,1 @@
+"""Tasks through Peewee, on the same tables, on PostgreSQL or SQLite."""

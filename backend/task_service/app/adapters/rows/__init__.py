@@ -1,0 +1,1 @@
+"""Things as rows: what the adapters on SQL have in common."""

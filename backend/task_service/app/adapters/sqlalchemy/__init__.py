@@ -1,0 +1,1 @@
+"""Tasks through SQLAlchemy, on PostgreSQL or SQLite."""

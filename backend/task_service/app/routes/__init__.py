@@ -1,0 +1,1 @@
+"""Routes, thin: what goes over the wire, and which use case it asks for."""

@@ -131,6 +131,26 @@ async def test_what_was_read_and_not_kept_is_read_again(make_pair: MakePair) -> 
     assert await pair.journalled() == [subject_of(ANN)]
 
 
+async def test_what_another_process_has_read_meanwhile_is_not_read_again(make_pair: MakePair) -> None:
+    """Else it would be told once more: on a side that was closed since, as conflicts that are none."""
+    pair = await make_pair(streams=True)
+    other = await pair.make_manager()
+    await listen(pair)
+    kept = pair.stream()._reader
+    await listen(pair)
+    assert pair.stream()._reader is kept, "a stream is read on"
+    give_back = {"$set": {"lease": None}}
+    await pair.documents.tandem_task_stream.update_one({"_id": "capture"}, give_back)
+    await pair.documents.users.insert_one(user())
+    for _ in range(3):
+        assert await pair.stream(other).pump()
+    assert await pair.journalled() == [subject_of(ANN)]
+    await pair.documents.tandem_task_stream.update_one({"_id": "capture"}, give_back)
+    await pair.documents.users.insert_one(user(BOB))
+    await listen(pair)
+    assert await pair.journalled() == [subject_of(ANN), subject_of(BOB)]
+
+
 async def test_capture_that_begins_twice_at_once_skips_nothing(make_pair: MakePair) -> None:
     """A controller that was slow to begin it comes after another, and after other programs' writes."""
     pair = await make_pair(streams=True)

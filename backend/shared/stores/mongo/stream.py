@@ -83,6 +83,7 @@ class ChangeCapture:
         self._me = uuid.uuid4().hex
         self._reader: EventReader | None = None
         self._generation = -1
+        self._token: Token | None = None
         self._marked: dict[str, str] = {}
         self._one_at_a_time = asyncio.Lock()
 
@@ -267,13 +268,15 @@ class ChangeCapture:
             log.debug("change_stream_not_given_back", error=describe(error))
 
     async def _reading(self, row: Stored) -> EventReader:
-        if self._reader is not None and self._generation == row["generation"]:
+        # Another process may have read on meanwhile: what it has kept is not to be read once more.
+        is_there = self._generation == row["generation"] and self._token == row["token"]
+        if self._reader is not None and is_there:
             return self._reader
         await self.let_go()
         stream = await self._collections.database.watch(
             watched(self._collections, self._catalog), resume_after=row["token"], max_await_time_ms=WAIT_MS
         )
-        self._generation = row["generation"]
+        self._generation, self._token = row["generation"], row["token"]
         self._reader = EventReader(stream, collections=self._collections, catalog=self._catalog)
         return self._reader
 
@@ -326,7 +329,7 @@ class ChangeCapture:
                     await keep_conflicts(self._collections, connection, found.changes, side=self._side)
             await self._hook("stream_keeping")
             await connection.commit()
-        row["token"] = found.token or row["token"]
+        row["token"] = self._token = found.token or row["token"]
 
     async def _journal_rows(self, connection: DocumentConnection, found: Read) -> None:
         keys: dict[str, set[str]] = {}

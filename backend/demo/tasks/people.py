@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from backend.demo.ledger import Effect
-from backend.demo.shop import Outcome
+from backend.demo.shop import Answer, Outcome
 from backend.demo.worker import Worker
 
 from .audit import thing
@@ -107,16 +107,7 @@ class Person(Worker):
 
     async def _put(self, task: str, changes: Fields) -> None:
         effects = [Effect(row=thing("tasks", task), fields=changes)]
-        answer = await self.write(
-            "change_task",
-            "PATCH",
-            SERVICE,
-            f"/tasks/{task}",
-            token=self._desk.token,
-            body=_said(changes),
-            effects=lambda _: effects,
-            doubtful=effects,
-        )
+        answer = await self._send("change_task", "PATCH", f"/tasks/{task}", effects, body=changes)
         if answer.ok:
             self._tasks[task] |= changes
         elif answer.outcome is Outcome.IN_DOUBT:
@@ -129,15 +120,7 @@ class Person(Worker):
             return
         changes = {"status": "done"}
         effects = [Effect(row=thing("tasks", task), fields=changes)]
-        answer = await self.write(
-            "complete_task",
-            "POST",
-            SERVICE,
-            f"/tasks/{task}/complete",
-            token=self._desk.token,
-            effects=lambda _: effects,
-            doubtful=effects,
-        )
+        answer = await self._send("complete_task", "POST", f"/tasks/{task}/complete", effects)
         if answer.ok:
             self._tasks[task] |= changes
         elif answer.outcome is Outcome.IN_DOUBT:
@@ -152,15 +135,7 @@ class Person(Worker):
             *(thing("task_assignments", found) for found in self._assigned.get(task, {}).values()),
         ]
         effects = [Effect(row=row, deleted=True) for row in rows]
-        answer = await self.write(
-            "delete_task",
-            "DELETE",
-            SERVICE,
-            f"/tasks/{task}",
-            token=self._desk.token,
-            effects=lambda _: effects,
-            doubtful=effects,
-        )
+        answer = await self._send("delete_task", "DELETE", f"/tasks/{task}", effects)
         if answer.outcome in (Outcome.ACKNOWLEDGED, Outcome.IN_DOUBT):
             self._leave(task)
 
@@ -192,15 +167,7 @@ class Person(Worker):
         task = self.rng.choice(tasks)
         user, assignment = self.rng.choice(list(self._assigned[task].items()))
         effects = [Effect(row=thing("task_assignments", assignment), deleted=True)]
-        answer = await self.write(
-            "unassign_task",
-            "DELETE",
-            SERVICE,
-            f"/tasks/{task}/assignments/{user}",
-            token=self._desk.token,
-            effects=lambda _: effects,
-            doubtful=effects,
-        )
+        answer = await self._send("unassign_task", "DELETE", f"/tasks/{task}/assignments/{user}", effects)
         if answer.ok:
             del self._assigned[task][user]
         elif answer.outcome is Outcome.IN_DOUBT:
@@ -213,16 +180,7 @@ class Person(Worker):
         task = self.rng.choice(self._share)
         changes: Fields = {"title": self._title(), "status": "in_progress", "due_at": self._moment()}
         effects = [Effect(row=thing("tasks", task), fields=changes)]
-        answer = await self.write(
-            "change_history",
-            "PATCH",
-            SERVICE,
-            f"/tasks/{task}",
-            token=self._desk.token,
-            body=_said(changes),
-            effects=lambda _: effects,
-            doubtful=effects,
-        )
+        answer = await self._send("change_history", "PATCH", f"/tasks/{task}", effects, body=changes)
         if answer.outcome is Outcome.REFUSED:
             self.market.complain(f"task {task} of history: a change was answered by {answer.status}")
 
@@ -261,6 +219,21 @@ class Person(Worker):
     async def _page_through_history(self) -> None:
         query: Mapping[str, str | int] = {"limit": 20, "created_by": self._desk.user(self.rng)}
         await self.ask(SERVICE, "/tasks", token=self._desk.token, query=query)
+
+    async def _send(
+        self, operation: str, method: str, path: str, effects: Sequence[Effect], *, body: Fields | None = None
+    ) -> Answer:
+        """A write whose effects are known beforehand."""
+        return await self.write(
+            operation,
+            method,
+            SERVICE,
+            path,
+            token=self._desk.token,
+            body=_said(body) if body is not None else None,
+            effects=lambda _: effects,
+            doubtful=effects,
+        )
 
     def _leave(self, task: str) -> None:
         self._tasks.pop(task, None)

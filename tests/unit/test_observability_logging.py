@@ -20,11 +20,11 @@ SECRET = "hunter2-Zx81"
 @pytest.fixture(autouse=True)
 def _restore_logging() -> Iterator[None]:
     root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    handlers, level, before = list(root.handlers), root.level, structlog.get_config()
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
-    structlog.reset_defaults()
+    structlog.configure(**before)
 
 
 def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -42,6 +42,18 @@ def test_a_line_is_json_with_service_and_request_id(capsys: pytest.CaptureFixtur
     assert line["level"] == "info"
     assert line["cart_id"] == 7
     assert line["timestamp"].endswith("Z")
+
+
+def test_a_logger_that_was_used_before_goes_by_the_last_call(capsys: pytest.CaptureFixture[str]) -> None:
+    log = structlog.stdlib.get_logger("x")
+    configure_logging("auth")
+    log.info("first")
+    configure_logging("cart")
+    log.info("second")
+    with structlog.testing.capture_logs() as caught:
+        log.info("third")
+    assert [line["service"] for line in _lines(capsys)] == ["auth", "cart"]
+    assert [line["event"] for line in caught] == ["third"]
 
 
 def test_the_standard_library_goes_the_same_way(capsys: pytest.CaptureFixture[str]) -> None:

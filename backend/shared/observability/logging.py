@@ -27,6 +27,10 @@ _QUIET = (
 )
 
 
+_processors: list[Processor] = []
+"""The same list for good: a logger that has been used keeps the one that it found then."""
+
+
 class _StdoutHandler(logging.StreamHandler[TextIO]):
     """Writes to whatever `sys.stdout` is at the moment of writing, not at the moment of set-up."""
 
@@ -53,8 +57,9 @@ def configure_logging(service: str, *, level: str = "INFO", json: bool = True) -
             f"unknown log level {level!r}; one of {', '.join(_LEVELS)}", variable="LOG_LEVEL"
         )
     shared = _shared_processors(service)
+    _processors[:] = [structlog.stdlib.filter_by_level, *shared, ProcessorFormatter.wrap_for_formatter]
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *shared, ProcessorFormatter.wrap_for_formatter],
+        processors=_processors,
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,

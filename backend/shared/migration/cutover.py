@@ -224,7 +224,18 @@ class Cutover:
 
     async def _try_once(self) -> str | None:
         """One try to close the old side and open the new; answers what stood in the way, and None if it is done."""
-        held_by, self._commit_sent = self._closing, False
+        self._commit_sent = False
+        try:
+            return await self._try_holding()
+        except Exception as error:
+            # Whoever is silent for long while it holds the lock alone is cut off, and may notice only when it lets go.
+            # Nothing is decided before COMMIT.
+            if self._commit_sent or not is_connection_loss(error):
+                raise
+            return f"a connection was lost while the fence lock was held ({describe(error)})"
+
+    async def _try_holding(self) -> str | None:
+        held_by = self._closing
         async with AsyncExitStack() as stack:
             closing = await stack.enter_async_context(self._closing.connect())
             opening = await stack.enter_async_context(self._opening.connect())
@@ -242,11 +253,6 @@ class Cutover:
                 await self._commit_closed(closing)
             except LockHeldError:
                 pass
-            except Exception as error:
-                # Whoever is silent for long while it holds the lock alone is cut off. Nothing is decided before COMMIT.
-                if self._commit_sent or not is_connection_loss(error):
-                    raise
-                return f"a connection was lost while the fence lock was held ({describe(error)})"
             else:
                 await self._open_on(opening, closing)
                 if kept:

@@ -111,7 +111,10 @@ class DocumentServer:
 
     def suspend(self) -> None:
         """SIGSTOP: connections stay open and nothing answers."""
-        self._running().suspend()
+        process = self._running()
+        process.suspend()
+        while process.status() != psutil.STATUS_STOPPED:  # a moment ago its threads were still at work
+            time.sleep(_POLL_SECONDS)
 
     def resume(self) -> None:
         """SIGCONT. Does nothing where it does not run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import secrets
 import shutil
@@ -20,6 +21,7 @@ pytest_plugins = [
     "tests.support.fixtures",
     "tests.support.note_service",
     "tests.support.boards",
+    "tests.support.document_scene",
     "tests.support.reading",
 ]
 
@@ -34,6 +36,12 @@ class MakeTemplate(Protocol):
     """Makes a database once per worker, filled by `build(url)`; returns its name, for `template=`."""
 
     def __call__(self, cluster: Cluster, name: str, build: Callable[[str], Awaitable[object]]) -> str: ...
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays loaded: the garbage collector need not walk it again, and stand still for it, in tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ import httpx
 from .request_log import Request, RequestLog
 
 REQUEST_SECONDS = 15.0
-CONNECT_SECONDS = 2.0
+CONNECT_SECONDS = 10.0
+"""A server that is gone refuses at once; so long may one, or this process, stand still without that being its failure."""
 KEEP_ALIVE_SECONDS = 2.0
 """Less than the services' own 5 s: no request goes out over a connection that is being closed as idle."""
 _EXCUSED = frozenset({"503 during a fault", "504 during a fault"})

@@ -30,6 +30,7 @@ from backend.shared.journal.synchronous import (
     SynchronousWriter,
 )
 from backend.shared.runtime import ServiceRuntime
+from backend.shared.stores.postgres.side import PostgresSide
 from backend.shared.stranded_writes import StrandedWriter
 from backend.shared.units import Transaction, Unit
 
@@ -115,7 +116,7 @@ class Dispatch:
                 raise SecondaryRefusedError(error)
             self._say_away(error)
         if direction not in self._writers:
-            self._writers[direction] = runtime.synchronous_writer(direction)
+            self._writers[direction] = self._synchronous_writer(direction)
         writer, epoch = self._writers[direction], runtime.control.epoch
         self._say("dual_write_started", request_id)
 
@@ -171,6 +172,32 @@ class Dispatch:
             error=None,
             first_seconds=time.perf_counter() - started,
             second_seconds=0.0,
+        )
+
+    def _synchronous_writer(self, direction: Direction) -> SynchronousWriter | AtOnceWriter:
+        """Of two SQL databases one is written after the other, else both at once."""
+        runtime = self._runtime
+        source, target = runtime.stores[direction.source], runtime.stores[direction.target]
+        if not isinstance(source, PostgresSide) or not isinstance(target, PostgresSide):
+            return AtOnceWriter(
+                runner=runtime.runners[direction.source],
+                second_runner=runtime.runners[direction.target],
+                source=source,
+                target=target,
+                target_breaker=runtime.breakers[direction.target],
+                catalog=runtime.catalog,
+                direction=direction,
+                timeout_seconds=lambda: runtime.settings.timeout_seconds,
+                hook=runtime.hook,
+            )
+        return SynchronousWriter(
+            runner=runtime.sql_runner(direction.source),
+            source=source,
+            target=target,
+            target_breaker=runtime.breakers[direction.target],
+            catalog=runtime.catalog,
+            direction=direction,
+            hook=runtime.hook,
         )
 
     # The secondary one alone ------------------------------------------------------------------------------------------

@@ -26,11 +26,9 @@ from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Capture, Direction, Phase, Side
 from backend.shared.dual_write_config import Availability, DualWriteSettings
 from backend.shared.foreign_writes import ForeignWritesWatch
-from backend.shared.journal.at_once import AtOnceWriter
 from backend.shared.journal.carrier import Hook, TargetUnavailableError, no_hook
 from backend.shared.journal.records import JournalDepth
 from backend.shared.journal.relay import Relay, RelayPass, RelaySettings
-from backend.shared.journal.synchronous import SynchronousWriter
 from backend.shared.measuring import Measuring
 from backend.shared.observability.metrics import Metrics
 from backend.shared.open_sides import URL_VARIABLES, SideOpener, engines_of
@@ -41,7 +39,6 @@ from backend.shared.side_watch import SideWatch
 from backend.shared.stores.errors import describe, is_database_error, is_unreachable
 from backend.shared.stores.mongo.limits import DocumentLimits
 from backend.shared.stores.postgres.names import EngineNames
-from backend.shared.stores.postgres.side import PostgresSide
 from backend.shared.stores.side import CaptureGap, Connection, StoreKind
 from backend.shared.unit_runner import UnitRunner
 
@@ -382,31 +379,6 @@ class ServiceRuntime:
             failed=done.failed,
             failed_again=done.failed_again,
             seconds=done.seconds,
-        )
-
-    def synchronous_writer(self, direction: Direction) -> SynchronousWriter | AtOnceWriter:
-        """The synchronous way of writing in `direction`: of two SQL databases one after the other, else both at once."""
-        source, target = self.stores[direction.source], self.stores[direction.target]
-        if not isinstance(source, PostgresSide) or not isinstance(target, PostgresSide):
-            return AtOnceWriter(
-                runner=self.runners[direction.source],
-                second_runner=self.runners[direction.target],
-                source=source,
-                target=target,
-                target_breaker=self.breakers[direction.target],
-                catalog=self.catalog,
-                direction=direction,
-                timeout_seconds=lambda: self.settings.timeout_seconds,
-                hook=self.hook,
-            )
-        return SynchronousWriter(
-            runner=self.sql_runner(direction.source),
-            source=source,
-            target=target,
-            target_breaker=self.breakers[direction.target],
-            catalog=self.catalog,
-            direction=direction,
-            hook=self.hook,
         )
 
     def _breaker_changed(self, side: Side, state: object) -> None:

@@ -14,15 +14,15 @@ from backend.shared.stores.mongo.shapes import as_kept
 from backend.shared.stores.side import LockHeldError
 from backend.shared.stores.state_images import differing
 from tests.contract.conftest import Kind
-from tests.contract.test_side_failures import fail
 from tests.support.notes import NOTE, key
+from tests.support.side_work import record
 
 
 async def kept(kind: Kind, *numbers: int) -> list[Conflict]:
     """Conflicts of FAILED notes."""
     side = kind.side
     for number in numbers:
-        await fail(kind, number)
+        await record(kind.side, number)
         async with side.begin() as connection:
             (found,) = await side.conflicts.open_failures(connection, after_id=0, limit=10)
             failed = FailedKey(

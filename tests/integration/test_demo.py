@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import signal
@@ -12,15 +11,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import asyncpg
 import pytest
-import typer
 
-from backend.demo import run
-from backend.demo.scenario import DemoOptions
-from backend.demo.stack import Stack
 from backend.shared.testing.programs import STATE_VARIABLE
 from tests.support.demos import left_over_processes, wait_for
+from tests.support.planted_demos import run_planted
 
 SIZE = 300
 SERVICES = ("auth", "product", "cart")
@@ -47,48 +42,15 @@ def demo_folders(state: Path) -> Sequence[Path]:
     return list((state / "demo").glob("*"))
 
 
-async def plant_mismatches(stack: Stack) -> None:
-    """Take an acknowledged line, and change a line of history, on the closed side when everybody thinks that all is well."""
-    connection = await asyncpg.connect(stack.env["LEGACY_DATABASE_URL"])
-    try:
-        await connection.execute(
-            "DELETE FROM cart_lines WHERE line_no = (SELECT max(line_no) FROM cart_lines JOIN carts USING (cart_no)"
-            " WHERE state = 'O')"
-        )
-        await connection.execute(
-            "UPDATE cart_lines SET qty = qty + 1 WHERE line_no = (SELECT min(line_no) FROM cart_lines)"
-        )
-    finally:
-        await connection.close()
-
-
-async def write_legacy(stack: Stack) -> None:
-    """Write a table that its service has let go of."""
-    connection = await asyncpg.connect(stack.env["LEGACY_DATABASE_URL"])
-    try:
-        await connection.execute("UPDATE prod SET price_cents = price_cents + 1 WHERE prod_no = 1")
-    finally:
-        await connection.close()
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_what_is_planted_is_seen_named_and_exit_code_1(
-    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = functools.partial(
-        DemoOptions, before_comparison=plant_mismatches, before_end=write_legacy, customers=4
-    )
-    monkeypatch.setattr(run, "DemoOptions", options)
-    monkeypatch.setattr(run, "configure_logging", lambda *_, **__: None)
-    monkeypatch.setattr(run, "KEPT_LOGS", tmp_path / "logs")
-    report_path = tmp_path / "report.json"
+def test_what_is_planted_is_seen_named_and_exit_code_1(state: Path, tmp_path: Path) -> None:
+    report_path, logs, output = tmp_path / "report.json", tmp_path / "logs", tmp_path / "output"
 
-    with pytest.raises(typer.Exit) as ended:
-        run.demo(size=SIZE, seconds=5.0, json=report_path)
+    exit_code = run_planted("shop", size=SIZE, report=report_path, logs=logs, output=output)
 
+    assert exit_code == 1, output.read_text()
     report = json.loads(report_path.read_text())
-    assert ended.value.exit_code == 1
     assert report["mismatches"] == 2
     assert report["writes_lost"] == 1
     assert [(loss["side"], loss["reason"]) for loss in report["lost"]] == [("legacy", "the row is missing")]
@@ -114,7 +76,7 @@ def test_what_is_planted_is_seen_named_and_exit_code_1(
     assert len(moves) == 5
     assert all(change["stall_ms"] > 0 for change in moves)
     for name in ("cart.log", "cart-2.log", "operator.log"):
-        assert (tmp_path / "logs" / name).exists()
+        assert (logs / name).exists()
     assert demo_folders(state) == []
     assert left_over_processes(state) == []
 

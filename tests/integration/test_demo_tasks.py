@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import signal
@@ -10,18 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
-from bson import ObjectId
-from pymongo import AsyncMongoClient
 
-from backend.demo.tasks import run
-from backend.demo.tasks.scenario import TasksOptions
-from backend.demo.tasks.stack import TaskStack
 from backend.shared.testing.programs import STATE_VARIABLE
 from tests.support.demos import left_over_processes, wait_for
+from tests.support.planted_demos import run_planted
 
 SIZE = 2500
 WAY = [
@@ -32,8 +25,6 @@ WAY = [
     ("shadow", "live"),
     ("live", "rampdown"),
 ]
-HISTORY_ENDS = ObjectId("640000000000000000000000")
-"""Generated ids are older."""
 
 
 @pytest.fixture
@@ -44,35 +35,15 @@ def state(worker_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-async def plant_mismatches(stack: TaskStack) -> None:
-    """Take an acknowledged watch list, and change a team of history, on the closed side when everybody thinks that all is well."""
-    async with AsyncMongoClient[dict[str, Any]](stack.env["LEGACY_DATABASE_URL"]) as client:
-        database = client.get_default_database()
-        newest = await database.watchlists.find_one({}, sort=[("_id", -1)])
-        assert newest is not None
-        assert newest["_id"] > HISTORY_ENDS
-        await database.watchlists.delete_one({"_id": newest["_id"]})
-        oldest = await database.teams.find_one({}, sort=[("_id", 1)])
-        assert oldest is not None
-        await database.teams.update_one({"_id": oldest["_id"]}, {"$set": {"name": "planted"}})
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_what_is_planted_is_seen_named_and_exit_code_1(
-    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = functools.partial(TasksOptions, before_comparison=plant_mismatches, people=4)
-    monkeypatch.setattr(run, "TasksOptions", options)
-    monkeypatch.setattr(run, "configure_logging", lambda *_, **__: None)
-    monkeypatch.setattr(run, "KEPT_LOGS", tmp_path / "logs")
-    report_path = tmp_path / "report.json"
+def test_what_is_planted_is_seen_named_and_exit_code_1(state: Path, tmp_path: Path) -> None:
+    report_path, logs, output = tmp_path / "report.json", tmp_path / "logs", tmp_path / "output"
 
-    with pytest.raises(typer.Exit) as ended:
-        run.demo_tasks(size=SIZE, json=report_path)
+    exit_code = run_planted("tasks", size=SIZE, report=report_path, logs=logs, output=output)
 
+    assert exit_code == 1, output.read_text()
     report = json.loads(report_path.read_text())
-    assert ended.value.exit_code == 1
     assert report["mismatches"] == 2
     assert report["writes_lost"] == 1
     (loss,) = report["lost"]
@@ -94,7 +65,7 @@ def test_what_is_planted_is_seen_named_and_exit_code_1(
     steps = [(change["from"], change["to"]) for change in report["phase_changes"]]
     assert steps[: len(WAY)] == WAY
     for name in ("task.log", "task-2.log", "operator.log"):
-        assert (tmp_path / "logs" / name).exists()
+        assert (logs / name).exists()
     assert list((state / "demo-tasks").glob("*")) == []
     assert left_over_processes(state) == []
 

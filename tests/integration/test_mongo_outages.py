@@ -34,7 +34,7 @@ from backend.shared.stores.protocol import Trouble
 from backend.shared.testing.document_servers import DocumentServer
 from backend.shared.testing.ports import free_port
 from backend.task_service.app.core.dual_write_manager import TaskDualWriteManager
-from tests.support.document_clients import PoolWatch, connected, direct, told_of
+from tests.support.document_clients import TakenWatch, connected, direct, told_of
 from tests.support.proxy import cuttable_wire
 
 SECRET = "hunter2-Zx81"
@@ -74,7 +74,7 @@ async def assert_told(error: BaseException, outage: Outage) -> None:
 
 
 async def test_full_pool(document_url: str) -> None:
-    watch = PoolWatch()
+    watch = TakenWatch()
     async with (
         held_document(document_url),
         connected(document_url, watch=watch, max_pool_size=1, wait_queue_timeout_ms=100) as client,

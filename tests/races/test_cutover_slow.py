@@ -8,7 +8,8 @@ import pytest
 
 from backend.shared import Phase, Side
 from backend.shared.journal import marks as marks_module
-from backend.shared.migration.cutover import Cutover
+from backend.shared.migration.cutover import ChangeGivenUpError, Cutover
+from backend.shared.stores.side import Connection
 from backend.shared.testing.clusters import Databases
 from tests.support.fixtures import MakeManager, Sql
 from tests.support.phases import SLOW_GATES, added, change
@@ -79,6 +80,57 @@ async def test_i7_a_try_that_the_server_cut_off_is_made_again(
     assert tries == 2
     assert operator.phase is Phase.LIVE
     assert len(await assert_equal_sides(people_databases)) == 1
+
+
+@pytest.mark.invariant("I7")
+async def test_i7_a_cut_off_that_is_noticed_only_at_the_rollback_is_tried_again_too(
+    make_manager: MakeManager,
+    people_databases: Databases,
+    legacy_sql: Sql,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Something was left to carry, so the try ends; only then it turns out that the lock was gone before."""
+    monkeypatch.setattr(marks_module, "MOST_SILENT_MS", 100)
+    drained, tries = Cutover._drained, 0
+
+    async def left_over_once(self: Cutover, connection: Connection) -> str:
+        nonlocal tries
+        tries += 1
+        if tries > 1:
+            return await drained(self, connection)
+        await legacy_sql.until(HELD_ALONE, found=False)
+        return "something is left"
+
+    monkeypatch.setattr(Cutover, "_drained", left_over_once)
+    operator = await make_manager(Phase.SHADOW)
+    assert (await operator.write("add", added("one@example.org"))).success
+    await change(operator, Phase.LIVE, force=[*SLOW_GATES, "backfill"])
+    assert tries == 2
+    assert operator.phase is Phase.LIVE
+    assert len(await assert_equal_sides(people_databases)) == 1
+
+
+async def test_nothing_goes_on_behind_a_cutover_that_was_given_up(make_manager: MakeManager) -> None:
+    """A carry that hangs, on a target that says nothing, ends with the tries."""
+    ended = False
+
+    async def hang(step: str) -> None:
+        nonlocal ended
+        if step == "after_claim":
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended = True
+
+    operator = await make_manager(Phase.SHADOW, hook=hang)
+    writer = await make_manager(Phase.SHADOW)
+    assert (await writer.write("add", added("one@example.org"))).success
+    cutover = change(operator, Phase.LIVE, give_up_seconds=1.0, force=[*SLOW_GATES, "backfill"])
+    with pytest.raises(ChangeGivenUpError, match="could not be closed within 1 s"):
+        await asyncio.wait_for(cutover, 20)
+    assert ended
+    assert (await writer.write("add", added("two@example.org"))).success
 
 
 async def test_a_target_that_is_always_slow_is_given_more_time_with_each_try(

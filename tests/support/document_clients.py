@@ -10,20 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 from fastapi import FastAPI
-from pymongo.monitoring import (
-    ConnectionCheckedInEvent,
-    ConnectionCheckedOutEvent,
-    ConnectionCheckOutFailedEvent,
-    ConnectionCheckOutStartedEvent,
-    ConnectionClosedEvent,
-    ConnectionCreatedEvent,
-    ConnectionPoolListener,
-    ConnectionReadyEvent,
-    PoolClearedEvent,
-    PoolClosedEvent,
-    PoolCreatedEvent,
-    PoolReadyEvent,
-)
+from pymongo.monitoring import ConnectionCheckedOutEvent
 
 from backend.shared.api.problems import install_problem_handlers
 from backend.shared.domain.outages import Outage
@@ -32,31 +19,23 @@ from backend.shared.stores.errors import to_side_error
 from backend.shared.stores.mongo.client import create_client
 from backend.shared.stores.mongo.collections import Client
 from backend.shared.stores.mongo.limits import DocumentLimits
+from backend.shared.stores.mongo.pool_watch import PoolWatch
 
 
-class PoolWatch(ConnectionPoolListener):
+class TakenWatch(PoolWatch):
     """Tells when a connection has been taken out of the pool."""
 
     def __init__(self) -> None:
+        super().__init__(most=DocumentLimits().max_pool_size)
         self.taken = asyncio.Event()
 
     def connection_checked_out(self, event: ConnectionCheckedOutEvent) -> None:
+        super().connection_checked_out(event)
         self.taken.set()
-
-    def pool_created(self, event: PoolCreatedEvent) -> None: ...
-    def pool_ready(self, event: PoolReadyEvent) -> None: ...
-    def pool_cleared(self, event: PoolClearedEvent) -> None: ...
-    def pool_closed(self, event: PoolClosedEvent) -> None: ...
-    def connection_created(self, event: ConnectionCreatedEvent) -> None: ...
-    def connection_ready(self, event: ConnectionReadyEvent) -> None: ...
-    def connection_closed(self, event: ConnectionClosedEvent) -> None: ...
-    def connection_check_out_started(self, event: ConnectionCheckOutStartedEvent) -> None: ...
-    def connection_check_out_failed(self, event: ConnectionCheckOutFailedEvent) -> None: ...
-    def connection_checked_in(self, event: ConnectionCheckedInEvent) -> None: ...
 
 
 @asynccontextmanager
-async def connected(url: str, *, watch: PoolWatch | None = None, **limits: int) -> AsyncIterator[Client]:
+async def connected(url: str, *, watch: TakenWatch | None = None, **limits: int) -> AsyncIterator[Client]:
     """A client with these limits (`max_time_ms=500`)."""
     client = create_client(
         url,

@@ -185,8 +185,7 @@ class Cutover:
         try:
             await self._close_in_time()
         finally:
-            if self._pass is not None:
-                await asyncio.gather(self._pass, return_exceptions=True)
+            await self._end_pass()
 
     async def _close_in_time(self) -> None:
         deadline = time.monotonic() + self._give_up_seconds
@@ -206,14 +205,14 @@ class Cutover:
     async def _almost_drained(self, deadline: float) -> None:
         """Help the relays along until little is left: the rest is carried while the lock is held."""
         while time.monotonic() < deadline:
-            done = await self._carry()
+            done = await self._carry(seconds=deadline - time.monotonic())
             if done < self._runtime.settings.batch_size:
                 return
 
-    async def _carry(self, *, seconds: float | None = None) -> int:
+    async def _carry(self, *, seconds: float) -> int:
         """One pass of the relay; answers its rows. One that takes more than `seconds` goes on: the next call waits for it."""
         self._pass = self._pass or asyncio.ensure_future(self._relay.run_once())
-        await asyncio.wait({self._pass}, timeout=seconds)
+        await asyncio.wait({self._pass}, timeout=max(0.0, seconds))
         if not self._pass.done():
             return 0
         done, self._pass = self._pass, None
@@ -221,6 +220,13 @@ class Cutover:
             return done.result().rows
         except (TargetUnavailableError, FencedError) as error:
             raise ChangeGivenUpError(f"nothing can be carried: {error}") from error
+
+    async def _end_pass(self) -> None:
+        """Nothing outlives the tries. Rows of a pass that is cancelled are claimed, and carried, again."""
+        under_way, self._pass = self._pass, None
+        if under_way is not None:
+            under_way.cancel()
+            await asyncio.gather(under_way, return_exceptions=True)
 
     async def _try_once(self) -> str | None:
         """One try to close the old side and open the new; answers what stood in the way, and None if it is done."""
@@ -297,7 +303,7 @@ class Cutover:
                 return f"{found.rows} changes are not carried yet" + (
                     f", {found.waiting} of them wait ({found.reason})" if found.waiting else ""
                 )
-            await self._carry(seconds=max(0.0, deadline - time.monotonic()))
+            await self._carry(seconds=deadline - time.monotonic())
 
     async def _stranded(self, connection: Connection) -> str:
         """What was written on the side that is to open alone, seen under its fence lock; empty if nothing is left of it."""

@@ -131,9 +131,11 @@ class Throttle:
 
     async def ready(self) -> None:
         """Wait until nothing holds the backfill. Raises what `watch` has ended with."""
-        while self.held_by is not None or self._failed is not None:
+        while True:
             if self._failed is not None:
                 raise self._failed
+            if self.held_by is None:
+                return
             until = self._free_at - self._clock()
             # Short, since what holds may change at any time.
             await asyncio.sleep(min(max(until, 0.02), 0.1))

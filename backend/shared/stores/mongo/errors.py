@@ -109,13 +109,6 @@ _DUPLICATE = re.compile(
 _MAX_FIELDS = 5
 
 
-class UnknownCommitError(PyMongoError):
-    """The answer to a commit was lost, and asking again did not help: it may have been done, or not."""
-
-    def __init__(self) -> None:
-        super().__init__("outcome unknown: no answer to the commit", error_labels=[UNKNOWN_COMMIT])
-
-
 def sqlstate_of(error: BaseException) -> str | None:
     """The server's code of an error as `mongo:112`, if it has one; of a bulk write the first write's that failed."""
     code = _code_of(error)
@@ -161,8 +154,6 @@ def is_unreachable(error: BaseException) -> bool:
 
     An operation that the server itself gave up has been answered.
     """
-    if isinstance(error, UnknownCommitError):
-        return error.__cause__ is not None and is_unreachable(error.__cause__)
     if isinstance(error, WaitQueueTimeoutError):
         return False
     return isinstance(error, ConnectionFailure | TimeoutError) or is_connection_loss(error)
@@ -305,7 +296,6 @@ __all__ = [
     "VALIDATION_FAILURE",
     "WRITE_CONFLICT",
     "UnfitRowsError",
-    "UnknownCommitError",
     "classify",
     "constraint_of",
     "describe",

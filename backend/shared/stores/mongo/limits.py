@@ -37,8 +37,8 @@ DOCUMENT_LIMITS = (
 class DocumentLimits:
     """Bounds of one side's client, named as in MongoDB; out of bounds raises `ConfigurationError`.
 
-    `max_time_ms` is the server's own limit for an operation, `socket_timeout_ms` the client's patience with a server that
-    says nothing: the longer of the two, since the server's error says more.
+    `max_time_ms` is what a unit of work has until its commit, `socket_timeout_ms` the client's patience with a server that says
+    nothing, also to a commit: the longer of the two, so that a unit is rolled back as a whole.
     """
 
     max_pool_size: int = 20

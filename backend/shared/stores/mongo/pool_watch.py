@@ -31,9 +31,7 @@ class PoolWatch(ConnectionPoolListener):
 
     def pool(self) -> Pool:
         """As it is now. `size`: as many connections as may be opened to the servers that have a pool."""
-        return Pool(
-            size=self._most * max(1, len(self._pools)), in_use=self._in_use, waiting=max(0, self._waiting)
-        )
+        return Pool(size=self._most * max(1, len(self._pools)), in_use=self._in_use, waiting=self._waiting)
 
     def pool_created(self, event: PoolCreatedEvent) -> None:
         """A server was found."""

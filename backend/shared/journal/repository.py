@@ -16,8 +16,15 @@ from backend.shared.journal.records import (
     Remainder,
     folded,
 )
+from backend.shared.stores.postgres.errors import (
+    DEADLOCK_DETECTED,
+    LOCK_NOT_AVAILABLE,
+    describe,
+    sqlstate_of,
+)
 from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.protocol import Position
+from backend.shared.stores.side_records import LockHeldError
 
 COUNT_LIMIT = 100_000
 """Journal rows are counted up to here; a longer journal is reported as this many."""
@@ -141,8 +148,16 @@ class JournalRepository:
         return Remainder(rows=found.rows, waiting=found.waiting, reason=found.reason)
 
     async def forget(self, connection: AsyncConnection) -> None:
-        """Delete every row: whoever goes on from here copies everything again."""
-        await connection.exec_driver_sql(f"DELETE FROM {self.names.journal}")
+        """Delete every row: whoever goes on from here copies everything again.
+
+        `LockHeldError` if somebody carries some of them for longer than the transaction's `lock_timeout`.
+        """
+        try:
+            await connection.exec_driver_sql(f"DELETE FROM {self.names.journal}")
+        except Exception as error:
+            if sqlstate_of(error) not in (LOCK_NOT_AVAILABLE, DEADLOCK_DETECTED):
+                raise
+            raise LockHeldError(describe(error)) from error
 
     async def depth(self, connection: AsyncConnection) -> JournalDepth:
         """How much is waiting, without reading a long journal to its end."""

@@ -14,6 +14,7 @@ from backend.shared.domain.phases import Direction, Phase, Side
 from backend.shared.migration.cutover import LOCK_MS
 from backend.shared.migration.progress import keeper_of, repository_of
 from backend.shared.runtime import ServiceRuntime
+from backend.shared.stores.side import LockHeldError
 
 _LOCK_FACTOR = 50
 
@@ -30,7 +31,8 @@ class Restored:
 async def take_up_restored(runtime: ServiceRuntime, side: Side, *, by: str, reason: str) -> Restored:
     """Go on with a `side` that was restored. May be repeated, also after a crash in the middle.
 
-    The authoritative side stays the one that the phase row names. Raises `ConflictError` while the phase is being changed.
+    The authoritative side stays the one that the phase row names. Raises `ConflictError` while the phase is being changed, and
+    where a transaction holds on to a side for long.
     """
     await runtime.following.refresh()
     control = runtime.control
@@ -61,9 +63,14 @@ async def take_up_restored(runtime: ServiceRuntime, side: Side, *, by: str, reas
 async def _mark(runtime: ServiceRuntime, side: Side, *, is_open: bool, epoch: int, phase: Phase) -> None:
     """Put mark, fence and capture of `side` in order, in one transaction."""
     store = runtime.stores[side]
-    async with store.begin() as connection:
-        await store.marks.lock_alone(connection, timeout_ms=LOCK_MS * _LOCK_FACTOR)
-        await store.restore(connection, is_open=is_open, epoch=epoch, phase=phase)
+    try:
+        async with store.begin() as connection:
+            await store.marks.lock_alone(connection, timeout_ms=LOCK_MS * _LOCK_FACTOR)
+            await store.restore(connection, is_open=is_open, epoch=epoch, phase=phase)
+    except LockHeldError as error:
+        raise ConflictError(
+            f"a transaction holds the {side.value} side, which stays as it is: call this again"
+        ) from error
 
 
 async def _void_copy(runtime: ServiceRuntime, side: Side) -> None:

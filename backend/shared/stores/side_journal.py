@@ -60,7 +60,7 @@ class Journal(Protocol):
         ...
 
     async def forget(self, connection: Connection) -> None:
-        """Delete every row: whoever goes on from here copies everything again."""
+        """Delete every row: whoever goes on from here copies everything again. `LockHeldError` if others hold some."""
         ...
 
 

@@ -22,9 +22,11 @@ from pymongo.errors import PyMongoError
 
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.journal.records import Claim, ClaimedKey, JournalDepth, Remainder, folded
+from backend.shared.stores.side_records import LockHeldError
 
 from .collections import Client, Collection, Collections, Stored, chunks, subject
 from .connection import DocumentConnection, in_transaction
+from .errors import WRITE_CONFLICT, sqlstate_of
 
 COUNT_LIMIT = 100_000
 """Journal rows are counted up to here; a longer journal is reported as this many."""
@@ -321,8 +323,13 @@ class DocumentJournal:
         return Remainder(rows=rows, waiting=waiting, reason=last["last_error"] if last else None)
 
     async def forget(self, connection: DocumentConnection) -> None:
-        """Delete every row: whoever goes on from here copies everything again."""
-        await self._rows.delete_many({}, session=await connection.session())
+        """Delete every row: whoever goes on from here copies everything again. `LockHeldError` if somebody writes one."""
+        try:
+            await self._rows.delete_many({}, session=await connection.session())
+        except Exception as error:
+            if sqlstate_of(error) != WRITE_CONFLICT:
+                raise
+            raise LockHeldError("the journal is being written") from error
 
 
 _DATES = {"captured_at": True, "due_at": True}

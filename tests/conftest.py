@@ -39,7 +39,16 @@ class MakeTemplate(Protocol):
 
 
 def pytest_collection_finish() -> None:
-    """What is loaded by now stays loaded: the garbage collector need not walk it again, and stand still for it, in tests."""
+    _settle()
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if nextitem is not None and nextitem.path != item.path:
+        _settle()
+
+
+def _settle() -> None:
+    """What is there by now stays: the garbage collector need not walk it again, and stand still for seconds, in a test."""
     gc.collect()
     gc.freeze()
 

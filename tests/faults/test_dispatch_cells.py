@@ -14,7 +14,15 @@ from structlog.testing import capture_logs
 from backend.shared import Phase, SecondWrite, Side, ValidationError
 from backend.shared.dual_write_config import Availability, Ping
 from backend.shared.stranded import StrandedKeys
-from tests.support.note_service import EITHER_FIRST, MakeNotes, NoteDatabases, NotesManager, Servers, put
+from tests.support.note_service import (
+    EITHER_FIRST,
+    IMPATIENT,
+    MakeNotes,
+    NoteDatabases,
+    NotesManager,
+    Servers,
+    put,
+)
 from tests.support.steps import Watch
 
 AVAILABILITY = pytest.mark.parametrize("availability", list(Availability))
@@ -270,7 +278,13 @@ async def test_a_server_that_hangs_through_a_write(
     first, second = sides(phase)
     watch = Watch()
     manager = await make_notes(
-        phase, hook=watch, fail_on_new_error=False, fail_on_legacy_error=False, timeout_seconds=1.0, **ANY
+        phase,
+        hook=watch,
+        limits=IMPATIENT,
+        fail_on_new_error=False,
+        fail_on_legacy_error=False,
+        timeout_seconds=1.0,
+        **ANY,
     )
     await manager.write("put", put(1, 4))
     await servers.freeze(first if frozen == "authoritative" else second)

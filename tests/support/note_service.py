@@ -207,12 +207,22 @@ async def note_databases(
     await asyncio.to_thread(servers.documents.drop_database, name)
 
 
+PATIENT = DatabaseLimits(statement_seconds=5, lock_seconds=5, connect_seconds=5, pool_wait_seconds=5)
+IMPATIENT = DatabaseLimits(statement_seconds=2, lock_seconds=2, connect_seconds=1, pool_wait_seconds=2)
+"""For tests with a server that hangs; on a busy machine one that does not may take as long."""
+
+
 @pytest.fixture
 async def make_notes(note_databases: NoteDatabases, servers: Servers) -> AsyncIterator[MakeNotes]:
     made: list[NotesManager] = []
 
     async def make(
-        phase: Phase = DOCUMENTS_FIRST, *, hook: Hook = no_hook, install: bool = True, **settings: Any
+        phase: Phase = DOCUMENTS_FIRST,
+        *,
+        hook: Hook = no_hook,
+        install: bool = True,
+        limits: DatabaseLimits = PATIENT,
+        **settings: Any,
     ) -> NotesManager:
         chosen = DualWriteSettings(
             service="notes",
@@ -234,9 +244,7 @@ async def make_notes(note_databases: NoteDatabases, servers: Servers) -> AsyncIt
                 max_time_ms=2000,
                 socket_timeout_ms=2500,
             ),
-            limits=DatabaseLimits(
-                statement_seconds=2, lock_seconds=2, connect_seconds=1, pool_wait_seconds=2
-            ),
+            limits=limits,
         )
         made.append(manager)
         if install:

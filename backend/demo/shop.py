@@ -13,6 +13,8 @@ from typing import Any, Self
 
 import httpx
 
+from backend.shared.domain.outages import Outage
+
 from .request_log import Request, RequestLog
 
 REQUEST_SECONDS = 15.0
@@ -20,7 +22,8 @@ CONNECT_SECONDS = 10.0
 """A server that is gone refuses at once; so long may one, or this process, stand still without that being its failure."""
 KEEP_ALIVE_SECONDS = 2.0
 """Less than the services' own 5 s: no request goes out over a connection that is being closed as idle."""
-_EXCUSED = frozenset({"503 during a fault", "504 during a fault"})
+_HELD = "while a killed process held the document"
+_EXCUSED = frozenset({"503 during a fault", "504 during a fault", f"503 {_HELD}"})
 
 
 class Outcome(StrEnum):
@@ -74,7 +77,7 @@ class HttpTally:
 
     @property
     def unexcused_count(self) -> int:
-        """Server errors but for 503 and 504 during a fault: nobody should ever see one."""
+        """Server errors but for 503 and 504 during a fault, and what that left held: nobody should ever see one."""
         return sum(count for reason, count in self.server_errors.items() if reason not in _EXCUSED)
 
     def quantile_seconds(self, share: float) -> float | None:
@@ -105,6 +108,7 @@ class Shop:
     """One HTTP client for all workers. `fault_is_on` says whether a fault excuses a 503 or 504 just now.
 
     `urls` are those of a service's replicas; requests go to one after the other. `log` holds when each began and ended.
+    `documents_are_held` says whether a killed process may still hold what it was writing: that excuses a write conflict.
     """
 
     def __init__(
@@ -113,12 +117,14 @@ class Shop:
         *,
         connections: int,
         fault_is_on: Callable[[], bool] = lambda: False,
+        documents_are_held: Callable[[], bool] = lambda: False,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.tally = HttpTally()
         self.log = RequestLog()
         self._urls = {service: cycle(replicas) for service, replicas in urls.items()}
         self._fault_is_on = fault_is_on
+        self._documents_are_held = documents_are_held
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS),
             limits=httpx.Limits(
@@ -180,20 +186,26 @@ class Shop:
             self.tally.broken_connections += 1
             return _unanswered(Outcome.IN_DOUBT, started_at)
         self.tally.seconds.append(time.perf_counter() - clock)
-        self._count(response.status_code)
+        body = _body(response)
+        self._count(response.status_code, body)
         return Answer(
             outcome=_outcome(response.status_code),
             status=response.status_code,
-            body=_body(response),
+            body=body,
             started_at=started_at,
             ended_at=time.time(),
         )
 
-    def _count(self, status: int) -> None:
+    def _count(self, status: int, body: Any) -> None:
         self.tally.statuses[status] += 1
         if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-            when = "during a fault" if self._fault_is_on() else "without a fault"
-            self.tally.server_errors[f"{status} {when}"] += 1
+            self.tally.server_errors[f"{status} {self._when(body)}"] += 1
+
+    def _when(self, body: Any) -> str:
+        if self._fault_is_on():
+            return "during a fault"
+        contended = isinstance(body, dict) and body.get("outage") == Outage.CONTENDED.value
+        return _HELD if contended and self._documents_are_held() else "without a fault"
 
 
 def _unanswered(outcome: Outcome, started_at: float) -> Answer:

@@ -8,7 +8,9 @@ import pytest
 from backend.demo.shop import Outcome, Shop
 
 
-async def outcome_of(answer: httpx.Response | Exception, *, fault: bool = False) -> tuple[Outcome, Shop]:
+async def outcome_of(
+    answer: httpx.Response | Exception, *, fault: bool = False, held: bool = False
+) -> tuple[Outcome, Shop]:
     def handle(_request: httpx.Request) -> httpx.Response:
         if isinstance(answer, Exception):
             raise answer
@@ -18,6 +20,7 @@ async def outcome_of(answer: httpx.Response | Exception, *, fault: bool = False)
         {"cart": ["http://shop"]},
         connections=1,
         fault_is_on=lambda: fault,
+        documents_are_held=lambda: held,
         transport=httpx.MockTransport(handle),
     )
     async with shop:
@@ -51,6 +54,23 @@ async def test_only_a_503_or_504_during_a_fault_is_excused(
 ) -> None:
     _, shop = await outcome_of(httpx.Response(status), fault=fault)
     assert shop.tally.server_error_count == 1
+    assert shop.tally.unexcused_count == unexcused
+
+
+@pytest.mark.parametrize(
+    ("status", "outage", "held", "unexcused"),
+    [
+        (503, "contended", True, 0),
+        (503, "contended", False, 1),
+        (503, "unreachable", True, 1),
+        (503, None, True, 1),
+        (500, "contended", True, 1),
+    ],
+)
+async def test_of_what_a_killed_process_left_held_only_a_conflict_is_excused(
+    status: int, outage: str | None, unexcused: int, *, held: bool
+) -> None:
+    _, shop = await outcome_of(httpx.Response(status, json={"outage": outage}), held=held)
     assert shop.tally.unexcused_count == unexcused
 
 

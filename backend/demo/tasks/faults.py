@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from backend.demo.fault_log import FaultKind, FaultLog
@@ -10,6 +11,8 @@ from .stack import RELAY, REPLICAS, TaskStack
 
 RELAY_GONE_SECONDS = 1.5
 SERVER_GONE_SECONDS = 3.0
+TRANSACTION_SECONDS = 60.0
+"""So long the document server keeps what a killed process had begun (MongoDB: `transactionLifetimeLimitSeconds`)."""
 
 
 class TaskFaults(FaultLog):
@@ -18,6 +21,12 @@ class TaskFaults(FaultLog):
     def __init__(self, stack: TaskStack, *, say: Callable[[str], None]) -> None:
         super().__init__(say=say)
         self._stack = stack
+        self._held_until = 0.0
+
+    @property
+    def documents_are_held(self) -> bool:
+        """Whether a replica that was killed may still hold the documents that it was writing: others meet a conflict there."""
+        return time.monotonic() < self._held_until
 
     async def while_legacy_answers(self, *, seconds: float) -> None:
         """The relay dies, then the document server, which has the authority and is being copied, then a replica."""
@@ -47,7 +56,9 @@ class TaskFaults(FaultLog):
         )
 
     async def _kill_replica(self) -> None:
-        await self.kill(self._stack.processes[REPLICAS[1]], FaultKind.SERVICE_KILLED, gone_seconds=0.0)
+        replica = self._stack.processes[REPLICAS[1]]
+        self._held_until = time.monotonic() + TRANSACTION_SECONDS
+        await self.kill(replica, FaultKind.SERVICE_KILLED, gone_seconds=0.0)
 
     async def _kill_relay(self) -> None:
         relay = self._stack.processes[RELAY]

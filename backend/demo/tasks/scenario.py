@@ -109,6 +109,7 @@ class TasksDemo:
             {SERVICE: stack.urls},
             connections=options.people + CLERKS,
             fault_is_on=lambda: faults.is_on,
+            documents_are_held=lambda: faults.documents_are_held,
         )
         return TasksCast(
             ledger=ledger,

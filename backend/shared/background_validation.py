@@ -10,6 +10,7 @@ import structlog
 
 from backend.shared.domain.errors import TandemError
 from backend.shared.observability.labels import Verdict
+from backend.shared.pausing import pause
 from backend.shared.runtime import ServiceRuntime
 from backend.shared.stores.errors import describe, is_database_error
 from backend.shared.sync_validator import SyncValidator
@@ -30,9 +31,7 @@ async def validate_periodically(runtime: ServiceRuntime, stop: asyncio.Event) ->
     looked, wait = time.monotonic(), 1.0
     while not stop.is_set():
         due = looked + runtime.settings.sync_interval_seconds * wait
-        with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, min(INTERVAL_CHECKED_SECONDS, due - time.monotonic()))):
-                await stop.wait()
+        await pause(stop, max(0.0, min(INTERVAL_CHECKED_SECONDS, due - time.monotonic())))
         if time.monotonic() < due or stop.is_set():
             continue
         if runtime.settings.validate_sync and runtime.phase.policy.dual:

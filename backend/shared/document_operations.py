@@ -10,7 +10,7 @@ from typing import Any, Self, assert_never
 
 from bson import ObjectId
 
-from backend.shared.document_units import DocumentUnitOfWork
+from backend.shared.document_unit_of_work import DocumentUnitOfWork
 from backend.shared.documents import Documents, as_stored
 from backend.shared.domain.errors import NotFoundError, ValidationError
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping, Key

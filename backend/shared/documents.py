@@ -12,7 +12,7 @@ from bson.errors import BSONError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from backend.shared.document_units import DocumentUnitOfWork
+from backend.shared.document_unit_of_work import DocumentUnitOfWork
 from backend.shared.domain.errors import ConflictError, NotFoundError, ValidationError
 from backend.shared.domain.mapping import (
     Document,

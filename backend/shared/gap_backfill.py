@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 import structlog
 
 from backend.shared.domain.errors import TandemError
 from backend.shared.migration.backfill import Backfill
+from backend.shared.pausing import pause
 from backend.shared.runtime import ServiceRuntime
 from backend.shared.stores.errors import describe, is_database_error
 from backend.shared.stores.side import CaptureGap, ChangeStream
@@ -29,9 +29,7 @@ async def mend_gaps(runtime: ServiceRuntime, stop: asyncio.Event) -> None:
         return
     while not stop.is_set():
         mended = await _look(runtime)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LOOKED_SECONDS if mended else AGAIN_SECONDS):
-                await stop.wait()
+        await pause(stop, LOOKED_SECONDS if mended else AGAIN_SECONDS)
 
 
 async def _look(runtime: ServiceRuntime) -> bool:

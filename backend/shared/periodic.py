@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
 from backend.shared.domain.errors import TandemError
 from backend.shared.observability.seldom import Seldom
+from backend.shared.pausing import pause
 from backend.shared.stores.errors import describe, is_database_error
 
 SAID_EVERY_SECONDS = 30.0
@@ -47,9 +47,7 @@ async def kept_up(work: Callable[[], Awaitable[None]], *, stop: asyncio.Event, s
             _say_failed(error, service=service)
         else:
             return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(BEGUN_AGAIN_SECONDS):
-                await stop.wait()
+        await pause(stop, BEGUN_AGAIN_SECONDS)
 
 
 def _say_failed(error: Exception, *, service: str) -> None:

@@ -12,7 +12,8 @@ from bson import ObjectId
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.database import create_side_engine
-from backend.shared.document_units import DocumentUnitOfWork, DocumentUnitRunner
+from backend.shared.document_unit_of_work import DocumentUnitOfWork
+from backend.shared.document_units import DocumentUnitRunner
 from backend.shared.domain.errors import FencedError
 from backend.shared.domain.phases import Direction, Phase, Side
 from backend.shared.journal.carrier import Hook, no_hook
@@ -21,16 +22,14 @@ from backend.shared.stores.errors import sqlstate_of
 from backend.shared.stores.mongo.client import create_client
 from backend.shared.stores.mongo.journal import LEASE_SECONDS
 from backend.shared.stores.mongo.side import MongoSide
-from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.postgres.side import PostgresSide
 from backend.shared.stores.protocol import Position, StateBatch
 from backend.shared.stores.side import SideStore
 from backend.shared.testing.clusters import Cluster
 from backend.shared.testing.document_servers import DocumentServer
+from tests.support.note_sides import NAMES, note_side
 from tests.support.notes import CATALOG, DDL, NOTE, digits, key
 from tests.support.steps import Crash, CrashAt
-
-NAMES = EngineNames("notes")
 
 
 class Kind(Protocol):
@@ -79,15 +78,7 @@ class MongoKind:
         return self._made(hook=hook)
 
     def _made(self, *, hook: Hook = no_hook, lease_seconds: float = LEASE_SECONDS) -> MongoSide:
-        return MongoSide(
-            self._client,
-            self._database,
-            Side.LEGACY,
-            names=NAMES,
-            catalog=CATALOG,
-            hook=hook,
-            lease_seconds=lease_seconds,
-        )
+        return note_side(self._client, self._database, hook=hook, lease_seconds=lease_seconds)
 
     @asynccontextmanager
     async def unit(self, *, journals: bool = True) -> AsyncIterator[Callable[[int, int], Awaitable[None]]]:

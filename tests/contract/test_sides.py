@@ -13,7 +13,7 @@ from backend.shared.domain.phases import Direction, Phase
 from backend.shared.journal.records import Claim
 from backend.shared.stores.errors import is_repeatable
 from backend.shared.stores.protocol import Position
-from backend.shared.stores.side import SideStore
+from backend.shared.stores.side import LockHeldError, SideStore
 from tests.contract.conftest import Kind, MakeKind
 from tests.support.notes import NOTE, digits, key
 from tests.support.side_work import apply, journalled, written
@@ -131,6 +131,18 @@ async def test_a_unit_and_its_journal_row_are_one(opened: Kind) -> None:
     async with side.journal.claiming(limit=10) as (_, claim):
         assert set(claim.keys) == {("note", key(2))}
         assert claim.keys["note", key(2)].request_id == "r"
+
+
+async def test_rows_that_somebody_holds_are_not_forgotten(opened: Kind) -> None:
+    side, other = opened.side, opened.again()
+    await journalled(side, 1, 2)
+    async with side.connect() as holder:
+        await side.journal.forget(holder)
+        async with other.connect() as connection:
+            with pytest.raises(LockHeldError):
+                await other.journal.forget(connection)
+    async with side.connect() as connection:
+        assert (await side.journal.remainder(connection)).rows == 2
 
 
 async def test_forgotten_rows_are_gone(opened: Kind) -> None:

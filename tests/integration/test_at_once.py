@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backend.shared import DualWriteSettings, Phase, SecondWrite, Side, ValidationError
-from backend.shared.document_units import DocumentUnitOfWork
+from backend.shared.document_unit_of_work import DocumentUnitOfWork
 from backend.shared.domain.errors import ConfigurationError
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.dual_write_config import Availability, ReadFallback

@@ -28,7 +28,8 @@ from backend.shared.stores.postgres.side import PostgresSide
 from backend.shared.stores.protocol import Position, StateBatch, Trouble, UnfitKeysError
 from backend.shared.stores.side import SideStore
 from backend.shared.testing.clusters import Cluster
-from tests.support.document_scene import NAMES, Scene
+from tests.support.document_scene import Scene
+from tests.support.note_sides import NAMES
 from tests.support.notes import BOARD, CATALOG, DDL, NOTE, digits, key
 from tests.support.steps import PauseAt
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from bson import ObjectId
 
-from backend.shared.document_units import DocumentUnitOfWork, DocumentUnitRunner
+from backend.shared.document_unit_of_work import DocumentUnitOfWork
+from backend.shared.document_units import DocumentUnitRunner
 from backend.shared.domain.errors import (
     ConfigurationError,
     FencedError,

@@ -12,19 +12,17 @@ from bson import ObjectId
 
 from backend.shared.document_units import DocumentUnitRunner
 from backend.shared.domain.errors import FencedError
-from backend.shared.domain.phases import Direction, Phase, Side
+from backend.shared.domain.phases import Direction, Phase
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.stores.mongo.client import create_client
 from backend.shared.stores.mongo.collections import Client
 from backend.shared.stores.mongo.fence import LOCK_MS, STRIPES
 from backend.shared.stores.mongo.side import MongoSide
-from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.side import LockHeldError
 from tests.contract.conftest import NoBreaker
+from tests.support.note_sides import note_side
 from tests.support.notes import CATALOG, NOTE, digits
 from tests.support.steps import PauseAt
-
-NAMES = EngineNames("notes")
 
 
 class Scene:
@@ -36,15 +34,7 @@ class Scene:
         self.numbers = itertools.count(1)
 
     def process(self, *, hook: Hook = no_hook, lock_ms: int = LOCK_MS) -> MongoSide:
-        return MongoSide(
-            self._client,
-            self._database,
-            Side.LEGACY,
-            names=NAMES,
-            catalog=CATALOG,
-            hook=hook,
-            lock_ms=lock_ms,
-        )
+        return note_side(self._client, self._database, hook=hook, lock_ms=lock_ms)
 
     async def add(self, side: MongoSide, *, journals: bool = True) -> int:
         """Insert a new note by a unit."""

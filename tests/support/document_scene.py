@@ -10,19 +10,19 @@ from typing import Any, TypeVar
 import pytest
 from bson import ObjectId
 
-from backend.shared.document_units import DocumentUnitOfWork, DocumentUnitRunner
-from backend.shared.domain.phases import Direction, Phase, Side
+from backend.shared.document_unit_of_work import DocumentUnitOfWork
+from backend.shared.document_units import DocumentUnitRunner
+from backend.shared.domain.phases import Direction, Phase
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.stores.mongo.client import create_client
 from backend.shared.stores.mongo.collections import Client
 from backend.shared.stores.mongo.journal import LEASE_SECONDS
 from backend.shared.stores.mongo.side import MongoSide
-from backend.shared.stores.postgres.names import EngineNames
 from backend.shared.stores.protocol import Position
 from tests.contract.conftest import NoBreaker
+from tests.support.note_sides import note_side
 from tests.support.notes import CATALOG, NOTE, digits, key
 
-NAMES = EngineNames("notes")
 T = TypeVar("T")
 
 
@@ -36,15 +36,7 @@ class Scene:
         self.runner = DocumentUnitRunner(self.side, catalog=CATALOG, breaker=NoBreaker())
 
     def process(self, *, hook: Hook = no_hook, lease_seconds: float = LEASE_SECONDS) -> MongoSide:
-        return MongoSide(
-            self._client,
-            self._database,
-            Side.LEGACY,
-            names=NAMES,
-            catalog=CATALOG,
-            hook=hook,
-            lease_seconds=lease_seconds,
-        )
+        return note_side(self._client, self._database, hook=hook, lease_seconds=lease_seconds)
 
     async def run(
         self,

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from backend.shared import DualWriteManager, DualWriteSettings, EntityMapping, Key, Phase, Side
 from backend.shared.database import DatabaseLimits
-from backend.shared.document_units import DocumentUnitOfWork
+from backend.shared.document_unit_of_work import DocumentUnitOfWork
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.observability.metrics import Metrics
 from backend.shared.stores.mongo.limits import DocumentLimits

@@ -18,7 +18,7 @@ from backend.shared import (
     Phase,
     UnitOfWork,
 )
-from backend.shared.document_units import DocumentUnitOfWork
+from backend.shared.document_unit_of_work import DocumentUnitOfWork
 from backend.shared.dual_write_config import ForeignWrites
 from backend.shared.observability.labels import Verdict
 from backend.shared.stores.mongo.shapes import key_of

@@ -22,6 +22,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Side
 from backend.shared.journal.carrier import Hook, no_hook
+from backend.shared.pausing import pause
 from backend.shared.stores.side import CaptureGap
 
 from .collections import Collections, Stored
@@ -191,7 +192,7 @@ class ChangeCapture:
                 await self.let_go()
                 has_it = False
             if not has_it:
-                await _pause(stop, 0.25 if not trouble else jitter(trouble, first=0.25, most=5.0))
+                await pause(stop, 0.25 if not trouble else jitter(trouble, first=0.25, most=5.0))
         await self.let_go()
         await self._give_back()
 
@@ -389,14 +390,6 @@ class ChangeCapture:
         )
         if self.on_gap is not None:
             self.on_gap(gap)
-
-
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return
 
 
 __all__ = ["ChangeCapture", "StreamLostError"]

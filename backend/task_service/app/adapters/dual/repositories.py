@@ -6,7 +6,7 @@ import builtins
 from typing import Any, Generic, TypeVar, cast
 
 from backend.shared import UnitOfWork
-from backend.shared.document_units import DocumentUnitOfWork
+from backend.shared.document_unit_of_work import DocumentUnitOfWork
 
 from ...ports import Repositories, Repository
 from ..mongo.repository import mongo_repositories

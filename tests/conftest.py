@@ -13,6 +13,7 @@ from typing import Protocol
 
 import pytest
 
+from backend.shared.testing.brokers import NatsServer
 from backend.shared.testing.clusters import Cluster, Databases
 from backend.shared.testing.document_servers import DocumentServer
 from backend.shared.testing.programs import remove_left_overs, scratch_directory
@@ -22,8 +23,21 @@ pytest_plugins = [
     "tests.support.note_service",
     "tests.support.boards",
     "tests.support.document_scene",
+    "tests.support.telling",
     "tests.support.reading",
+    "tests.support.broker_room",
+    "tests.support.tracing",
 ]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--broker",
+        choices=["nats", "rabbitmq", "kafka"],
+        default="nats",
+        help="the message broker to run over: a server of our own, unless there is --broker-url",
+    )
+    parser.addoption("--broker-url", help="a broker that runs already; what kills brokers is not for it")
 
 
 class MakeDatabase(Protocol):
@@ -88,6 +102,15 @@ def _running(directory: Path) -> Iterator[Cluster]:
 def document_server(worker_directory: Path) -> Iterator[DocumentServer]:
     """The server of documents. A test that stops it starts it again."""
     server = DocumentServer(worker_directory / "documents", durable=False)
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def nats_server(worker_directory: Path) -> Iterator[NatsServer]:
+    """The message broker. A test that stops it starts it again."""
+    server = NatsServer(worker_directory / "nats")
     server.start()
     yield server
     server.remove()

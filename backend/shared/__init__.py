@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         SyncState,
     )
     from backend.shared.domain.errors import (
+        AwayError,
         ConfigurationError,
         ConflictError,
         FencedError,
@@ -31,12 +32,14 @@ if TYPE_CHECKING:
         UnauthenticatedError,
         ValidationError,
     )
+    from backend.shared.domain.isolation import Isolation
     from backend.shared.domain.mapping import EntityMapping, Key, KeyPart, Projection, Source
     from backend.shared.domain.phases import Direction, Phase, Side
     from backend.shared.domain.results import DualWriteResult, Exercised, SecondWrite
     from backend.shared.domain.sync_status import SyncStatus
     from backend.shared.dual_write_config import DualWriteSettings
     from backend.shared.dual_write_manager import DualWriteManager
+    from backend.shared.repository import Repository
     from backend.shared.sync_validator import SyncValidator
     from backend.shared.unit_of_work import UnitOfWork
     from backend.shared.unit_runner import Unit
@@ -46,6 +49,7 @@ _HOMES = {
     "document_service": ("DocumentDualWriteService", "SyncFailure", "SyncMetrics", "SyncState"),
     "domain.sync_status": ("SyncStatus",),
     "domain.errors": (
+        "AwayError",
         "ConfigurationError",
         "ConflictError",
         "FencedError",
@@ -59,11 +63,13 @@ _HOMES = {
         "UnauthenticatedError",
         "ValidationError",
     ),
+    "domain.isolation": ("Isolation",),
     "domain.mapping": ("EntityMapping", "Key", "KeyPart", "Projection", "Source"),
     "domain.phases": ("Direction", "Phase", "Side"),
     "domain.results": ("DualWriteResult", "Exercised", "SecondWrite"),
     "dual_write_config": ("DualWriteSettings",),
     "dual_write_manager": ("DualWriteManager",),
+    "repository": ("Repository",),
     "sync_validator": ("SyncValidator",),
     "unit_of_work": ("UnitOfWork",),
     "unit_runner": ("Unit",),
@@ -71,6 +77,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AwayError",
     "ConfigurationError",
     "ConflictError",
     "Direction",
@@ -84,6 +91,7 @@ __all__ = [
     "Exercised",
     "FencedError",
     "InstallationError",
+    "Isolation",
     "Key",
     "KeyPart",
     "LegacySideError",
@@ -92,6 +100,7 @@ __all__ = [
     "PermissionDeniedError",
     "Phase",
     "Projection",
+    "Repository",
     "SecondWrite",
     "Side",
     "SideError",

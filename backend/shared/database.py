@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import event, make_url
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import Pool
@@ -135,7 +136,23 @@ def create_side_engine(
     event.listen(engine.sync_engine, "connect", _listen_for_xid)
     event.listen(engine.sync_engine, "connect", _note_when_made)
     event.listen(engine.sync_engine, "checkout", lambda _connection, record, _fairy: _check(record, engine))
+    like_it = partial(create_side_engine, url, application_name=application_name, variable=variable)
+    _OPENED[engine.sync_engine] = (like_it, limits)
     return engine
+
+
+_OPENED = WeakKeyDictionary[Engine, tuple[Callable[..., AsyncEngine], DatabaseLimits]]()
+"""What opens another like it, and its limits."""
+
+
+def engine_beside(engine: AsyncEngine, *, pool_size: int) -> AsyncEngine:
+    """Another engine for the database of one that `create_side_engine` has made, with so many connections of its own.
+
+    It is for work that holds connections for good: out of the first one's pool these would be missing for all else. Connects to
+    nothing yet; the caller disposes of it.
+    """
+    like_it, limits = _OPENED[engine.sync_engine]
+    return like_it(limits=replace(limits, pool_size=pool_size, max_overflow=0))
 
 
 def goes_through_pgbouncer(url: str, *, variable: str = "DATABASE_URL") -> bool:

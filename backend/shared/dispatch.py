@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import structlog
 
 from backend.shared.availability import is_away, sides_away
 from backend.shared.domain.errors import FencedError, SideError
+from backend.shared.domain.isolation import Isolation
 from backend.shared.domain.phases import Direction, Phase, Side
 from backend.shared.domain.results import SecondWrite
 from backend.shared.dual_write_config import Availability
@@ -47,6 +49,15 @@ class BothSidesFailedError(Exception):
         self.second = second
 
 
+@dataclass(frozen=True, kw_only=True)
+class Write(Generic[T]):
+    """One write that is asked for."""
+
+    unit: Unit[T]
+    request_id: str
+    isolation: Isolation = Isolation.READ_COMMITTED
+
+
 class _Progress:
     """The transaction on the authoritative side that is under way."""
 
@@ -70,26 +81,26 @@ class Dispatch:
         self._writers: dict[Direction, SynchronousWriter | AtOnceWriter] = {}
         self._alone: dict[Direction, StrandedWriter] = {}
 
-    async def run(self, unit: Unit[T], phase: Phase, request_id: str) -> SynchronousOutcome[T]:
+    async def run(self, write: Write[T], phase: Phase) -> SynchronousOutcome[T]:
         """One write in `phase`. Raises `SideError`, `SecondaryRefusedError`, `BothSidesFailedError`, and what the unit does."""
         direction, settings = phase.policy.direction, self._runtime.settings
         if direction is None or not settings.carries(phase):
-            return await self._on_one_side(unit, phase, request_id, _Progress())
+            return await self._on_one_side(write, phase, _Progress())
         away = await sides_away(self._runtime)
         if direction.source in away:
-            return await self._without_authority(unit, direction, request_id, away)
+            return await self._without_authority(write, direction, away)
         progress = _Progress()
         try:
             if settings.async_legacy:
-                return await self._on_one_side(unit, phase, request_id, progress)
-            return await self._on_both(unit, direction, request_id, progress, away)
+                return await self._on_one_side(write, phase, progress)
+            return await self._on_both(write, direction, progress, away)
         except FencedError:
             raise
         except SideError as error:
             if error.side is not direction.source or not is_away(error) or progress.may_have_committed:
                 raise
             away[direction.source] = error
-            return await self._without_authority(unit, direction, request_id, away)
+            return await self._without_authority(write, direction, away)
 
     async def finish(self) -> None:
         """Wait for second writes whose callers went away."""
@@ -103,9 +114,8 @@ class Dispatch:
 
     async def _on_both(
         self,
-        unit: Unit[T],
+        write: Write[T],
         direction: Direction,
-        request_id: str,
         progress: _Progress,
         away: dict[Side, SideError],
     ) -> SynchronousOutcome[T]:
@@ -118,12 +128,13 @@ class Dispatch:
         if direction not in self._writers:
             self._writers[direction] = self._synchronous_writer(direction)
         writer, epoch = self._writers[direction], runtime.control.epoch
-        self._say("dual_write_started", request_id)
+        self._say("dual_write_started", write.request_id)
 
         async def attempt() -> SynchronousOutcome[T]:
             return await writer.run(
-                unit,
-                request_id=request_id,
+                write.unit,
+                request_id=write.request_id,
+                isolation=write.isolation,
                 epoch=epoch,
                 fails_call=fails_call,
                 journals_touched=runtime.journals_touched(direction.source),
@@ -140,9 +151,7 @@ class Dispatch:
             runtime.relays[direction].wake()
         return outcome
 
-    async def _on_one_side(
-        self, unit: Unit[T], phase: Phase, request_id: str, progress: _Progress
-    ) -> SynchronousOutcome[T]:
+    async def _on_one_side(self, write: Write[T], phase: Phase, progress: _Progress) -> SynchronousOutcome[T]:
         runtime, policy = self._runtime, phase.policy
         runner = runtime.runners[policy.authoritative]
         started = time.perf_counter()
@@ -151,15 +160,16 @@ class Dispatch:
 
         async def attempt() -> T:
             async with runner.transaction(
-                request_id=request_id,
+                request_id=write.request_id,
                 journals_touched=runtime.journals_touched(policy.authoritative),
+                isolation=write.isolation,
             ) as transaction:
                 progress.note(transaction)
                 if limit is None:
-                    value = await unit(transaction.work)
+                    value = await write.unit(transaction.work)
                 else:
                     async with asyncio.timeout(limit):
-                        value = await unit(transaction.work)
+                        value = await write.unit(transaction.work)
                 await transaction.commit()
             return value
 
@@ -207,13 +217,14 @@ class Dispatch:
         return self._runtime.settings.availability is Availability.ANY
 
     async def _without_authority(
-        self, unit: Unit[T], direction: Direction, request_id: str, away: dict[Side, SideError]
+        self, write: Write[T], direction: Direction, away: dict[Side, SideError]
     ) -> SynchronousOutcome[T]:
         first = away[direction.source]
         if (second := away.get(direction.target)) is not None:
             both = self._both_failed(first, second)
             raise both if self._takes_either else first
-        if not self._takes_either:
+        # That side, while it is a copy, cannot say what else is going on at the same time.
+        if not self._takes_either or write.isolation is not Isolation.READ_COMMITTED:
             raise first
         self._say_away(first)
         started = time.perf_counter()
@@ -221,7 +232,7 @@ class Dispatch:
             self._alone[direction] = self._stranded_writer(direction)
         try:
             value = await self._alone[direction].run(
-                unit, request_id=request_id, epoch=self._runtime.control.epoch
+                write.unit, request_id=write.request_id, epoch=self._runtime.control.epoch
             )
         except FencedError:
             raise

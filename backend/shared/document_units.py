@@ -18,9 +18,9 @@ from bson import ObjectId
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from backend.shared.document_unit_of_work import DocumentUnitOfWork
-from backend.shared.domain.errors import ConfigurationError, side_error
+from backend.shared.domain.errors import ConfigurationError, outcome_unknown
+from backend.shared.domain.isolation import Isolation
 from backend.shared.domain.mapping import EntityCatalog
-from backend.shared.domain.outages import Outage
 from backend.shared.domain.phases import Capture
 from backend.shared.stores.errors import to_side_error
 from backend.shared.stores.mongo.connection import DocumentConnection, Stripe, commit_for_sure, jitter
@@ -32,12 +32,11 @@ from backend.shared.stores.mongo.errors import (
     says_nothing_of_a_commit,
 )
 from backend.shared.stores.mongo.side import MongoSide
-from backend.shared.unit_runner import Runner
-from backend.shared.units import OwnJournal
+from backend.shared.unit_repeats import FIRST_WAIT_SECONDS, MAX_RUNS, MOST_WAIT_SECONDS, RunAgainError
+from backend.shared.units import OwnJournal, Runner
 
 T = TypeVar("T")
 
-MAX_RUNS = 5
 STATUS_WAIT_SECONDS = 30.0
 _COMMIT_SECONDS = 5.0
 _STATUS = {True: "committed", False: "aborted", None: "unknown"}
@@ -59,14 +58,6 @@ class Breaker(Protocol):
     def failed(self) -> None:
         """A call found the side unavailable."""
         ...
-
-
-class RunAgainError(Exception):
-    """The transaction left nothing behind and may be repeated."""
-
-    def __init__(self, cause: BaseException) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
 
 
 class DocumentUnitTransaction:
@@ -192,12 +183,7 @@ class DocumentUnitTransaction:
             return
         if status == "aborted":
             raise RunAgainError(error)
-        raise side_error(
-            self._runner.side,
-            "connection lost at COMMIT, outcome unknown",
-            unavailable=True,
-            outage=Outage.NO_ANSWER,
-        ) from error
+        raise outcome_unknown(self._runner.side) from error
 
 
 def document_runner(
@@ -253,7 +239,7 @@ class DocumentUnitRunner:
                 if run == MAX_RUNS or not again:
                     raise to_side_error(cause, self.side) from cause
                 log.info("unit_repeated", side=self.side.value, run=run, error=describe(cause))
-                await asyncio.sleep(jitter(run, first=0.02, most=1.0))
+                await asyncio.sleep(jitter(run, first=FIRST_WAIT_SECONDS, most=MOST_WAIT_SECONDS))
             else:
                 self._breaker.succeeded()
                 return result
@@ -266,15 +252,15 @@ class DocumentUnitRunner:
         journals_touched: bool = False,
         only_reads: bool = False,
         even_if_closed: bool = False,
-        isolation: str | None = None,
+        isolation: Isolation = Isolation.READ_COMMITTED,
     ) -> DocumentUnitTransaction:
         """A transaction, to be entered with `async with`; rolled back unless it was committed inside.
 
         One that does not say `journals_touched` is refused where changes have to be journalled. One that `only_reads` is
-        refused on a closed side, unless it reads `even_if_closed`. The isolation is always that of a snapshot.
+        refused on a closed side, unless it reads `even_if_closed`. The isolation is always `REPEATABLE_READ`.
         """
-        if isolation not in (None, "REPEATABLE READ"):
-            raise ConfigurationError(f"MongoDB has no transactions of isolation {isolation}")
+        if isolation is Isolation.SERIALIZABLE:
+            raise ConfigurationError("MongoDB has no transactions that are SERIALIZABLE")
         return DocumentUnitTransaction(
             self,
             request_id=request_id,
@@ -322,6 +308,5 @@ class DocumentUnitRunner:
 __all__ = [
     "DocumentUnitRunner",
     "DocumentUnitTransaction",
-    "RunAgainError",
     "document_runner",
 ]

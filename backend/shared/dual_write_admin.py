@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -27,12 +28,14 @@ from backend.shared.observability.admin_views import (
     HealthView,
     MismatchView,
     OperationTestView,
+    PartHealthView,
     PoolView,
     SettingValue,
     SideHealthView,
     StatusView,
     ValidationView,
 )
+from backend.shared.observability.health import HealthCheck, check_health
 from backend.shared.observability.labels import Verdict
 from backend.shared.observability.metrics_snapshot import MetricsSnapshot
 from backend.shared.runtime import ServiceRuntime
@@ -49,6 +52,9 @@ PROBE_SECONDS = 10.0
 
 class AdminOperations(ConflictOperations):
     """The operator's side of a manager: implements `backend.shared.api.admin_protocol.DualWriteAdmin`."""
+
+    also_asked: Sequence[HealthCheck] = ()
+    """What else the service stands on, such as a message broker: `health` shows it, and goes on without it."""
 
     @abstractmethod
     async def write(self, operation: str, unit: Unit[T]) -> DualWriteResult[T]:
@@ -95,14 +101,28 @@ class AdminOperations(ConflictOperations):
         )
 
     async def health(self) -> HealthView:
-        """Both sides and their pools; answers even when a side does not."""
-        sides = tuple([await _side_health(self.runtime, side) for side in Side])
+        """Both sides and their pools, and what else is asked; answers even when one of them does not."""
+        found, others = await asyncio.gather(
+            asyncio.gather(*(_side_health(self.runtime, side) for side in Side)),
+            check_health(self.also_asked),
+        )
+        sides = tuple(found)
         needed = self.runtime.phase.policy.authoritative
         return HealthView(
             service=self.service,
-            ok=all(side.ok for side in sides if side.side is needed),
+            ok=others.ok and all(side.ok for side in sides if side.side is needed),
             sides=sides,
             relay_running=self.runtime.relay_running,
+            others=tuple(
+                PartHealthView(
+                    name=part.name,
+                    ok=part.ok,
+                    required=part.required,
+                    latency_seconds=part.latency_seconds,
+                    detail=part.detail,
+                )
+                for part in others.components
+            ),
         )
 
     def metrics_snapshot(self) -> MetricsSnapshot:
@@ -279,8 +299,8 @@ async def _side_health(runtime: ServiceRuntime, side: Side) -> SideHealthView:
 
 
 def _entity_of(runtime: ServiceRuntime, name: str | None) -> EntityMapping:
-    if name is None and len(runtime.catalog.ordered) == 1:
-        return runtime.catalog.ordered[0]
+    if name is None and runtime.catalog.only:
+        return runtime.catalog.only
     known = ", ".join(entity.name for entity in runtime.catalog.ordered)
     if name is None:
         raise ValidationError(f"say which entity: {known}")

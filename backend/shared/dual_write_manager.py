@@ -15,11 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from backend.shared.background_validation import validate_periodically
 from backend.shared.database import DatabaseLimits
+from backend.shared.domain.isolation import Isolation
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping, Key
 from backend.shared.domain.phases import Capture, Phase, Side
 from backend.shared.domain.results import DualWriteResult, Exercised
 from backend.shared.dual_write_admin import AdminOperations
 from backend.shared.dual_write_config import DualWriteSettings
+from backend.shared.events.tables import EventRoom
 from backend.shared.gap_backfill import mend_gaps
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.journal.install import first_phase
@@ -52,6 +54,8 @@ class DualWriteManager(AdminOperations):
     programs write to the MongoDB too."""
     migrations: ClassVar[Path | None] = None
     """The folder of the service's Alembic migrations, if it has any."""
+    messages: ClassVar[EventRoom | None] = None
+    """Where the service keeps its messages, if it has any: legacy is not let go of before those there are delivered."""
 
     def __init__(
         self,
@@ -113,6 +117,7 @@ class DualWriteManager(AdminOperations):
             limits=self._limits,
             document_limits=self._document_limits,
             capture=self.capture,
+            messages=self.messages,
             hook=self._hook,
         )
         runtime.following.counted = self.counted
@@ -165,18 +170,25 @@ class DualWriteManager(AdminOperations):
             await self._reads.finish()
             await self.runtime.close()
 
-    async def write(self, operation: str, unit: Unit[T]) -> DualWriteResult[T]:
+    async def write(
+        self, operation: str, unit: Unit[T], *, isolation: Isolation = Isolation.READ_COMMITTED
+    ) -> DualWriteResult[T]:
         """Run `unit` in one transaction on the authoritative side and see to the other side as the settings say.
 
-        `unit` may be run again (deadlock, lost connection), each time in a fresh transaction: it must have no effect
-        outside of it. A `ValidationError` raised inside comes out unchanged with nothing kept; trouble with a database
-        comes as `success=False`.
+        `unit` may be run again (deadlock, serialization failure, lost connection), each time in a fresh transaction: it
+        must have no effect outside of it. A `ValidationError` raised inside comes out unchanged with nothing kept; trouble
+        with a database comes as `success=False`. One of an `isolation` above the default is never run on the secondary
+        side alone, whatever the settings say of a side that is away.
         """
         await self.start()
         if operation not in self._operations:
             self._operations.add(operation)
             self._metrics.declare(self.service, operations=[operation])
-        return await self._writes.run(operation, unit)
+        return await self._writes.run(operation, unit, isolation=isolation)
+
+    async def run_unit(self, operation: str, unit: Unit[T]) -> T:
+        """`write`, for whoever takes messages in: trouble with a database is raised."""
+        return (await self.write(operation, unit)).unwrap()
 
     async def batch(self, operations: Sequence[tuple[str, Unit[Any]]]) -> DualWriteResult[list[Any]]:
         """Run several units in one transaction: all of them or none. Answers their values in order."""
@@ -201,7 +213,7 @@ class DualWriteManager(AdminOperations):
         as a user's id. By the key it is chosen which side answers while reads move to the new one; without a key it is
         always the authoritative side.
 
-        `unit` may be run several times, also after this has returned, and on either side: it must have no effect, use what
+        All that `unit` reads is of one moment. It may be run several times, also after this has returned, and on either side: it must have no effect, use what
         `UnitOfWork.shape` gives, and answer the same for the same rows. Its answer is compared by value and type.
         """
         await self.start()

@@ -21,7 +21,7 @@ _FRAMES = 3
 log = structlog.get_logger(__name__)
 
 
-async def every(seconds: float, work: Callable[[], Awaitable[None]], *, service: str) -> None:
+async def every(seconds: float, work: Callable[[], Awaitable[object]], *, service: str) -> None:
     """Do `work` every `seconds` until cancelled. Trouble with a database is logged now and then, all else at once."""
     said = Seldom(SAID_EVERY_SECONDS)
     while True:

@@ -19,6 +19,7 @@ from backend.shared.domain.phases import Side
 from backend.shared.dual_write_config import ReadFallback
 from backend.shared.observability.labels import ReadOutcome
 from backend.shared.observability.seldom import Seldom
+from backend.shared.observability.tracing import span
 from backend.shared.read_sides import Answer, SideReader, Subject
 from backend.shared.runtime import ServiceRuntime
 from backend.shared.shadow_reads import ShadowReader
@@ -61,11 +62,21 @@ class ReadPath:
 
     async def run(self, unit: Unit[T], subject: Subject, *, operation: str) -> T:
         """What `unit` answers. Raises what it raises, and `SideError` if no side answers that may."""
-        try:
-            found = await self._runtime.following.past_fences(partial(self._find, unit, subject))
-        except SideError as error:
-            self._count(error.side, ReadOutcome.FAILED)
-            raise
+        told = {"tandem.service": self._runtime.service, "tandem.operation": operation}
+        with span(f"read {operation}", told) as traced:
+            try:
+                found = await self._runtime.following.past_fences(partial(self._find, unit, subject))
+            except SideError as error:
+                self._count(error.side, ReadOutcome.FAILED)
+                raise
+            traced.note(
+                {
+                    "tandem.phase": found.control.phase.value,
+                    "tandem.side": found.answer.side.value,
+                    "tandem.read": found.outcome.value,
+                    "tandem.entities": [subject.entity] if subject.entity else [],
+                }
+            )
         self._count(found.answer.side, found.outcome)
         if found.outcome not in (ReadOutcome.FALLBACK_ERROR, ReadOutcome.FALLBACK_MISSING):
             self._shadow.consider(unit, subject, operation, found.answer, control=found.control)

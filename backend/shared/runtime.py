@@ -25,6 +25,7 @@ from backend.shared.domain.errors import (
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Capture, Direction, Phase, Side
 from backend.shared.dual_write_config import Availability, DualWriteSettings
+from backend.shared.events.tables import EventRoom
 from backend.shared.foreign_writes import ForeignWritesWatch
 from backend.shared.journal.carrier import Hook, TargetUnavailableError, no_hook
 from backend.shared.journal.records import JournalDepth
@@ -63,10 +64,12 @@ class ServiceRuntime:
         limits: DatabaseLimits | None = None,
         document_limits: DocumentLimits | None = None,
         capture: Capture = Capture.TRIGGER,
+        messages: EventRoom | None = None,
         hook: Hook = no_hook,
     ) -> None:
         settings.check_entities(catalog)
         self.capture = capture
+        self.messages = messages
         self.names = EngineNames(service)
         self.catalog = catalog
         self.metrics = metrics

@@ -18,6 +18,7 @@ from contextlib import suppress
 import structlog
 
 from backend.shared.domain.errors import FencedError, TandemError
+from backend.shared.domain.isolation import Isolation
 from backend.shared.domain.mapping import EntityMapping, decode_key
 from backend.shared.domain.phases import Direction, Side
 from backend.shared.journal.conflict_records import SettledConflict
@@ -152,7 +153,7 @@ class _Settling:
             async with runner.transaction(
                 request_id=stranded.request_id or "stranded",
                 journals_touched=self._runtime.journals_touched(self._source.side),
-                isolation="REPEATABLE READ",
+                isolation=Isolation.REPEATABLE_READ,
             ) as transaction:
                 now = await self._source.state.read_uncommitted(
                     transaction.connection, self._entity, self._direction, keys=[self._key]

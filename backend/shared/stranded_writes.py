@@ -11,9 +11,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from backend.shared.domain.errors import side_error
+from backend.shared.domain.errors import outcome_unknown
 from backend.shared.domain.mapping import EntityCatalog
-from backend.shared.domain.outages import Outage
 from backend.shared.domain.phases import Direction
 from backend.shared.journal.carrier import Hook, no_hook
 from backend.shared.journal.stranded_records import PARKED_EPOCH
@@ -95,9 +94,4 @@ class StrandedWriter:
         except Exception as error:
             if not is_database_error(error) or not says_nothing_of_a_commit(error):
                 raise
-            raise side_error(
-                self._direction.target,
-                "connection lost at COMMIT, outcome unknown",
-                unavailable=True,
-                outage=Outage.NO_ANSWER,
-            ) from error
+            raise outcome_unknown(self._direction.target) from error

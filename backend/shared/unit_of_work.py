@@ -7,18 +7,40 @@ legacy tables through the entity's projections.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import Column, FromClause, Select, Table, and_, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    FromClause,
+    Select,
+    Table,
+    Text,
+    and_,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy import delete as delete_from
 from sqlalchemy.engine import Result
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backend.shared.domain.errors import ConfigurationError
+from backend.shared.domain.errors import ConfigurationError, SideError
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping, Key, encode_key
 from backend.shared.domain.phases import Side
+from backend.shared.stores.errors import (
+    classify,
+    is_connection_loss,
+    is_database_error,
+    is_repeatable,
+    to_side_error,
+)
 from backend.shared.stores.postgres.legacy_shape import LegacyShape
+from backend.shared.stores.protocol import Trouble
 
 Values = Mapping[Column[Any], Any]
 
@@ -35,6 +57,10 @@ class UnitOfWork:
         self.shaped: set[Table] = set()
         """Tables of the new side that this unit has asked for in that shape."""
         self._catalog = catalog
+        self._trouble: Exception | None = None
+
+    def _mapping(self, entity: str | EntityMapping) -> EntityMapping:
+        return self._catalog[entity] if isinstance(entity, str) else entity
 
     def shape(self, table: Table) -> FromClause:
         """A relation with the mapped columns of `table`, on the side that this unit runs on.
@@ -55,9 +81,11 @@ class UnitOfWork:
         """All rows of a query as dictionaries."""
         return [dict(row) for row in (await self.session.execute(query)).mappings()]
 
-    async def get(self, entity: str, key: Key, *, for_update: bool = False) -> dict[str, Any] | None:
+    async def get(
+        self, entity: str | EntityMapping, key: Key, *, for_update: bool = False
+    ) -> dict[str, Any] | None:
         """The root row of an entity in the new shape, or None; `for_update` locks it until the unit ends."""
-        mapping = self._catalog[entity]
+        mapping = self._mapping(entity)
         if for_update and not await self.lock(entity, key):
             return None
         root = mapping.to_new[0]
@@ -66,20 +94,66 @@ class UnitOfWork:
         row = (await self.session.execute(query)).mappings().first()
         return dict(row) if row is not None else None
 
-    async def lock(self, entity: str, key: Key) -> bool:
+    async def lock(self, entity: str | EntityMapping, key: Key) -> bool:
         """Hold the entity's row on this side until the unit ends; False if there is none."""
-        source = self._catalog[entity].sources(self.side)[0]
+        source = self._mapping(entity).sources(self.side)[0]
         names = source.keys if isinstance(source.keys, tuple) else ()
         query = select(*[source.table.c[name] for name in names]).where(*_matches(source.table, names, key))
         return (await self.session.execute(query.with_for_update())).first() is not None
 
-    def touch(self, entity: str, key: Key) -> None:
-        """Say that this unit has written an entity by SQL of its own; only where no trigger captures is it needed."""
-        self.touched.setdefault(self._catalog[entity].name, set()).add(encode_key(key))
+    async def keep_still(self, entity: str | EntityMapping, keys: Sequence[Key]) -> None:
+        """See to it that nobody changes these rows of this side until the unit ends; others may keep them still as well."""
+        source = self._mapping(entity).sources(self.side)[0]
+        columns = [source.table.c[name] for name in source.keys] if isinstance(source.keys, tuple) else []
+        query = select(*columns).where(tuple_(*columns).in_([tuple(key) for key in keys])).order_by(*columns)
+        await self.session.execute(query.with_for_update(read=True))
 
-    async def insert(self, entity: str, values: Values) -> Key:
+    async def hold_name(self, name: str) -> None:
+        """Hold a name alone until the unit ends: for what has no row yet. Names are of the whole database: begin with the service's."""
+        key = func.hashtextextended(name, 0, type_=BigInteger)
+        await self.session.execute(select(func.pg_advisory_xact_lock(key, type_=Text)))
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """For `async with`: a step that may fail alone. What it wrote is taken back if the body raises, and the unit goes on.
+
+        A deadlock, a serialization failure and a lost connection are no failure of the step: they end the unit, which is run
+        again, also where somebody has caught them.
+        """
+        try:
+            async with self.session.begin_nested():
+                yield
+        except Exception as error:
+            if is_database_error(error) and (is_connection_loss(error) or is_repeatable(error)):
+                self._trouble = error
+            raise
+
+    async def optional(self, step: Callable[[], Awaitable[object]]) -> SideError | None:
+        """Do a step that the unit goes on without if the database refuses what it writes: then answers why.
+
+        What it wrote is taken back. A database that cannot answer raises as ever, and so does what is no database error.
+        """
+        try:
+            async with self.savepoint():
+                await step()
+        except Exception as error:
+            if not is_database_error(error) or classify(error) is Trouble.UNAVAILABLE:
+                raise
+            return to_side_error(error, self.side)
+        return None
+
+    def check(self) -> None:
+        """Raise what a savepoint saw that ends the unit. Whoever runs the unit asks before the commit."""
+        if self._trouble is not None:
+            raise self._trouble
+
+    def touch(self, entity: str | EntityMapping, key: Key) -> None:
+        """Say that this unit has written an entity by SQL of its own; only where no trigger captures is it needed."""
+        self.touched.setdefault(self._mapping(entity).name, set()).add(encode_key(key))
+
+    async def insert(self, entity: str | EntityMapping, values: Values) -> Key:
         """Insert an entity, `values` by column of the new side's tables; answers its key, made by this side if missing."""
-        mapping = self._catalog[entity]
+        mapping = self._mapping(entity)
         if self.side is Side.LEGACY:
             key = await LegacyShape.of(mapping).insert(self.session, _by_table(mapping, values))
         else:
@@ -87,18 +161,18 @@ class UnitOfWork:
         self.touch(entity, key)
         return key
 
-    async def update(self, entity: str, key: Key, values: Values) -> bool:
+    async def update(self, entity: str | EntityMapping, key: Key, values: Values) -> bool:
         """Change the columns named in `values`; False if there is no such entity."""
         self.touch(entity, key)
-        mapping = self._catalog[entity]
+        mapping = self._mapping(entity)
         if self.side is Side.LEGACY:
             return await LegacyShape.of(mapping).update(self.session, key, _by_table(mapping, values))
         return await _update_new(self.session, mapping, key, _by_table(mapping, values))
 
-    async def delete(self, entity: str, key: Key) -> bool:
+    async def delete(self, entity: str | EntityMapping, key: Key) -> bool:
         """Delete an entity; False if there was none."""
         self.touch(entity, key)
-        mapping = self._catalog[entity]
+        mapping = self._mapping(entity)
         if self.side is Side.LEGACY:
             return await LegacyShape.of(mapping).delete(self.session, key)
         found = False

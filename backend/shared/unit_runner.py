@@ -10,7 +10,6 @@ asking `pg_xact_status` after a lost COMMIT costs no round trip before it.
 from __future__ import annotations
 
 import asyncio
-import random
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,43 +24,35 @@ from sqlalchemy.orm import Session
 
 from backend.shared.breaker import CircuitBreaker
 from backend.shared.database import XID, distrust_pool
-from backend.shared.domain.errors import FencedError, SideError, side_error
+from backend.shared.domain.errors import SideError, outcome_unknown, side_error
+from backend.shared.domain.isolation import Isolation
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.outages import Outage
 from backend.shared.domain.phases import Capture, Side
-from backend.shared.journal.fence import FENCED, assert_open
+from backend.shared.journal.fence import assert_open
 from backend.shared.journal.repository import JournalRepository
 from backend.shared.stores.errors import (
     describe,
-    is_connection_loss,
     is_database_error,
-    is_repeatable,
-    is_unreachable,
     says_nothing_of_a_commit,
     sqlstate_of,
-    to_side_error,
 )
 from backend.shared.stores.postgres.names import UNIT_SETTING, EngineNames
 from backend.shared.unit_of_work import UnitOfWork
+from backend.shared.unit_repeats import RunAgainError, repeat
 from backend.shared.units import OwnJournal, Runner, Transaction, Unit
 
 T = TypeVar("T")
 
-MAX_RUNS = 5
 STATUS_WAIT_SECONDS = 30.0
 CARRYING_LOCK_MS = 100
+_BEGINS = {level: f"BEGIN ISOLATION LEVEL {level}" for level in Isolation} | {
+    Isolation.READ_COMMITTED: "BEGIN"
+}
 _XID_IN_THE_FUTURE = "22023"
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.:@-]")
 
 log = structlog.get_logger(__name__)
-
-
-class _RunAgainError(Exception):
-    """The transaction left nothing behind and may be repeated."""
-
-    def __init__(self, cause: BaseException) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
 
 
 class UnitTransaction:
@@ -82,7 +73,7 @@ class UnitTransaction:
         journals_touched: bool,
         only_reads: bool,
         even_if_closed: bool,
-        isolation: str | None,
+        isolation: Isolation,
     ) -> None:
         self.committed = self.commit_sent = False
         self._first_id = 0
@@ -90,13 +81,13 @@ class UnitTransaction:
         self._request_id = request_id
         self._journals_touched = journals_touched
         # Where triggers are the fence they look at each write; whoever has none, or reads only, looks at once.
-        # (Above READ COMMITTED the snapshot would be older than the lock: there only the triggers will do.)
         unfenced = runner.capture is Capture.UNIT
-        self._asserts_first = (only_reads or unfenced) and isolation is None and not even_if_closed
+        self._asserts_first = (only_reads or unfenced) and not even_if_closed
         self._assertion = assert_open(runner.names, journals=only_reads or journals_touched or not unfenced)
-        self._begin = f"BEGIN ISOLATION LEVEL {isolation}" if isolation else "BEGIN"
-        if even_if_closed:
-            self._begin = "BEGIN READ ONLY"  # no fence would keep a closed side from being written by mistake
+        self._begin = _BEGINS[isolation]
+        if only_reads or even_if_closed:
+            # Of one moment, so that what it reads fits together; and no fence would keep it from writing to a closed side.
+            self._begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
         self._journalled_as: int | None = None
         self._wrote = False
         self._begun_at = time.monotonic()
@@ -177,7 +168,8 @@ class UnitTransaction:
         return int(found) if found is not None else None
 
     async def flush(self) -> None:
-        """Send what the session still holds; where no trigger captures, write the journal rows of the keys touched."""
+        """Send what the session still holds, unless the unit has to be run again; where no trigger captures, write the journal rows of the keys touched."""
+        self.work.check()
         if next(iter(self.session.sync_session), None) is not None:  # else it holds no object at all
             await self.session.flush()
         self._wrote = self._wrote or bool(self.work.touched)
@@ -197,7 +189,7 @@ class UnitTransaction:
         return OwnJournal(ids=ids, keys=keys)
 
     async def commit(self) -> None:
-        """Commit. Returns only if it is durable; raises `_RunAgainError` if it certainly is not.
+        """Commit. Returns only if it is durable; raises `RunAgainError` if it certainly is not.
 
         A unit that wrote nothing has met no fence yet, and asks now whether its side is open, in the same message.
         """
@@ -221,16 +213,11 @@ class UnitTransaction:
 
     async def _ask(self, xid: int | None, error: Exception) -> None:
         if xid is None:
-            raise side_error(
-                self._runner.side,
-                "connection lost at COMMIT, outcome unknown",
-                unavailable=True,
-                outage=Outage.NO_ANSWER,
-            ) from error
+            raise outcome_unknown(self._runner.side) from error
         status = await self._runner.status_of(xid, begun_at=self._begun_at)
         log.warning("commit_answer_lost", side=self._runner.side.value, xid=xid, status=status)
         if status == "aborted":
-            raise _RunAgainError(error)
+            raise RunAgainError(error)
         if status != "committed":
             raise side_error(
                 self._runner.side,
@@ -268,29 +255,7 @@ class UnitRunner:
         jittered back-off. Raises `FencedError` where this side is closed; other database errors come out as the error type
         of this side.
         """
-        for run in range(1, MAX_RUNS + 1):
-            self._breaker.check()
-            try:
-                result = await attempt()
-            except Exception as error:
-                cause = error.cause if isinstance(error, _RunAgainError) else error
-                if not is_database_error(cause) and not isinstance(error, _RunAgainError):
-                    raise
-                if sqlstate_of(cause) == FENCED:
-                    raise FencedError("it is closed", side=self.side, unavailable=True) from cause
-                lost = is_connection_loss(cause)
-                if is_unreachable(cause):
-                    self._breaker.failed()
-                if lost:
-                    distrust_pool(self.engine)
-                if run == MAX_RUNS or not (lost or is_repeatable(cause) or isinstance(error, _RunAgainError)):
-                    raise to_side_error(cause, self.side) from cause
-                log.info("unit_repeated", side=self.side.value, run=run, error=describe(cause))
-                await asyncio.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**run)  # noqa: S311 - jitter
-            else:
-                self._breaker.succeeded()
-                return result
-        raise AssertionError("unreachable: the last run returns or raises")
+        return await repeat(attempt, engine=self.engine, side=self.side, breaker=self._breaker)
 
     def transaction(
         self,
@@ -299,12 +264,13 @@ class UnitRunner:
         journals_touched: bool = False,
         only_reads: bool = False,
         even_if_closed: bool = False,
-        isolation: str | None = None,
+        isolation: Isolation = Isolation.READ_COMMITTED,
     ) -> UnitTransaction:
         """A transaction, to be entered with `async with`; rolled back unless it was committed inside.
 
         With `journals_touched` the unit itself writes the journal, for databases that take no trigger. One that `only_reads`
-        is refused on a closed side, unless it reads `even_if_closed`: then the database lets it write nothing.
+        is refused on a closed side, unless it reads `even_if_closed`; it sees one moment, and the database lets it write
+        nothing, whatever `isolation` says.
         """
         return UnitTransaction(
             self,
@@ -325,7 +291,9 @@ class UnitRunner:
         async with AsyncSession(
             bind=connection, expire_on_commit=False, join_transaction_mode="rollback_only"
         ) as session:
-            yield UnitOfWork(session, side=self.side, catalog=self.catalog, request_id=request_id)
+            work = UnitOfWork(session, side=self.side, catalog=self.catalog, request_id=request_id)
+            yield work
+            work.check()
             await session.flush()
         await connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
+from backend.shared.domain.isolation import Isolation
 from backend.shared.unit_of_work import UnitOfWork
 
 T = TypeVar("T")
@@ -68,7 +69,7 @@ class Runner(Protocol):
         journals_touched: bool = False,
         only_reads: bool = False,
         even_if_closed: bool = False,
-        isolation: str | None = None,
+        isolation: Isolation = Isolation.READ_COMMITTED,
     ) -> Transaction:
         """A transaction, to be entered with `async with`."""
         ...

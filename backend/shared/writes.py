@@ -9,14 +9,17 @@ from typing import Any, TypeVar
 
 import structlog
 
-from backend.shared.dispatch import BothSidesFailedError, Dispatch
+from backend.shared.dispatch import BothSidesFailedError, Dispatch, Write
 from backend.shared.domain.errors import SideError, ValidationError
+from backend.shared.domain.isolation import Isolation
 from backend.shared.domain.phases import Phase, Side
 from backend.shared.domain.results import DualWriteResult, SecondWrite
 from backend.shared.journal.synchronous import SecondaryRefusedError, SynchronousOutcome
 from backend.shared.observability.context import current_request_id
 from backend.shared.observability.labels import OperationOutcome
+from backend.shared.observability.tracing import span
 from backend.shared.runtime import ServiceRuntime
+from backend.shared.unit_of_work import UnitOfWork
 from backend.shared.units import Unit
 
 T = TypeVar("T")
@@ -30,22 +33,46 @@ class WritePath:
         self._runtime = runtime
         self._dispatch = Dispatch(runtime)
 
-    async def run(self, operation: str, unit: Unit[T]) -> DualWriteResult[T]:
+    async def run(self, operation: str, unit: Unit[T], *, isolation: Isolation) -> DualWriteResult[T]:
         """One operation. Bad input (`ValidationError`) is raised; trouble with a database is in the result.
 
         When `success` is True the operation is durable on the authoritative side (I1), or stranded, where either side will do.
         A caller that is cancelled does
         not cancel a synchronous second write under way.
         """
+        told = {"tandem.service": self._runtime.service, "tandem.operation": operation}
+        with span(f"write {operation}", told) as traced:
+            entities: set[str] = set()
+
+            async def noting(work: UnitOfWork) -> T:
+                value = await unit(work)
+                entities.update(work.touched)
+                return value
+
+            result = await self._run(operation, noting, isolation)
+            traced.note(
+                {
+                    "tandem.phase": result.phase.value,
+                    "tandem.side": result.authoritative.value,
+                    "tandem.second_write": result.second_write.value,
+                    "tandem.entities": sorted(entities),
+                }
+            )
+            if result.error is not None:
+                traced.failed(type(result.error).__name__)
+            return result
+
+    async def _run(self, operation: str, unit: Unit[T], isolation: Isolation) -> DualWriteResult[T]:
         runtime = self._runtime
         request_id = current_request_id() or uuid.uuid4().hex
         started = time.perf_counter()
+        write = Write(unit=unit, request_id=request_id, isolation=isolation)
         phase, policy = runtime.phase, runtime.phase.policy
 
         async def attempt() -> SynchronousOutcome[T]:
             nonlocal phase, policy
             phase, policy = runtime.phase, runtime.phase.policy
-            return await self._dispatch.run(unit, phase, request_id)
+            return await self._dispatch.run(write, phase)
 
         try:
             outcome = await runtime.following.past_fences(attempt)

@@ -10,7 +10,8 @@ import pytest
 from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 
-from backend.shared.testing.document_servers import DocumentServer, DocumentServerError
+from backend.shared.testing.document_servers import DocumentServer
+from backend.shared.testing.own_server import OwnServerError
 
 
 def _client(url: str) -> AsyncMongoClient[dict[str, Any]]:
@@ -52,7 +53,7 @@ def test_a_program_that_cannot_start_says_why(worker_directory: Path) -> None:
     second = DocumentServer(worker_directory / "second-documents", port=first.port)
     try:
         first.start()
-        with pytest.raises(DocumentServerError, match="did not start"):
+        with pytest.raises(OwnServerError, match="did not start"):
             second.start()
     finally:
         second.remove()

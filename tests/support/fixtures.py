@@ -12,8 +12,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from backend.shared import DualWriteSettings, Phase, Side
-from backend.shared.database import DatabaseLimits
+from backend.shared.database import DatabaseLimits, create_side_engine
 from backend.shared.journal.carrier import Hook, no_hook
+from backend.shared.local_units import LocalUnits
 from backend.shared.observability.metrics import Metrics
 from backend.shared.testing.clusters import Cluster, Databases
 from tests.support.people import LEGACY_DDL, NEW_DDL, PeopleManager, create_tables
@@ -58,6 +59,14 @@ async def people_databases(
         legacy_url=await make_database(legacy_cluster, template=people_templates[0]),
         new_url=await make_database(services_cluster, template=people_templates[1]),
     )
+
+
+@pytest.fixture
+async def local_units(people_databases: Databases) -> AsyncIterator[LocalUnits]:
+    """Units of a service that has the new database alone."""
+    engine = create_side_engine(people_databases.new_url, application_name="test")
+    yield LocalUnits(engine)
+    await engine.dispose()
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 
 from backend.shared.api.application import build_app
 from backend.shared.api.errors import InvalidTokenError, KeysUnavailableError
-from backend.shared.api.problems import PROBLEM_RESPONSES, Problem
+from backend.shared.api.problem_details import Problem
+from backend.shared.api.problems import PROBLEM_RESPONSES
 from backend.shared.domain.errors import (
     ConfigurationError,
     ConflictError,

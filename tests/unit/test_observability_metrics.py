@@ -17,6 +17,7 @@ from backend.shared.observability.labels import (
     ShadowOutcome,
     Verdict,
 )
+from backend.shared.observability.message_metrics import MessageMetrics
 from backend.shared.observability.metrics import Metrics, default_metrics
 from backend.shared.observability.metrics_snapshot import estimate_quantile
 
@@ -43,6 +44,18 @@ def _everything(metrics: Metrics, *, service: str, value: str) -> None:
     metrics.pool_measured(service=service, side=value, in_use_count=2, waiting_count=0, size_count=10)
     metrics.entity_validated(service=service, entity=value, kind=value, verdict=value)
     metrics.phase_changed(service=service, phase=value)
+    _everything_of_messages(metrics.messages, service=service, value=value)
+
+
+def _everything_of_messages(messages: MessageMetrics, *, service: str, value: str) -> None:
+    messages.delivery_finished(service=service, kind=value, outcome=value)
+    messages.taking_finished(service=service, kind=value, outcome=value, seconds=0.1, age_seconds=2.0)
+    messages.outbox_measured(service=service, side=value, rows_count=3, age_seconds=1.5, undelivered_count=1)
+    messages.dead_letters_counted(service=service, open_count=1)
+    messages.broker_seen(service=service, state=value)
+    messages.sagas_measured(service=service, style=value, state=value, open_count=1, age_seconds=1.0)
+    messages.saga_finished(service=service, style=value, state=value, seconds=0.5)
+    messages.rows_pruned(service=service, table=value, rows_count=1)
 
 
 def test_names_follow_the_house_rule(metrics: Metrics) -> None:
@@ -171,6 +184,34 @@ def test_default_metrics_are_made_once_and_tell_of_the_process() -> None:
 def test_no_creation_times(metrics: Metrics) -> None:
     _everything(metrics, service="cart", value="new")
     assert "_created" not in metrics.render().decode()
+
+
+def test_what_is_declared_of_messages_keeps_its_name(metrics: Metrics) -> None:
+    metrics.declare("cart", messages=("CartOrdered",), sagas=(("orchestrated", "running"),))
+    for kind in ("CartOrdered", "what somebody else sends"):
+        metrics.messages.taking_finished(service="cart", kind=kind, outcome="repeated")
+    for state in ("running", "lost"):
+        metrics.messages.sagas_measured(
+            service="cart", style="orchestrated", state=state, open_count=2, age_seconds=1.0
+        )
+    value = metrics.registry.get_sample_value
+    for kind in ("CartOrdered", "other"):
+        labels = {"service": "cart", "type": kind, "outcome": "repeated"}
+        assert value("dualwrite_messages_total", labels) == 1
+    for style, state in (("orchestrated", "running"), ("other", "other")):
+        assert value("dualwrite_sagas_open", {"service": "cart", "style": style, "state": state}) == 2
+
+
+def test_a_side_that_was_let_go_is_shown_no_longer(metrics: Metrics) -> None:
+    for side in Side:
+        metrics.messages.outbox_measured(
+            service="cart", side=side, rows_count=3, age_seconds=9.0, undelivered_count=1
+        )
+    for _ in range(2):
+        metrics.messages.outbox_let_go(service="cart", side=Side.LEGACY)
+    shown = [line for line in metrics.render().decode().splitlines() if line.startswith("dualwrite_outbox")]
+    assert len(shown) == 3
+    assert all('side="new"' in line for line in shown)
 
 
 INF = float("inf")

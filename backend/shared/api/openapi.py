@@ -9,7 +9,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from backend.shared.api.problems import Problem, problem_responses
+from backend.shared.api.problem_details import Problem
+from backend.shared.api.problems import problem_responses
 
 _METHODS = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 _REF_PREFIX = "#/components/schemas/"

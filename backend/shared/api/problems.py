@@ -16,12 +16,12 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError, ResponseValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.shared.api.errors import InvalidTokenError, KeysUnavailableError, NotReadyError
+from backend.shared.api.problem_details import ComponentProblem, Problem, ValidationIssue
 from backend.shared.domain.errors import (
     ConfigurationError,
     ConflictError,
@@ -57,47 +57,6 @@ _HARMLESS_ISSUES = frozenset(
 )
 
 logger = structlog.stdlib.get_logger(__name__)
-
-
-class ValidationIssue(BaseModel):
-    """One thing that is wrong with a request."""
-
-    model_config = ConfigDict(frozen=True)
-
-    location: list[str | int] = Field(
-        description="Where: body, path, query or header, then the names on the way."
-    )
-    message: str
-    type: str
-
-
-class ComponentProblem(BaseModel):
-    """A part that does not work."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    required: bool
-
-
-class Problem(BaseModel):
-    """Problem details as in RFC 9457."""
-
-    model_config = ConfigDict(frozen=True)
-
-    type: str = Field(description="What kind of problem this is, as a URI; stable.")
-    title: str = Field(description="The kind in words.")
-    status: int = Field(ge=400, le=599)
-    detail: str = Field(description="What went wrong this time.")
-    instance: str = Field(description="The path that was asked for.")
-    request_id: str | None = Field(
-        default=None, description="Also in the X-Request-ID header and in the logs."
-    )
-    errors: list[ValidationIssue] | None = Field(
-        default=None, description="All that is wrong with a request."
-    )
-    outage: Outage | None = Field(default=None, description="What kept a database from answering.")
-    components: list[ComponentProblem] | None = Field(default=None, description="The parts that do not work.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +180,23 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_middleware(_UnforeseenErrorMiddleware)
 
 
+def tell_unavailable(app: FastAPI, kind: type[TandemError], *, name: str, title: str) -> None:
+    """Answer errors of `kind` with 503, in their own words, and say when to come again."""
+
+    async def handle(request: Request, error: Exception) -> Response:
+        status = HTTPStatus.SERVICE_UNAVAILABLE
+        return problem_response(
+            status=status,
+            name=name,
+            title=title,
+            detail=str(error),
+            path=request.url.path,
+            headers=_retry_later(status),
+        )
+
+    app.add_exception_handler(kind, handle)
+
+
 async def _handle_tandem_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, TandemError):
         raise error
@@ -264,6 +240,10 @@ def _headers_of(error: TandemError, status: HTTPStatus) -> dict[str, str] | None
         return {"WWW-Authenticate": 'Bearer realm="tandem", error="invalid_token"'}
     if isinstance(error, UnauthenticatedError):
         return {"WWW-Authenticate": 'Bearer realm="tandem"'}
+    return _retry_later(status)
+
+
+def _retry_later(status: HTTPStatus) -> dict[str, str] | None:
     if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT):
         return {"Retry-After": str(RETRY_AFTER_SECONDS)}
     return None

@@ -16,6 +16,7 @@ from backend.shared.cli.services import managed
 from backend.shared.domain.errors import ConfigurationError
 from backend.shared.observability.logging import configure_logging
 from backend.shared.observability.metrics import default_metrics
+from backend.shared.observability.tracing import traced
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +45,7 @@ def _serve_metrics(port: int) -> WSGIServer:
 
 
 async def _relay(service: str, *, once: bool, metrics_port: int | None) -> None:
-    async with managed(service) as manager:
+    async with traced(f"{service}-relay"), managed(service) as manager:
         await manager.start()
         if once:
             while (await manager.relay().run_once()).rows:

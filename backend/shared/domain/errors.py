@@ -13,6 +13,10 @@ class TandemError(Exception):
     """Root of all errors raised by Tandem."""
 
 
+class AwayError(TandemError):
+    """Something that is no database of ours does not answer. Nothing was changed; it is worth trying again."""
+
+
 class ConfigurationError(TandemError):
     """Settings that are unknown, contradict each other, or lead nowhere.
 
@@ -142,6 +146,13 @@ def side_error(
     """The error type that belongs to `side`."""
     kind = LegacySideError if side is Side.LEGACY else NewSideError
     return kind(message, entity=entity, key=key, unavailable=unavailable, sqlstate=sqlstate, outage=outage)
+
+
+def outcome_unknown(side: Side) -> SideError:
+    """The connection was lost at COMMIT, and nobody can say what became of the transaction."""
+    return side_error(
+        side, "connection lost at COMMIT, outcome unknown", unavailable=True, outage=Outage.NO_ANSWER
+    )
 
 
 class FencedError(SideError):

@@ -135,6 +135,8 @@ class EntityMapping:
     legacy_writer: LegacyWriter | None = None
     document: DocumentShape | None = None
     """How the entity looks in a collection of documents, where one of the sides is such a store."""
+    is_mirror: bool = False
+    """Legacy never had it: its table has a twin there (`mirrors.py`)."""
 
     def __post_init__(self) -> None:
         for sources in (self.legacy_sources, self.new_sources):
@@ -226,6 +228,33 @@ def document_entity(
     )
 
 
+def entity_of_table(
+    name: str,
+    table: Table,
+    *,
+    twin: Table | None = None,
+    parents: Sequence[str] = (),
+    secret: frozenset[str] = frozenset(),
+) -> EntityMapping:
+    """Rows of `table` as an entity whose key is their primary key; on the legacy side they stand in its `twin`.
+
+    Without a twin it is one of a service with a single database.
+    """
+    legacy = table if twin is None else twin
+    keys = tuple(column.name for column in table.primary_key.columns)
+    return EntityMapping(
+        name=name,
+        key=tuple(KeyPart(name=key, type=table.c[key].type) for key in keys),
+        to_new=(Projection(table=table, key=keys, query=select(*legacy.c)),),
+        to_legacy=(Projection(table=legacy, key=keys, query=select(*table.c)),),
+        legacy_sources=(Source(table=legacy, keys=keys),),
+        new_sources=(Source(table=table, keys=keys),),
+        parents=tuple(parents),
+        secret=secret,
+        is_mirror=twin is not None,
+    )
+
+
 class EntityCatalog:
     """The entities of one service, parents before children."""
 
@@ -264,6 +293,12 @@ class EntityCatalog:
     def rank(self, name: str) -> int:
         """Position in parents-first order."""
         return self._rank[name]
+
+    @property
+    def only(self) -> EntityMapping | None:
+        """The one that is meant where none is named: the only one there is, mirrored tables aside. None if there are several."""
+        own = [entity for entity in self.ordered if not entity.is_mirror]
+        return own[0] if len(own) == 1 else None
 
     def owner_of(self, table: Table) -> EntityMapping:
         """The entity that `table` of the new side belongs to."""

@@ -24,6 +24,7 @@ import structlog
 
 from backend.shared.breaker import CircuitBreaker
 from backend.shared.domain.errors import FencedError, SideError, TandemError, side_error
+from backend.shared.domain.isolation import Isolation
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.outages import Outage
 from backend.shared.domain.phases import Direction
@@ -99,6 +100,7 @@ class AtOnceWriter:
         unit: Unit[T],
         *,
         request_id: str,
+        isolation: Isolation = Isolation.READ_COMMITTED,
         epoch: int,
         fails_call: bool,
         journals_touched: bool = False,
@@ -117,7 +119,7 @@ class AtOnceWriter:
         second: _Second | None = None
         try:
             async with self._runner.transaction(
-                request_id=request_id, journals_touched=journals_touched
+                request_id=request_id, journals_touched=journals_touched, isolation=isolation
             ) as first:
                 on_transaction(first)
                 value, journal = await self._first(first, unit)

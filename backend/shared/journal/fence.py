@@ -72,7 +72,7 @@ def fence_triggers(names: EngineNames, catalog: EntityCatalog, side: Side) -> li
 
 
 def fence_function(names: EngineNames, side: Side) -> str:
-    """The trigger function, and the same check for a unit that writes nothing.
+    """The trigger function.
 
     Above READ COMMITTED a snapshot may be older than the lock, and would see an old mark: there the row is locked, which
     fails with 40001 if it has changed since.
@@ -119,12 +119,23 @@ def assert_open(names: EngineNames, *, journals: bool = True) -> str:
 
 
 def assert_function(names: EngineNames, side: Side) -> str:
-    """The function behind `assert_open`."""
+    """The function behind `assert_open`. It locks the mark where the trigger does.
+
+    A transaction that cannot write needs no such lock: if its snapshot shows the side open, then all that it reads was what
+    the side with the authority held at that moment.
+    """
     return f"""CREATE OR REPLACE FUNCTION {names.schema}.assert_open(journals boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fence$
+DECLARE
+    is_open boolean;
 BEGIN
     PERFORM pg_advisory_xact_lock_shared({names.fence_lock});
-    IF NOT EXISTS (SELECT 1 FROM {names.mark} WHERE state = 'open' AND (journals OR NOT captures)) THEN
+    IF current_setting('transaction_isolation') = 'read committed' OR current_setting('transaction_read_only') = 'on' THEN
+        SELECT state = 'open' AND (journals OR NOT captures) INTO is_open FROM {names.mark};
+    ELSE
+        SELECT state = 'open' AND (journals OR NOT captures) INTO is_open FROM {names.mark} FOR SHARE;
+    END IF;
+    IF is_open IS NOT TRUE THEN
         RAISE EXCEPTION 'the {side.value} side of {names.service} is closed' USING ERRCODE = '{FENCED}';
     END IF;
 END $fence$"""

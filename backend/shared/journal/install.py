@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import MetaData, Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from backend.shared.domain.errors import InstallationError
 from backend.shared.domain.mapping import EntityCatalog
@@ -21,6 +22,7 @@ from backend.shared.journal.sync_triggers import sync_triggers
 from backend.shared.journal.triggers import InstalledTrigger
 from backend.shared.stores.errors import is_database_error, to_side_error
 from backend.shared.stores.postgres.names import EngineNames
+from backend.shared.stores.postgres.projection_sql import DIALECT
 
 LOCK_TIMEOUT_MS = 3000
 """CREATE TRIGGER queues behind writers and stops those behind it: so it waits no longer than this for its lock."""
@@ -58,6 +60,8 @@ async def install_side(
             await marks.set_foreign_writes(connection, foreign_writes)
             return
         await _tables(connection, names)
+        for metadata in _twins(names, catalog, side):
+            await connection.run_sync(metadata.create_all)
         if sync_triggers(names, catalog, side):
             await connection.exec_driver_sql(JOURNAL_BY_KEY.format(schema=names.schema))
         await _mark(
@@ -105,10 +109,31 @@ def _script() -> str:
     return files("backend.shared.journal").joinpath("tables.sql").read_text(encoding="utf-8")
 
 
+def _twins(names: EngineNames, catalog: EntityCatalog, side: Side) -> list[MetaData]:
+    """What holds the tables that a side has for the service's sake alone; see `backend.shared.domain.mirrors`."""
+    tables = [source.table for entity in catalog.ordered for source in entity.sources(side)]
+    return list(
+        {id(table.metadata): table.metadata for table in tables if table.schema == names.schema}.values()
+    )
+
+
+def _described(metadata: MetaData) -> str:
+    """Its tables and indexes as SQL, line by line in order: constraints that were copied come in another order in each process."""
+    made = [str(CreateTable(table).compile(dialect=DIALECT)) for table in metadata.sorted_tables]
+    made += [
+        str(CreateIndex(index).compile(dialect=DIALECT))
+        for table in metadata.sorted_tables
+        for index in table.indexes
+    ]
+    return "\n".join(sorted(line.strip(" \t,") for statement in made for line in statement.splitlines()))
+
+
 def _fingerprint(names: EngineNames, catalog: EntityCatalog, *, side: Side, capture: Capture) -> str:
     """What this version installs on a side, whatever the phase: tables, fence and capture."""
     most = wanted_triggers(names, catalog, side=side, phase=Phase.SHADOW, capture=capture)
-    return hashlib.sha256((_script() + fingerprint(most)).encode()).hexdigest()
+    twins = "".join(_described(metadata) for metadata in _twins(names, catalog, side))
+    everything = _script() + twins + assert_function(names, side) + fingerprint(most)
+    return hashlib.sha256(everything.encode()).hexdigest()
 
 
 async def _tables(connection: AsyncConnection, names: EngineNames) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import structlog
@@ -31,6 +31,8 @@ from backend.shared.journal.carrier import (
 from backend.shared.journal.records import Claim, ClaimedKey
 from backend.shared.journal.refusals import withdraw_outdated
 from backend.shared.journal.sync_telling import BUSY, SyncTelling
+from backend.shared.observability.tracing import Span, span
+from backend.shared.pausing import backoff
 from backend.shared.stores.errors import is_database_error
 from backend.shared.stores.protocol import Position
 from backend.shared.stores.side import Connection, SideStore
@@ -131,12 +133,17 @@ class Relay:
 
     async def run_once(self) -> RelayPass:
         """One pass over at most one batch. Raises `TargetUnavailableError` or `FencedError` with the journal as it was."""
+        with ExitStack() as spans:
+            return await self._pass(spans)
+
+    async def _pass(self, spans: ExitStack) -> RelayPass:
         settings = self._settings()
         started = time.perf_counter()
         try:
             async with self._journal.claiming(limit=settings.batch_size) as (connection, claim):
                 if not claim.keys:
                     return RelayPass()
+                traced = self._batch_span(spans, claim)
                 await self._hook("after_claim")
                 outcomes = await self._carrier.carry(self._by_entity(claim), epoch=settings.epoch)
                 done, failed = await self._settle(connection, claim, outcomes, settings)
@@ -156,6 +163,12 @@ class Relay:
             raise TargetUnavailableError(error, side=self.direction.source) from error
         self._log(claim, outcomes, settings)
         done = replace(done, seconds=time.perf_counter() - started)
+        traced.note(
+            {
+                f"tandem.keys.{name}": getattr(done, name)
+                for name in ("carried", "waiting", "refused", "failed")
+            }
+        )
         if self._on_pass:
             self._on_pass(done)
         return done
@@ -172,6 +185,16 @@ class Relay:
                     return True
             await asyncio.sleep(0.02)
         return False
+
+    def _batch_span(self, spans: ExitStack, claim: Claim) -> Span:
+        """To the end of `spans`, in a trace of its own: a journal row says which key changed, and not by whom (R2)."""
+        told = {
+            "tandem.service": self._service,
+            "tandem.direction": self.direction.value,
+            "tandem.entities": sorted({entity for entity, _ in claim.keys}),
+            "tandem.keys": len(claim.keys),
+        }
+        return spans.enter_context(span("relay batch", told, root=True))
 
     @staticmethod
     def _by_entity(claim: Claim) -> dict[str, list[str]]:
@@ -292,12 +315,4 @@ class Relay:
                 wait.cancel()
 
 
-def backoff(attempt: int, *, first: float, most: float) -> float:
-    """Seconds to wait after the `attempt`th failure: doubling, between half and all of it at random, at most `most`.
-
-    "Equal jitter" of M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
-    """
-    return min(most, first * 2.0 ** min(attempt - 1, 40)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
-
-
-__all__ = ["Relay", "RelayPass", "RelaySettings", "backoff"]
+__all__ = ["Relay", "RelayPass", "RelaySettings"]

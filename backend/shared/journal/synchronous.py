@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.breaker import CircuitBreaker
 from backend.shared.domain.errors import FencedError, SideError
+from backend.shared.domain.isolation import Isolation
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Direction
 from backend.shared.domain.results import SecondWrite
@@ -27,14 +28,16 @@ from backend.shared.stores.errors import (
     constraint_of,
     is_connection_loss,
     is_database_error,
+    is_repeatable,
     to_side_error,
 )
 from backend.shared.stores.postgres import clashes
 from backend.shared.stores.postgres.side import PostgresSide
 from backend.shared.stores.protocol import OutdatedReadError, Position, StateBatch, Trouble
 from backend.shared.stores.side import Connection
-from backend.shared.unit_runner import Unit, UnitRunner, UnitTransaction
-from backend.shared.units import Transaction
+from backend.shared.unit_repeats import RunAgainError
+from backend.shared.unit_runner import UnitRunner, UnitTransaction
+from backend.shared.units import Transaction, Unit
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -97,6 +100,7 @@ class SynchronousWriter:
         unit: Unit[T],
         *,
         request_id: str,
+        isolation: Isolation = Isolation.READ_COMMITTED,
         epoch: int,
         fails_call: bool,
         journals_touched: bool = False,
@@ -105,7 +109,7 @@ class SynchronousWriter:
         """Run `unit`. Raises `SecondaryRefusedError` with nothing kept when the second side says no and `fails_call`."""
         started = time.perf_counter()
         async with self._runner.transaction(
-            request_id=request_id, journals_touched=journals_touched
+            request_id=request_id, journals_touched=journals_touched, isolation=isolation
         ) as first:
             on_transaction(first)
             start_id = await self._journal.last_id(first.connection)
@@ -167,11 +171,16 @@ class SynchronousWriter:
         return _Trial(connection=connection, batches=batches), None
 
     async def _uncommitted(self, first: UnitTransaction, keys: dict[str, list[str]]) -> list[StateBatch]:
-        """The state of `keys` as the first transaction sees it; a projection that fails does not spoil it."""
+        """The state of `keys` as the first transaction sees it; a projection that fails does not spoil it.
+
+        A serialization failure does, for it is no trouble of the other side: then everything is run again.
+        """
         await first.connection.exec_driver_sql("SAVEPOINT tandem_trial")
         try:
             return await self._states(first.connection, keys)
-        except Exception:
+        except Exception as error:
+            if is_repeatable(error):
+                raise RunAgainError(error) from error
             await first.connection.exec_driver_sql("ROLLBACK TO SAVEPOINT tandem_trial")
             raise
 

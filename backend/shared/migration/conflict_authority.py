@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from backend.shared.domain.isolation import Isolation
 from backend.shared.domain.mapping import decode_key
 from backend.shared.domain.phases import Side
 from backend.shared.journal.conflict_records import Conflict
@@ -51,7 +52,7 @@ class ConflictAuthority:
         async def attempt() -> bool:
             # Whoever writes the same after this has read it makes it fail, and `body` sees what has changed.
             async with self._runner.transaction(
-                request_id="settle", journals_touched=True, isolation="REPEATABLE READ"
+                request_id="settle", journals_touched=True, isolation=Isolation.REPEATABLE_READ
             ) as transaction:
                 connection = transaction.connection
                 await self._store.marks.hold_authority(connection, epoch=self._epoch)

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from backend.shared.domain.errors import ConfigurationError, InstallationError, TandemError
 from backend.shared.domain.phases import Direction, Phase, Side
+from backend.shared.events.watch import outbox_depth
 from backend.shared.migration.backfill import Backfill
 from backend.shared.migration.capture_proof import whole_since
 from backend.shared.migration.conflicts import Conflicts
@@ -37,6 +38,7 @@ class GateName(StrEnum):
     SHADOW_READS = "shadow-reads"
     SEQUENCES = "sequences"
     STRANDED = "stranded"
+    OUTBOX = "outbox"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +124,8 @@ class Gates:
         names = gates_between(now, to)
         if not self._runtime.both_sql:
             names += (GateName.STRANDED,)
+        if to is Phase.COMPLETE and self._runtime.messages is not None:
+            names += (GateName.OUTBOX,)
         for name in names:
             try:
                 is_open, figure, remedy = await self._look_at(name, to)
@@ -155,6 +159,7 @@ class Gates:
             GateName.SHADOW_READS: self._shadow_reads,
             GateName.SEQUENCES: lambda: self._sequences(to.policy.authoritative),
             GateName.STRANDED: self._stranded,
+            GateName.OUTBOX: self._outbox,
         }
         return await looks[name]()
 
@@ -256,6 +261,29 @@ class Gates:
             count == 0,
             f"{count} keys were written on one side alone" if count else "none open",
             "wait: a process that relays settles them as soon as both sides answer",
+        )
+
+    async def _outbox(self) -> tuple[bool, str, str]:
+        """Whether all that was told on legacy is delivered: it is no entity, so nobody carries it. Nothing is told there since `live`."""
+        runtime = self._runtime
+        if runtime.messages is None or Side.LEGACY not in runtime.messages.tables:
+            return True, "nothing is told on the legacy side", ""
+        async with runtime.engines[Side.LEGACY].connect() as connection:
+            depth = await outbox_depth(connection, runtime.messages.tables[Side.LEGACY])
+        if depth.rows:
+            return (
+                False,
+                f"{depth.rows} messages wait on the legacy side, the oldest for {depth.age_seconds:.0f} s",
+                f"run the service {runtime.service} with its broker: it delivers from both sides until then",
+            )
+        return (
+            depth.undelivered == 0,
+            (
+                f"the delivery of {depth.undelivered} messages on the legacy side was given up"
+                if depth.undelivered
+                else "none waits on the legacy side"
+            ),
+            "look at what is in outbox_undelivered on the legacy side, and delete what nobody needs",
         )
 
     async def _lag(self) -> tuple[bool, str, str]:

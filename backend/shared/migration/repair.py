@@ -306,8 +306,10 @@ def _entities(runtime: ServiceRuntime, request: RepairRequest) -> list[EntityMap
         raise ValidationError("the limit is at least 1")
     if request.entity is not None:
         return [catalog[request.entity]]
-    if request.keys and len(catalog.ordered) > 1:
-        raise ValidationError(f"say which entity: {', '.join(entity.name for entity in catalog.ordered)}")
+    if request.keys:
+        if catalog.only is None:
+            raise ValidationError(f"say which entity: {', '.join(entity.name for entity in catalog.ordered)}")
+        return [catalog.only]
     return list(catalog.ordered)
 
 

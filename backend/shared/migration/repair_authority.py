@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.shared.domain.errors import FencedError, SideError
+from backend.shared.domain.isolation import Isolation
 from backend.shared.domain.mapping import EntityMapping, decode_key
 from backend.shared.domain.phases import Direction
 from backend.shared.migration.repair_looks import Looks
@@ -150,7 +151,7 @@ class AuthorityWriter:
         runner = self._runtime.sql_runner(side)
         keys = list(case.here.keys)
         async with runner.transaction(
-            request_id="repair", journals_touched=True, isolation="REPEATABLE READ"
+            request_id="repair", journals_touched=True, isolation=Isolation.REPEATABLE_READ
         ) as transaction:
             connection = transaction.connection
             await self._runtime.stores[side].marks.hold_authority(connection, epoch=self._epoch)

@@ -55,13 +55,25 @@ class SideHealthView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PartHealthView:
+    """Something else that the service stands on, such as a message broker. `detail` holds no secrets."""
+
+    name: str
+    ok: bool
+    required: bool
+    latency_seconds: float
+    detail: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class HealthView:
-    """Both sides. `ok` is True when everything works that the phase needs."""
+    """Both sides, and whatever else is asked. `ok` is True when everything works that the phase needs."""
 
     service: str
     ok: bool
     sides: tuple[SideHealthView, ...]
     relay_running: bool
+    others: tuple[PartHealthView, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,6 +92,35 @@ class Verdict(StrEnum):
     INCOMPLETE = "incomplete"
 
 
+class DeliveryOutcome(StrEnum):
+    """What became of one try to hand a message to the broker."""
+
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    """The broker did not keep it: tried again."""
+
+
+class TakingOutcome(StrEnum):
+    """What became of one try to take a message in."""
+
+    TAKEN_IN = "taken_in"
+    REPEATED = "repeated"
+    """Its effect was there already."""
+    FAILED = "failed"
+    """An attempt: tried again, or put aside."""
+    WAITING = "waiting"
+    """Not the message's fault; tried again without counting."""
+    PUT_ASIDE = "put_aside"
+    """Kept as a dead letter."""
+
+
+class BrokerState(StrEnum):
+    """Whether the message broker answers."""
+
+    CONNECTED = "connected"
+    AWAY = "away"
+
+
 class RunKind(StrEnum):
     """What a run of the validator looks at: all keys, those changed since the last full run, or a share of all."""
 
@@ -114,6 +143,8 @@ class ServiceLabels:
 
     operations: set[str] = field(default_factory=set)
     entities: set[str] = field(default_factory=set)
+    messages: set[str] = field(default_factory=set)
+    sagas: set[tuple[str, str]] = field(default_factory=set)
     enabled: bool = True
 
 
@@ -123,11 +154,21 @@ class DeclaredLabels:
     def __init__(self) -> None:
         self._services: dict[str, ServiceLabels] = {}
 
-    def declare(self, service: str, *, operations: Iterable[str] = (), entities: Iterable[str] = ()) -> None:
-        """Add to the closed sets; may be repeated."""
+    def declare(
+        self,
+        service: str,
+        *,
+        operations: Iterable[str] = (),
+        entities: Iterable[str] = (),
+        messages: Iterable[str] = (),
+        sagas: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        """Add to the closed sets; may be repeated. `messages` are types, `sagas` pairs of style and state."""
         labels = self._services.setdefault(service, ServiceLabels())
         labels.operations.update(operations)
         labels.entities.update(entities)
+        labels.messages.update(messages)
+        labels.sagas.update(sagas)
 
     def set_enabled(self, service: str, *, enabled: bool) -> None:
         """Switch the counting for one service on or off."""
@@ -147,3 +188,11 @@ class DeclaredLabels:
     def entity(self, service: str, value: str) -> str:
         labels = self._services.get(service)
         return value if labels and value in labels.entities else OTHER
+
+    def message(self, service: str, value: str) -> str:
+        labels = self._services.get(service)
+        return value if labels and value in labels.messages else OTHER
+
+    def saga(self, service: str, style: str, state: str) -> tuple[str, str]:
+        labels = self._services.get(service)
+        return (style, state) if labels and (style, state) in labels.sagas else (OTHER, OTHER)

@@ -5,9 +5,7 @@ Names follow `dualwrite_<noun>_<unit>[_total]`. The engine calls methods and nev
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
-from enum import StrEnum
 from functools import cache
 
 from prometheus_client import (
@@ -36,7 +34,9 @@ from backend.shared.observability.labels import (
     Verdict,
     closed,
 )
+from backend.shared.observability.message_metrics import MessageMetrics
 from backend.shared.observability.metrics_snapshot import MetricsSnapshot, snapshot_of
+from backend.shared.observability.samples import not_negative, set_state
 
 PROMETHEUS_CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -61,6 +61,8 @@ class Metrics:
         self._make_read_collectors(registry)
         self._make_relay_collectors(registry)
         self._make_state_collectors(registry)
+        self.messages = MessageMetrics(registry, self._labels)
+        """What is counted of messages and sagas."""
 
     def _make_operation_collectors(self, registry: CollectorRegistry) -> None:
         self.operations = Counter(
@@ -152,9 +154,21 @@ class Metrics:
         self.pool_size = gauge("pool_size_connections", "Connections that the pool may open.", "side")
         self.phase = gauge("phase_state", "1 for the phase that holds.", "phase")
 
-    def declare(self, service: str, *, operations: Iterable[str] = (), entities: Iterable[str] = ()) -> None:
-        """Add a service, its operations and entities to the closed sets; may be repeated."""
-        self._labels.declare(service, operations=operations, entities=entities)
+    def declare(
+        self,
+        service: str,
+        *,
+        operations: Iterable[str] = (),
+        entities: Iterable[str] = (),
+        messages: Iterable[str] = (),
+        sagas: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        """Add a service, its operations and entities, its types of messages, and the pairs of style and state that its
+        sagas may have, to the closed sets; may be repeated.
+        """
+        self._labels.declare(
+            service, operations=operations, entities=entities, messages=messages, sagas=sagas
+        )
 
     def set_enabled(self, service: str, *, enabled: bool) -> None:
         """Switch the counting for one service on or off at run time; what was counted stays."""
@@ -176,7 +190,7 @@ class Metrics:
         operation = self._labels.operation(service, operation)
         self.operations.labels(name, operation, where, closed(OperationOutcome, outcome)).inc()
         if seconds is not None:
-            self.operation_duration.labels(name, where).observe(_not_negative(seconds))
+            self.operation_duration.labels(name, where).observe(not_negative(seconds))
 
     def read_answered(self, *, service: str, side: Side | str, outcome: ReadOutcome | str) -> None:
         """A read was answered by `side`, or failed there."""
@@ -223,7 +237,7 @@ class Metrics:
                 self.failed_keys.labels(name, way, kind.value).inc(count)
         self.relay_batches.labels(name, way).inc()
         if seconds is not None:
-            self.relay_batch_duration.labels(name, way).observe(_not_negative(seconds))
+            self.relay_batch_duration.labels(name, way).observe(not_negative(seconds))
 
     def capture_broken(self, *, service: str, side: Side | str) -> None:
         """Capture on `side` has had a gap that this process found."""
@@ -237,7 +251,7 @@ class Metrics:
         if self._labels.is_enabled(service):
             labels = self._labels.service(service), closed(Direction, direction)
             self.journal_rows.labels(*labels).set(rows_count)
-            self.lag.labels(*labels).set(_not_negative(lag_seconds))
+            self.lag.labels(*labels).set(not_negative(lag_seconds))
 
     def failures_counted(self, *, service: str, direction: Direction | str, open_count: int) -> None:
         """The failures were counted that nobody has decided yet."""
@@ -253,7 +267,7 @@ class Metrics:
         """The circuit breaker of `side` is in `state` now."""
         if self._labels.is_enabled(service):
             labels = self._labels.service(service), closed(Side, side)
-            _set_state(self.breaker, labels, kind=BreakerState, value=state)
+            set_state(self.breaker, labels, kind=BreakerState, value=state)
 
     def pool_measured(
         self, *, service: str, side: Side | str, in_use_count: int, waiting_count: int, size_count: int
@@ -277,7 +291,7 @@ class Metrics:
     def phase_changed(self, *, service: str, phase: Phase | str) -> None:
         """The process has learnt which phase holds."""
         if self._labels.is_enabled(service):
-            _set_state(self.phase, (self._labels.service(service),), kind=Phase, value=phase)
+            set_state(self.phase, (self._labels.service(service),), kind=Phase, value=phase)
 
     def snapshot(self, service: str) -> MetricsSnapshot:
         """What the collectors say about one service, for people and programs without Prometheus."""
@@ -311,13 +325,3 @@ def default_metrics() -> Metrics:
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     return Metrics(registry)
-
-
-def _set_state(gauge: Gauge, labels: tuple[str, ...], *, kind: type[StrEnum], value: str) -> None:
-    for state in kind:
-        gauge.labels(*labels, state.value).set(1 if state == value else 0)
-
-
-def _not_negative(seconds: float) -> float:
-    # A clock that was set back must not break a histogram.
-    return seconds if math.isfinite(seconds) and seconds > 0 else 0.0

@@ -14,7 +14,7 @@ from backend.shared.observability.context import accept_request_id, request_cont
 
 REQUEST_ID_HEADER = "X-Request-ID"
 UNMATCHED_ROUTE = "unmatched"
-_QUIET_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})
+QUIET_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -73,7 +73,7 @@ def _log_access(scope: Scope, *, status: int, seconds: float) -> None:
     }
     if status >= 500:
         logger.error("request_finished", **fields)
-    elif route in _QUIET_ROUTES:
+    elif route in QUIET_ROUTES:
         logger.debug("request_finished", **fields)
     else:
         logger.info("request_finished", **fields)

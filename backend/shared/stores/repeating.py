@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from backend.shared.pausing import backoff
 from backend.shared.stores.errors import is_repeatable
 from backend.shared.stores.side import Connection, SideStore
 
@@ -22,7 +22,7 @@ async def repeated(attempt: Callable[[], Awaitable[T]], *, runs: int = MAX_RUNS)
         except Exception as error:
             if run == runs or not is_repeatable(error):
                 raise
-        await asyncio.sleep(random.uniform(0.5, 1.0) * 0.002 * 2**run)  # noqa: S311 - jitter
+        await asyncio.sleep(backoff(run, first=0.004, most=0.5))
     raise AssertionError("unreachable: the last run returns or raises")
 
 

@@ -35,7 +35,10 @@ def kill_tree(process: psutil.Process) -> None:
 
 def _is_alive(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        if not process.is_running():
+            return False
+        # A zombie whose other threads are still on their way out holds its ports and files.
+        return process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1
     except psutil.NoSuchProcess:
         return False
 

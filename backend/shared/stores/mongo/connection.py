@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.read_concern import ReadConcern
 
 from backend.shared.journal.carrier import Hook, no_hook
+from backend.shared.pausing import backoff
 
 from .collections import MAJORITY, Client
 from .errors import is_repeatable, says_nothing_of_a_commit
@@ -201,4 +201,4 @@ async def in_transaction(
 
 def jitter(run: int, *, first: float = 0.002, most: float = 0.1) -> float:
     """Seconds to wait after the `run`th conflict: doubling, between half and all of it at random."""
-    return min(most, first * 2.0 ** min(run - 1, 10)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+    return backoff(run, first=first, most=most)

@@ -1,0 +1,156 @@
+"""`tandem events`: what services tell each other, messages that one could not take in, and what is kept of others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import entry_points, version
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from backend.shared.cli.rebuild import rebuild, views
+from backend.shared.cli.services import managed, service_names
+from backend.shared.database import DatabaseLimits, create_side_engine
+from backend.shared.domain.errors import ConfigurationError, ValidationError
+from backend.shared.environment import load_environment
+from backend.shared.events.asyncapi import asyncapi_document
+from backend.shared.events.dead_letters import DeadLetter, DeadLetters
+from backend.shared.events.message_api import MessageApi
+from backend.shared.events.tables import EventRoom
+from backend.shared.local_units import LocalUnits
+
+ROOMS_GROUP = "tandem.messages"
+"""Each value is the `EventRoom` of the service of that name."""
+APIS_GROUP = "tandem.message_apis"
+"""Each value is a function that answers the `MessageApi` of the service of that name."""
+
+events = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Messages between services: those that could not be taken in, and what is kept of them.",
+)
+events.command()(rebuild)
+events.command()(views)
+Service = Annotated[str, typer.Argument(help="The service that could not take them in.", show_default=False)]
+
+
+@events.command()
+def dead(
+    service: Service,
+    *,
+    limit: Annotated[int, typer.Option(help="At most this many.", min=1, max=10_000)] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document a line.")] = False,
+) -> None:
+    """List what could not be taken in. Exit 1 if there is anything."""
+    found = asyncio.run(_dead(service, limit))
+    if as_json:
+        for letter in found:
+            typer.echo(json.dumps(_shown(letter)))
+    elif found:
+        table = Table("id", "type", "of", "attempts", "since", "reason")
+        for letter in found:
+            table.add_row(
+                letter.message_id,
+                letter.envelope.type,
+                f"{letter.envelope.aggregate_type} {letter.envelope.aggregate_id}",
+                str(letter.attempts),
+                letter.failed_at.isoformat(timespec="seconds"),
+                letter.reason,
+            )
+        Console().print(table)
+    else:
+        typer.echo(f"{service}: no dead letters")
+    raise typer.Exit(1 if found else 0)
+
+
+@events.command()
+def replay(
+    service: Service,
+    message_id: Annotated[str | None, typer.Argument(help="One of them; see `tandem events dead`.")] = None,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+) -> None:
+    """Put one, or all, back on their way. Whoever has taken one in already passes over it."""
+    if (message_id is None) is not everything:
+        raise ValidationError("say which, by its id, or --all")
+    count = asyncio.run(_replay(service, message_id))
+    typer.echo(f"{service}: {count} on their way again")
+
+
+@events.command()
+def schema(
+    service: Annotated[str, typer.Argument(help="Whose messages.", show_default=False)],
+) -> None:
+    """Print what a service tells and hears, as AsyncAPI. The broker is that of BROKER_URL, if it is set."""
+    api = _entry(APIS_GROUP, service)()
+    if not isinstance(api, MessageApi):
+        raise ConfigurationError(f"the entry point {service!r} of {APIS_GROUP} answers no MessageApi")
+    document = asyncapi_document(
+        api,
+        title=f"Tandem {service} service",
+        version=version("tandem"),
+        broker_url=load_environment().get("BROKER_URL", "").strip() or None,
+    )
+    typer.echo(json.dumps(document.to_jsonable(), indent=2))
+
+
+async def _dead(service: str, limit: int) -> list[DeadLetter]:
+    async with _letters(service) as letters:
+        return await letters.page(limit=limit)
+
+
+async def _replay(service: str, message_id: str | None) -> int:
+    async with _letters(service) as letters:
+        return await letters.replay(None if message_id is None else [message_id])
+
+
+@asynccontextmanager
+async def _letters(service: str) -> AsyncIterator[DeadLetters]:
+    room = _room(service)
+    if service in service_names():
+        async with managed(service, counted=False) as manager:
+            yield DeadLetters(room, manager.run_unit)
+        return
+    found, variable = load_environment(), f"{service.upper()}_DATABASE_URL"
+    url = found.get(variable) or found.get("DATABASE_URL")
+    if not url:
+        raise ConfigurationError("is not set", variable=variable)
+    engine = create_side_engine(
+        url, application_name="tandem-events", variable=variable, limits=DatabaseLimits.from_env(service)
+    )
+    try:
+        yield DeadLetters(room, LocalUnits(engine))
+    finally:
+        await engine.dispose()
+
+
+def _room(service: str) -> EventRoom:
+    room = _entry(ROOMS_GROUP, service)
+    if not isinstance(room, EventRoom):
+        raise ConfigurationError(f"the entry point {service!r} of {ROOMS_GROUP} is no EventRoom")
+    return room
+
+
+def _entry(group: str, service: str) -> Any:
+    found = {entry.name: entry for entry in entry_points(group=group)}
+    if service not in found:
+        raise ValidationError(
+            f"{service!r} has no messages; these have: {', '.join(sorted(found)) or 'none'}"
+        )
+    return found[service].load()
+
+
+def _shown(letter: DeadLetter) -> dict[str, object]:
+    return {
+        "id": letter.message_id,
+        "consumer": letter.consumer,
+        "attempts": letter.attempts,
+        "failed_at": letter.failed_at.isoformat(),
+        "reason": letter.reason,
+        "message": letter.envelope.model_dump(mode="json"),
+    }

@@ -1,0 +1,1 @@
+"""Domain events: recorded with the change that they tell of, delivered at least once, taken in once."""

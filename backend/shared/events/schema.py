@@ -1,0 +1,22 @@
+"""Makes the tables of messages in a migration. What a version has made stays as it is: a change is a version more."""
+
+from __future__ import annotations
+
+from alembic import op
+from sqlalchemy import MetaData
+
+from .tables import EventTables
+
+
+def create_message_tables() -> None:
+    """Version 1: record, queue, inbox and dead letters."""
+    metadata = MetaData()
+    EventTables.within(metadata)
+    metadata.create_all(op.get_bind())
+
+
+def drop_message_tables() -> None:
+    """Undo it."""
+    metadata = MetaData()
+    EventTables.within(metadata)
+    metadata.drop_all(op.get_bind())

@@ -6,7 +6,7 @@ packages=$(python -c 'import backend; print(list(backend.__path__)[0])')
 
 case "${1:-}" in
     "")
-        echo "say what to run: a service (auth, product, cart), 'prepare SERVICE', or a tandem command" >&2
+        echo "say what to run: a service (auth, product, cart, order, payment), 'prepare SERVICE', or a tandem command" >&2
         exit 2
         ;;
     auth | product | cart | order | task | payment)
@@ -18,6 +18,10 @@ case "${1:-}" in
         cd "$packages/${service}_service"
         alembic -c alembic.ini upgrade head
         exec tandem install "$service"
+        ;;
+    migrate)
+        cd "$packages/${2:?migrate which service?}_service"
+        exec alembic -c alembic.ini upgrade head
         ;;
     *)
         exec tandem "$@"

@@ -106,3 +106,34 @@ CREATE TABLE IF NOT EXISTS wish (
 );
 
 COMMENT ON COLUMN wish.added IS 'UTC';
+
+CREATE TABLE IF NOT EXISTS ord (
+    ord_no      serial      NOT NULL,
+    cust        varchar(40) NOT NULL,
+    cart_no     integer     NOT NULL,
+    state       char(1)     NOT NULL DEFAULT 'P',
+    total_cents integer     NOT NULL,
+    why         varchar(200),
+    placed      timestamp   NOT NULL,
+    chg         timestamp,
+    CONSTRAINT ord_pkey PRIMARY KEY (ord_no)
+);
+CREATE UNIQUE INDEX IF NOT EXISTS ord_cart_no_key ON ord (cart_no) WHERE state <> 'X';
+CREATE INDEX IF NOT EXISTS ord_cust_idx ON ord (cust);
+
+COMMENT ON COLUMN ord.state IS 'P placed, C confirmed, B being taken back, X cancelled';
+COMMENT ON COLUMN ord.placed IS 'UTC';
+COMMENT ON COLUMN ord.chg IS 'UTC; not every program sets it';
+
+CREATE TABLE IF NOT EXISTS ord_lines (
+    line_no    serial  NOT NULL,
+    ord_no     integer NOT NULL,
+    prod_no    integer NOT NULL,
+    qty        integer NOT NULL,
+    unit_cents integer NOT NULL,
+    CONSTRAINT ord_lines_pkey PRIMARY KEY (line_no),
+    CONSTRAINT ord_lines_ord_no_fkey FOREIGN KEY (ord_no) REFERENCES ord (ord_no) ON DELETE CASCADE
+);
+CREATE INDEX IF NOT EXISTS ord_lines_ord_no_idx ON ord_lines (ord_no);
+
+COMMENT ON COLUMN ord_lines.prod_no IS 'prod.prod_no by habit, not by constraint';

@@ -16,6 +16,9 @@ from tests.conftest import MakeDatabase, MakeTemplate
 
 SMALL = ShopSize(products=300, categories=40, users=200, carts=400, lines=1_500, wishes=250)
 
+LEFT_EMPTY = {"ord", "ord_lines"}
+"""By the loaders: there are no orders in either history."""
+
 
 @pytest.fixture(scope="session")
 def template(legacy_cluster: Cluster, make_template: MakeTemplate) -> str:
@@ -52,7 +55,8 @@ async def test_the_tables_have_the_columns_that_the_loaders_fill(url: str) -> No
         "SELECT table_name, array_agg(column_name::text ORDER BY ordinal_position)"
         " FROM information_schema.columns WHERE table_schema = 'public' GROUP BY 1",
     )
-    assert {table: tuple(columns) for table, columns in found} == COLUMNS
+    assert {table: tuple(columns) for table, columns in found if table not in LEFT_EMPTY} == COLUMNS
+    assert {table for table, _ in found} == COLUMNS.keys() | LEFT_EMPTY
 
 
 async def test_a_customer_has_one_open_cart(url: str) -> None:

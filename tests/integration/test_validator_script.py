@@ -294,7 +294,9 @@ async def test_bad_input_of_the_command(auth: Auth, arguments: str, told: str) -
 
 async def test_progress_is_shown_on_a_terminal_only(auth: Auth) -> None:
     ours, theirs = pty.openpty()
-    process = await begun("-m", MODULE, "validate", "auth", stderr=theirs, environment=auth.environment)
+    process = await begun(
+        *("-m", MODULE, "validate", "auth", "--entity", "user"), stderr=theirs, environment=auth.environment
+    )
     out, _ = await process.communicate()
     os.close(theirs)
     assert "auth user" in os.read(ours, 100_000).decode()

@@ -13,9 +13,13 @@ from pydantic import ValidationError
 from backend.shared import ConfigurationError, TandemError
 from backend.shared.api.tokens import generate_signing_key
 from backend.shared.environment import load_environment
+from backend.shared.events.delivered_by import delivered_by
+from backend.shared.events.outbox import Outbox
 
 from .core.dual_write_manager import AuthDualWriteManager
 from .core.settings import AuthSettings
+from .message_api import TELLS
+from .models import ROOM
 from .schemas import RegisterRequest
 from .services.first_admin import AdminOutcome, ensure_admin
 from .services.passwords import Passwords
@@ -67,12 +71,14 @@ def _checked(email: str) -> RegisterRequest:
 async def _create_admin(admin: RegisterRequest) -> AdminOutcome:
     settings = AuthSettings.from_env()
     manager, passwords = AuthDualWriteManager(), Passwords(settings)
+    if settings.broker_url:
+        manager.outbox = Outbox(ROOM, tells=TELLS, delivered_by=delivered_by("auth"))
     try:
         await manager.start()
         return await ensure_admin(manager, admin.email, password=admin.password, passwords=passwords)
     finally:
         await manager.close()
-        passwords.close()
+        await passwords.aclose()
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ from sqlalchemy.types import DateTime
 
 from backend.shared import EntityMapping, KeyPart, Projection, Source
 
-from .models import user_profiles, users
+from .models import ROOM, user_profiles, users
 
 LEGACY_METADATA = MetaData()
 SHOP_ZONE = "Europe/London"
@@ -161,3 +161,6 @@ USER = EntityMapping(
     new_sources=(Source(table=users, keys=("id",)), Source(table=user_profiles, keys=("user_id",))),
     secret=frozenset({"password_hash", "pwd_hash"}),
 )
+
+# Legacy never had these.
+MESSAGES = ROOM.entities

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
 from importlib.metadata import version
 
 import structlog
-from fastapi import FastAPI, Request
-from sqlalchemy import text
-from starlette.responses import Response
+from fastapi import FastAPI
 
-from backend.shared import ConfigurationError, DualWriteSettings, Side, TandemError
+from backend.shared import ConfigurationError, DualWriteSettings, TandemError
 from backend.shared.api.application import build_app
-from backend.shared.api.problems import RETRY_AFTER_SECONDS, problem_response
+from backend.shared.api.message_routes import message_router
+from backend.shared.api.problems import tell_unavailable
+from backend.shared.api.running import (
+    Closing,
+    ManagerPart,
+    Part,
+    end_process,
+    messaging_part,
+    running,
+    side_checks,
+)
 from backend.shared.api.tokens import TokenIssuer, TokenVerifier
-from backend.shared.observability.health import HealthCheck, ProbeCheck
+from backend.shared.events.consumer import Consumer
+from backend.shared.events.delivered_by import DeliveredBy, delivered_by
+from backend.shared.events.outbox import Outbox
+from backend.shared.events.transport import Transport, transport_for
 from backend.shared.observability.logging import configure_logging
 from backend.shared.observability.metrics import Metrics, default_metrics
 
 from .api import TAGS, routers
 from .core.dual_write_manager import AuthDualWriteManager, utc_now
 from .core.settings import AuthSettings
+from .message_api import TELLS, message_api
+from .models import ROOM
 from .routes.dependencies import Services
 from .services.accounts import AccountService
 from .services.administration import AdministrationService
@@ -31,8 +41,7 @@ from .services.errors import OverloadedError
 from .services.passwords import Passwords
 from .services.sessions import SessionService
 
-EXIT_CANNOT_START = 2
-
+_end = end_process("auth")
 log = structlog.get_logger(__name__)
 DESCRIPTION = "Who the shop's users are, and how they prove it: accounts, sessions, public keys."
 
@@ -50,10 +59,16 @@ def create_app() -> FastAPI:
         manager = AuthDualWriteManager(settings=dual_write, metrics=metrics)
         # The first look at the manager's settings is also where it finds fault with a URL.
         log.info("service_configured", **manager.settings.to_dict())
-        return make_app(settings, manager=manager, metrics=metrics, on_failed_start=_end_process)
+        return make_app(
+            settings,
+            manager=manager,
+            metrics=metrics,
+            transport=transport_for(settings.broker_url) if settings.broker_url else None,
+            delivery=delivered_by("auth"),
+            on_failed_start=_end,
+        )
     except TandemError as error:
-        _end_process(error)
-        raise
+        _end(error)
 
 
 def make_app(
@@ -61,6 +76,8 @@ def make_app(
     *,
     manager: AuthDualWriteManager,
     metrics: Metrics,
+    transport: Transport | None = None,
+    delivery: DeliveredBy = DeliveredBy.OUTBOX,
     on_failed_start: Callable[[TandemError], None] | None = None,
 ) -> FastAPI:
     """The application over `manager`, which it starts and closes. Errors at start are told to `on_failed_start` first."""
@@ -70,18 +87,28 @@ def make_app(
         raise ConfigurationError(str(error), variable="AUTH_SIGNING_KEY_FILE") from error
     passwords = Passwords(settings)
     sessions = SessionService(manager, passwords=passwords, issuer=issuer, settings=settings, clock=utc_now)
+    parts: list[Part] = [
+        Closing(aclose=passwords.aclose),
+        ManagerPart(manager=manager, run_relay=settings.run_relay),
+    ]
+    if transport is not None:
+        manager.outbox = Outbox(ROOM, tells=TELLS, delivered_by=delivery)
+        # It tells, and listens to nobody.
+        consumer = Consumer("auth", ROOM, manager.run_unit, metrics=metrics)
+        parts.append(messaging_part(manager, transport, consumer, retention=settings.retention))
     app = build_app(
         "Tandem auth service",
         version=version("tandem"),
+        service="auth",
         description=DESCRIPTION,
         metrics=metrics,
-        routers=routers(),
-        lifespan=_lifespan(settings, manager, passwords, on_failed_start),
-        health_checks=lambda: _health_checks(manager),
+        routers=[*routers(), message_router(message_api(), broker_url=settings.broker_url)],
+        lifespan=running(parts, on_failed_start=on_failed_start),
+        health_checks=lambda: [*side_checks(manager), *manager.also_asked],
         token_verifier=TokenVerifier(issuer.key_source()),
         tags=TAGS,
     )
-    app.add_exception_handler(OverloadedError, _overloaded)
+    tell_unavailable(app, OverloadedError, name="overloaded", title="Overloaded")
     app.state.services = Services(
         manager=manager,
         issuer=issuer,
@@ -90,61 +117,3 @@ def make_app(
         administration=AdministrationService(manager, sessions=sessions),
     )
     return app
-
-
-def _lifespan(
-    settings: AuthSettings,
-    manager: AuthDualWriteManager,
-    passwords: Passwords,
-    on_failed_start: Callable[[TandemError], None] | None,
-) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        try:
-            try:
-                await manager.start(relay=settings.run_relay)
-                await manager.check_schema()
-            except TandemError as error:
-                await manager.close()
-                if on_failed_start:
-                    on_failed_start(error)
-                raise
-            yield
-        finally:
-            await manager.close()
-            passwords.close()
-
-    return lifespan
-
-
-def _health_checks(manager: AuthDualWriteManager) -> Sequence[HealthCheck]:
-    """The side that answers is needed; without the other the service goes on, and the backlog grows."""
-
-    def check(side: Side) -> HealthCheck:
-        async def probe() -> None:
-            async with manager.runtime.engines[side].connect() as connection:
-                await connection.execute(text("SELECT 1"))
-
-        needed = side is manager.phase.policy.authoritative
-        return ProbeCheck(name=f"{side.value} database", call=probe, required=needed)
-
-    return [check(side) for side in Side]
-
-
-async def _overloaded(request: Request, error: Exception) -> Response:
-    return problem_response(
-        status=503,
-        name="overloaded",
-        title="Overloaded",
-        detail=str(error),
-        path=request.url.path,
-        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-    )
-
-
-def _end_process(error: TandemError) -> None:
-    """End with one line. A server would print a trace for an application that does not start, and choose its own code."""
-    sys.stdout.flush()
-    sys.stderr.write(f"auth: {' '.join(str(error).split())}\n")
-    sys.stderr.flush()
-    os._exit(EXIT_CANNOT_START)

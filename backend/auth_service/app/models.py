@@ -20,7 +20,12 @@ from sqlalchemy import (
     func,
 )
 
+from backend.shared.domain.mirrors import Mirrors
+from backend.shared.events.tables import EventRoom
+
 METADATA = MetaData()
+MIRRORS = Mirrors(room="tandem_auth")
+ROOM = EventRoom.mirrored(METADATA, MIRRORS)
 
 users = Table(
     "users",

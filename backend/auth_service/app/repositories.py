@@ -11,11 +11,11 @@ from typing import Any
 from sqlalchemy import FromClause, Select, and_, case, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backend.shared import UnitOfWork
+from backend.shared import Repository, UnitOfWork
 
 from .entities import NewUser, Profile, ProfileChanges, User, UserRole
 from .legacy import USER
-from .models import refresh_tokens, user_profiles, users
+from .models import refresh_tokens, user_profiles
 
 _PROFILE_COLUMNS = tuple(column.name for column in user_profiles.c if column.name != "user_id")
 _EXPIRED_TOKENS_PER_SWEEP = 100
@@ -31,20 +31,14 @@ class UserFilter:
     is_active: bool | None = None
 
 
-class UserRepository:
+class UserRepository(Repository[User]):
     """Users of the side that a unit of work runs on."""
 
-    def __init__(self, uow: UnitOfWork) -> None:
-        self._uow = uow
-        self._users = uow.shape(users)
-        self._profiles = uow.shape(user_profiles)
+    entity = USER
 
-    async def find(self, user_id: str, *, for_update: bool = False) -> User | None:
-        """The user, if there is one; `for_update` holds her row until the unit ends."""
-        if for_update and not await self._uow.lock(USER.name, (user_id,)):
-            return None
-        found = await self._uow.rows(self._with_profiles(self._users).where(self._users.c.id == user_id))
-        return _user(found[0]) if found else None
+    def __init__(self, uow: UnitOfWork) -> None:
+        super().__init__(uow)
+        self._profiles = uow.shape(user_profiles)
 
     async def find_by_email(self, email: str) -> User | None:
         """The user of this address as typed; else the only one whose address differs by letter case alone.
@@ -53,15 +47,15 @@ class UserRepository:
         in there, one on `lower(login_email)` pays.
         """
         matches = (
-            select(self._users)
-            .where(func.lower(self._users.c.email) == func.lower(email))
-            .order_by(case((self._users.c.email == email, 0), else_=1), self._users.c.id)
+            select(self._root)
+            .where(func.lower(self._root.c.email) == func.lower(email))
+            .order_by(case((self._root.c.email == email, 0), else_=1), self._root.c.id)
             .limit(2)
             .subquery(
                 "matches"
             )  # limited before the join, or the planner expects many and reads all profiles
         )
-        found = [_user(row) for row in await self._uow.rows(self._with_profiles(matches))]
+        found = await self._all(self._with_profiles(matches))
         if exact := [user for user in found if user.email == email]:
             return exact[0]
         # Twins of an old program's making: neither is meant more than the other.
@@ -70,33 +64,51 @@ class UserRepository:
     async def is_taken(self, email: str) -> bool:
         """Whether an address is in use, in any letter case. From here on nobody else can take it until the unit ends."""
         lock = func.pg_advisory_xact_lock(func.hashtextextended(func.lower(f"tandem auth e-mail {email}"), 0))
-        await self._uow.execute(select(lock))
+        await self._work.execute(select(lock))
         # A statement of its own, so that it sees what the one before us in the queue has committed.
-        query = select(self._users.c.id).where(func.lower(self._users.c.email) == func.lower(email)).limit(1)
-        return bool(await self._uow.rows(query))
+        query = select(self._root.c.id).where(func.lower(self._root.c.email) == func.lower(email)).limit(1)
+        return bool(await self._work.rows(query))
+
+    async def is_only_admin(self, user: User) -> bool:
+        """Whether nobody else is an active admin, while she is one."""
+        if user.role is not UserRole.ADMIN or not user.is_active:
+            return False
+        wanted = UserFilter(role=UserRole.ADMIN, is_active=True)
+        others = self._filtered(select(self._root.c.id), wanted).where(self._root.c.id != user.id)
+        return not await self._work.rows(others.limit(1))
 
     async def list(self, wanted: UserFilter, *, after_id: str | None, limit: int) -> Sequence[User]:
         """Up to `limit` users with ids above `after_id`, by rising id."""
-        query = self._filtered(self._with_profiles(self._users, after_id=after_id), wanted)
+        query = self._filtered(self._with_profiles(self._root, after_id=after_id), wanted)
         if after_id is not None:
-            query = query.where(self._users.c.id > after_id)
-        query = query.order_by(self._users.c.id).limit(limit)
-        return [_user(row) for row in await self._uow.rows(query)]
+            query = query.where(self._root.c.id > after_id)
+        return await self._all(query.order_by(self._root.c.id).limit(limit))
+
+    async def ids(self, *, after_id: str | None, limit: int) -> Sequence[str]:
+        """Up to `limit` ids above `after_id`, in the order of this side."""
+        query = select(self._root.c.id).order_by(self._root.c.id).limit(limit)
+        if after_id is not None:
+            query = query.where(self._root.c.id > after_id)
+        return [row["id"] for row in await self._work.rows(query)]
+
+    async def hold_many(self, user_ids: Sequence[str]) -> Sequence[User]:
+        """Those of `user_ids` that exist; nobody changes them until the unit ends."""
+        await self._work.keep_still(USER, [(user_id,) for user_id in user_ids])
+        return await self._all(self._with_profiles(self._root).where(self._root.c.id.in_(user_ids)))
 
     async def add(self, user: NewUser, *, now: datetime) -> User:
         """Insert a user; her id is made here if she has none."""
         user_id = user.id or f"u{uuid.uuid4().hex}"
-        values = {
-            users.c.id: user_id,
-            users.c.email: user.email,
-            users.c.password_hash: user.password_hash,
-            users.c.role: user.role.value,
-            users.c.is_active: user.is_active,
-            users.c.created_at: now,
-            users.c.updated_at: None,
-        }
-        values |= {user_profiles.c[name]: getattr(user.profile, name) for name in _PROFILE_COLUMNS}
-        await self._uow.insert(USER.name, values)
+        await self._insert(
+            id=user_id,
+            email=user.email,
+            password_hash=user.password_hash,
+            role=user.role.value,
+            is_active=user.is_active,
+            created_at=now,
+            updated_at=None,
+            **{name: getattr(user.profile, name) for name in _PROFILE_COLUMNS},
+        )
         return User(
             id=user_id,
             email=user.email,
@@ -110,22 +122,22 @@ class UserRepository:
 
     async def change_profile(self, user_id: str, changes: ProfileChanges, *, now: datetime) -> None:
         """Change what `changes` names."""
-        values: dict[Any, Any] = {user_profiles.c[name]: value for name, value in changes.items()}
-        await self._uow.update(USER.name, (user_id,), {**values, users.c.updated_at: now})
+        await self._change(user_id, **changes, updated_at=now)
 
     async def change_password(self, user_id: str, password_hash: str, *, now: datetime) -> None:
         """Put another hash in the place of the present one."""
-        await self._uow.update(
-            USER.name, (user_id,), {users.c.password_hash: password_hash, users.c.updated_at: now}
-        )
+        await self._change(user_id, password_hash=password_hash, updated_at=now)
 
     async def change_state(self, user_id: str, *, is_active: bool, now: datetime) -> None:
         """Activate or deactivate a user."""
-        await self._uow.update(USER.name, (user_id,), {users.c.is_active: is_active, users.c.updated_at: now})
+        await self._change(user_id, is_active=is_active, updated_at=now)
 
     async def change_role(self, user_id: str, role: UserRole, *, now: datetime) -> None:
         """Give a user another role."""
-        await self._uow.update(USER.name, (user_id,), {users.c.role: role.value, users.c.updated_at: now})
+        await self._change(user_id, role=role.value, updated_at=now)
+
+    def _query(self) -> Select[Any]:
+        return self._with_profiles(self._root)
 
     def _with_profiles(self, found: FromClause, *, after_id: str | None = None) -> Select[Any]:
         """The users `found`, each with her profile; `after_id` spares reading the profiles of those before."""
@@ -136,7 +148,7 @@ class UserRepository:
         return select(found, *profile).select_from(found.outerjoin(self._profiles, joined))
 
     def _filtered(self, query: Select[Any], wanted: UserFilter) -> Select[Any]:
-        found = self._users
+        found = self._root
         if wanted.email is not None:
             query = query.where(func.lower(found.c.email) == func.lower(wanted.email))
         if wanted.text is not None:
@@ -148,20 +160,19 @@ class UserRepository:
             query = query.where(found.c.is_active.is_(wanted.is_active))
         return query
 
-
-def _user(row: dict[str, Any]) -> User:
-    """A row as an entity. A role or flag that legacy holds and nobody understands opens nothing."""
-    profile = {name: row[name] for name in _PROFILE_COLUMNS}
-    return User(
-        id=row["id"],
-        email=row["email"],
-        password_hash=row["password_hash"],
-        role=UserRole(row["role"] or UserRole.USER),
-        is_active=bool(row["is_active"]),
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
-        profile=Profile(**profile | {"newsletter": bool(profile["newsletter"])}),
-    )
+    def _object(self, row: dict[str, Any]) -> User:
+        """A row as an entity. A role or flag that legacy holds and nobody understands opens nothing."""
+        profile = {name: row[name] for name in _PROFILE_COLUMNS}
+        return User(
+            id=row["id"],
+            email=row["email"],
+            password_hash=row["password_hash"],
+            role=UserRole(row["role"] or UserRole.USER),
+            is_active=bool(row["is_active"]),
+            created_at=row["created_at"],
+            updated_at=row["updated_at"],
+            profile=Profile(**profile | {"newsletter": bool(profile["newsletter"])}),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

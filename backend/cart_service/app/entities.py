@@ -88,7 +88,7 @@ class WishItem:
 
 @dataclass(frozen=True, kw_only=True)
 class Customer:
-    """What the service knows of a user, from the tokens that she brought; `refreshed_at` is when the last was issued."""
+    """What the service knows of a user; `refreshed_at` is when the token was issued, or the message told, that said so."""
 
     user_id: str
     display_name: str | None

@@ -21,7 +21,6 @@ from sqlalchemy import (
     ForeignKey,
     Integer,
     MetaData,
-    Numeric,
     Select,
     String,
     Table,
@@ -33,8 +32,9 @@ from sqlalchemy import (
 )
 
 from backend.shared import EntityMapping, KeyPart, Projection, Source
+from backend.shared.domain.column_forms import from_cents, from_utc, to_cents, to_utc
 
-from .models import cart_items, carts, wish_items
+from .models import MIRRORS, ROOM, cart_items, cart_orders, carts, user_view, wish_items
 
 LEGACY_METADATA = MetaData()
 SHOP_ZONE = "Europe/London"
@@ -42,7 +42,6 @@ SHOP_ZONE = "Europe/London"
 _STATES = {"O": "open", "C": "closed", "X": "cancelled"}
 _WALL_CLOCK = "YYYY-MM-DD HH24:MI:SS"
 _LOOKS_LIKE_A_TIME = r"^(?!0000)\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01]) ([01]\d|2[0-3]):[0-5]\d:[0-5]\d$"
-_PRICE = Numeric(12, 2)
 _INSTANT = DateTime(timezone=True)
 
 legacy_carts = Table(
@@ -108,14 +107,6 @@ def _to_wall_clock(column: Column[datetime]) -> ColumnElement[str]:
     return cast(func.to_char(func.timezone(SHOP_ZONE, column), _WALL_CLOCK), String)
 
 
-def _from_utc(column: Column[datetime]) -> ColumnElement[datetime]:
-    return func.timezone("UTC", column, type_=_INSTANT)
-
-
-def _to_utc(column: Column[datetime]) -> ColumnElement[datetime]:
-    return func.timezone("UTC", column, type_=TIMESTAMP())
-
-
 def _carts_from_legacy() -> Select[Any]:
     old = legacy_carts.c
     return select(
@@ -124,7 +115,7 @@ def _carts_from_legacy() -> Select[Any]:
         cast(case(*[(old.state == letter, name) for letter, name in _STATES.items()]), Text).label("status"),
         _text(old.ext_ref).label("reference"),
         _from_wall_clock(old.opened).label("created_at"),
-        _from_utc(old.chg).label("updated_at"),
+        from_utc(old.chg).label("updated_at"),
     )
 
 
@@ -138,7 +129,7 @@ def _carts_to_legacy() -> Select[Any]:
         ),
         _varchar(new.reference).label("ext_ref"),
         _to_wall_clock(new.created_at).label("opened"),
-        _to_utc(new.updated_at).label("chg"),
+        to_utc(new.updated_at).label("chg"),
     )
 
 
@@ -149,8 +140,8 @@ def _items_from_legacy() -> Select[Any]:
         old.cart_no.label("cart_id"),
         old.prod_no.label("product_id"),
         old.qty.label("quantity"),
-        cast(cast(old.unit_cents, _PRICE) / 100, _PRICE).label("unit_price"),
-        _from_utc(old.added).label("added_at"),
+        from_cents(old.unit_cents).label("unit_price"),
+        from_utc(old.added).label("added_at"),
     )
 
 
@@ -161,8 +152,8 @@ def _items_to_legacy() -> Select[Any]:
         new.cart_id.label("cart_no"),
         new.product_id.label("prod_no"),
         new.quantity.label("qty"),
-        cast(new.unit_price * 100, Integer).label("unit_cents"),
-        _to_utc(new.added_at).label("added"),
+        to_cents(new.unit_price).label("unit_cents"),
+        to_utc(new.added_at).label("added"),
     )
 
 
@@ -172,7 +163,7 @@ def _wishes_from_legacy() -> Select[Any]:
         old.wish_no.label("id"),
         _text(old.cust).label("user_id"),
         old.prod_no.label("product_id"),
-        _from_utc(old.added).label("added_at"),
+        from_utc(old.added).label("added_at"),
     )
 
 
@@ -182,7 +173,7 @@ def _wishes_to_legacy() -> Select[Any]:
         new.id.label("wish_no"),
         _varchar(new.user_id).label("cust"),
         new.product_id.label("prod_no"),
-        _to_utc(new.added_at).label("added"),
+        to_utc(new.added_at).label("added"),
     )
 
 
@@ -213,3 +204,8 @@ WISH_ITEM = EntityMapping(
     legacy_sources=(Source(table=legacy_wish, keys=("wish_no",)),),
     new_sources=(Source(table=wish_items, keys=("id",)),),
 )
+
+# Legacy never had any of these.
+CART_ORDER = MIRRORS.entity("cart_order", cart_orders)
+USER_VIEW = MIRRORS.entity("user_view", user_view)
+MESSAGES = ROOM.entities

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 import structlog
-from fastapi import FastAPI, Request
-from sqlalchemy import text
-from starlette.responses import Response
+from fastapi import FastAPI
 
-from backend.shared import DualWriteSettings, Side, TandemError
+from backend.shared import DualWriteSettings, TandemError
 from backend.shared.api.application import build_app
-from backend.shared.api.problems import RETRY_AFTER_SECONDS, problem_response
+from backend.shared.api.message_routes import message_router
+from backend.shared.api.problems import tell_unavailable
+from backend.shared.api.running import (
+    Closing,
+    ManagerPart,
+    Part,
+    end_process,
+    messaging_part,
+    running,
+    side_checks,
+)
 from backend.shared.api.security import make_verifier
 from backend.shared.api.tokens import TokenVerifier
+from backend.shared.events.consumer import Consumer
+from backend.shared.events.pruning import MessageRetention
+from backend.shared.events.transport import Transport, transport_for
 from backend.shared.observability.health import HealthCheck, ProbeCheck
 from backend.shared.observability.logging import configure_logging
 from backend.shared.observability.metrics import Metrics, default_metrics
@@ -26,13 +34,17 @@ from .api import TAGS, routers
 from .catalog import CatalogUnavailableError, ProductCatalog
 from .core.dual_write_manager import CartDualWriteManager
 from .core.settings import CartSettings
+from .message_api import message_api
+from .models import ROOM
 from .product_client import HttpProductCatalog
 from .routes.dependencies import Services
 from .services.cart_service import CartService
+from .services.checkout import Checkout
 from .services.customer_service import CustomerService
+from .services.listening import listen
 from .services.wish_list_service import WishListService
 
-EXIT_CANNOT_START = 2
+_end = end_process("cart")
 DESCRIPTION = "What the shop's users are about to buy, and what they wish for."
 
 log = structlog.get_logger(__name__)
@@ -58,11 +70,13 @@ def create_app() -> FastAPI:
             metrics=metrics,
             verifier=make_verifier(jwks_url=settings.jwks_url, public_key_file=settings.public_key_file),
             run_relay=settings.run_relay,
-            on_failed_start=_end_process,
+            transport=transport_for(settings.broker_url) if settings.broker_url else None,
+            retention=settings.retention,
+            broker_url=settings.broker_url,
+            on_failed_start=_end,
         )
     except TandemError as error:
-        _end_process(error)
-        raise
+        _end(error)
 
 
 def make_app(
@@ -72,6 +86,9 @@ def make_app(
     metrics: Metrics,
     verifier: TokenVerifier | None,
     run_relay: bool = True,
+    transport: Transport | None = None,
+    retention: MessageRetention | None = None,
+    broker_url: str | None = None,
     on_failed_start: Callable[[TandemError], None] | None = None,
 ) -> FastAPI:
     """The application over `manager` and `catalog`, which it closes in the end. A failed start is told to
@@ -83,88 +100,40 @@ def make_app(
         wishes=WishListService(manager, catalog=catalog),
         customers=CustomerService(manager),
     )
+    parts: list[Part] = [Closing(aclose=verifier.aclose)] if verifier else []
+    parts += [
+        ManagerPart(manager=manager, run_relay=run_relay),
+        Closing(aclose=catalog.aclose),
+        Closing(aclose=found.customers.aclose),
+    ]
+    if transport is not None:
+        consumer = Consumer("cart", ROOM, manager.run_unit, metrics=metrics)
+        listen(consumer, Checkout())
+        parts.append(messaging_part(manager, transport, consumer, retention=retention))
     app = build_app(
         "Tandem cart service",
         version=version("tandem"),
+        service="cart",
         description=DESCRIPTION,
         metrics=metrics,
-        routers=routers(),
-        lifespan=_lifespan(found, catalog, verifier, run_relay=run_relay, on_failed_start=on_failed_start),
+        routers=[*routers(), message_router(message_api(), broker_url=broker_url)],
+        lifespan=running(parts, on_failed_start=on_failed_start),
         health_checks=lambda: _health_checks(manager, catalog),
         token_verifier=verifier,
         tags=TAGS,
     )
-    app.add_exception_handler(CatalogUnavailableError, _catalog_unavailable)
+    tell_unavailable(
+        app, CatalogUnavailableError, name="catalog-unavailable", title="Products cannot be looked up"
+    )
     app.state.services = found
     return app
-
-
-def _lifespan(
-    found: Services,
-    catalog: ProductCatalog,
-    verifier: TokenVerifier | None,
-    *,
-    run_relay: bool,
-    on_failed_start: Callable[[TandemError], None] | None,
-) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    manager = found.manager
-
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        try:
-            try:
-                # Nothing is carried before everything is known to be in place.
-                await manager.start()
-                await manager.check_schema()
-                await manager.start(relay=run_relay)
-            except TandemError as error:
-                if on_failed_start:
-                    on_failed_start(error)
-                raise
-            yield
-        finally:
-            await found.customers.aclose()
-            await catalog.aclose()
-            await manager.close()
-            if verifier is not None:
-                await verifier.aclose()
-
-    return lifespan
 
 
 def _health_checks(manager: CartDualWriteManager, catalog: ProductCatalog) -> Sequence[HealthCheck]:
     """The side that answers is needed. Without the other one the service goes on, and the journal grows; without the
     product service nothing new gets into a cart, and all else works.
     """
-
-    def check(side: Side) -> HealthCheck:
-        async def probe() -> None:
-            async with manager.runtime.engines[side].connect() as connection:
-                await connection.execute(text("SELECT 1"))
-
-        needed = side is manager.phase.policy.authoritative
-        return ProbeCheck(name=f"{side.value} database", call=probe, required=needed)
-
-    checks = [check(side) for side in Side]
+    checks = [*side_checks(manager), *manager.also_asked]
     if isinstance(catalog, HttpProductCatalog):
         checks.append(ProbeCheck(name="product service", call=catalog.probe, required=False))
     return checks
-
-
-async def _catalog_unavailable(request: Request, error: Exception) -> Response:
-    return problem_response(
-        status=503,
-        name="catalog-unavailable",
-        title="Products cannot be looked up",
-        detail=str(error),
-        path=request.url.path,
-        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-    )
-
-
-def _end_process(error: TandemError) -> None:
-    """End with one line: a server would print a trace of its own, and choose the exit code."""
-    sys.stdout.flush()
-    sys.stderr.write(f"cart: {' '.join(str(error).split())}\n")
-    sys.stderr.flush()
-    os._exit(EXIT_CANNOT_START)

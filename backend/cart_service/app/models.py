@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
@@ -18,7 +19,12 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+from backend.shared.domain.mirrors import Mirrors
+from backend.shared.events.tables import EventRoom
+
 METADATA = MetaData()
+MIRRORS = Mirrors(room="tandem_cart")
+ROOM = EventRoom.mirrored(METADATA, MIRRORS)
 
 # `user_id` is NULL for what was sold over the counter; `updated_at` tells of the cart itself, not of its items.
 carts = Table(
@@ -70,6 +76,31 @@ wish_items = Table(
         deferrable=True,
         initially="IMMEDIATE",
     ),
+)
+
+# Which order a cart is, or was, in.
+cart_orders = Table(
+    "cart_orders",
+    METADATA,
+    Column("order_id", Integer, primary_key=True, autoincrement=False),
+    Column("cart_id", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+    CheckConstraint("state IN ('placed', 'cancelled')", name="cart_orders_state_check"),
+)
+
+Index("cart_orders_cart_id_idx", cart_orders.c.cart_id)
+
+# What was heard of users; `epoch` and `at` are the position of what was heard last.
+user_view = Table(
+    "user_view",
+    METADATA,
+    Column("user_id", Text, primary_key=True),
+    Column("display_name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("is_active", Boolean, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
 )
 
 # Not dual-written: it can be filled again at any time from the tokens that users bring.

@@ -1,5 +1,5 @@
-"""All SQL of the service. Carts and wishes are written against the shape of the service's own tables, whichever side a
-unit runs on; the cache of users is on the new side only.
+"""All SQL of the service. Carts, wishes and what was heard of users are written against the shape of the service's own
+tables, whichever side a unit runs on; the cache of tokens is on the new side only.
 """
 
 from __future__ import annotations
@@ -9,17 +9,16 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import BigInteger, FromClause, Text, and_, func, literal, or_, select
+from sqlalchemy import BigInteger, Text, and_, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backend.shared import UnitOfWork
+from backend.shared import Repository, UnitOfWork
+from backend.shared.events.read_models import moment
 
 from .entities import Cart, CartItem, CartStatus, Customer, WishItem
-from .legacy import storable
-from .models import cart_items, carts, user_cache, wish_items
-
-CART, CART_ITEM, WISH_ITEM = "cart", "cart_item", "wish_item"
+from .legacy import CART, CART_ITEM, CART_ORDER, WISH_ITEM, storable
+from .models import cart_items, cart_orders, user_cache, user_view
 
 
 async def lock_user(work: UnitOfWork, user_id: str) -> None:
@@ -32,18 +31,15 @@ async def lock_user(work: UnitOfWork, user_id: str) -> None:
     await work.execute(select(func.pg_advisory_xact_lock(key, type_=Text)))
 
 
-class CartRepository:
-    """Carts with their lines."""
+class CartRepository(Repository[Cart]):
+    """Carts with their lines. One that has any cannot be deleted."""
 
-    def __init__(self, work: UnitOfWork) -> None:
-        self._work = work
-        self._carts = work.shape(carts)
-        self._items = work.shape(cart_items)
+    entity = CART
 
-    async def get(self, cart_id: int) -> Cart | None:
+    async def get(self, *key: int) -> Cart | None:
         """The cart with its lines."""
-        rows = await self._work.rows(select(self._carts).where(self._carts.c.id == cart_id))
-        return replace(_cart(rows[0]), items=await self._lines(cart_id)) if rows else None
+        cart = await super().get(*key)
+        return None if cart is None else replace(cart, items=await self._lines(cart.id))
 
     async def get_open(self, user_id: str) -> Cart | None:
         """The user's open cart with its lines."""
@@ -51,8 +47,8 @@ class CartRepository:
         return None if cart_id is None else await self.get(cart_id)
 
     async def open_id(self, user_id: str) -> int | None:
-        query = select(self._carts.c.id).where(
-            self._carts.c.user_id == user_id, self._carts.c.status == CartStatus.OPEN.value
+        query = select(self._root.c.id).where(
+            self._root.c.user_id == user_id, self._root.c.status == CartStatus.OPEN.value
         )
         rows = await self._work.rows(query)
         return int(rows[0]["id"]) if rows else None
@@ -60,10 +56,8 @@ class CartRepository:
     async def lock_open(self, user_id: str) -> Cart | None:
         """The user's open cart as it is once nobody else changes it, and until this unit ends."""
         while (cart_id := await self.open_id(user_id)) is not None:
-            if not await self._work.lock(CART, (cart_id,)):
-                continue
             # Read after the lock was had: whoever held it before may have changed lines, or closed the cart.
-            cart = await self.get(cart_id)
+            cart = await self.hold(cart_id)
             if cart is not None and cart.status is CartStatus.OPEN and cart.user_id == user_id:
                 return cart
         return None
@@ -71,12 +65,7 @@ class CartRepository:
     async def insert(self, user_id: str) -> Cart:
         """An open, empty cart."""
         created_at = storable(datetime.now(UTC))
-        values = {
-            carts.c.user_id: user_id,
-            carts.c.status: CartStatus.OPEN.value,
-            carts.c.created_at: created_at,
-        }
-        (cart_id,) = await self._work.insert(CART, values)
+        (cart_id,) = await self._insert(user_id=user_id, status=CartStatus.OPEN.value, created_at=created_at)
         return Cart(
             id=int(cart_id),
             user_id=user_id,
@@ -87,9 +76,9 @@ class CartRepository:
             is_new=True,
         )
 
-    async def delete(self, cart_id: int) -> None:
-        """Delete a cart that has no lines."""
-        await self._work.delete(CART, (cart_id,))
+    async def set_status(self, cart_id: int, status: CartStatus) -> None:
+        """Say what has become of a cart."""
+        await self._change(cart_id, status=status.value, updated_at=datetime.now(UTC))
 
     async def insert_line(
         self, cart_id: int, *, product_id: int, quantity: int, unit_price: Decimal
@@ -132,58 +121,97 @@ class CartRepository:
         await self._work.delete(CART_ITEM, (item_id,))
 
     async def _lines(self, cart_id: int) -> tuple[CartItem, ...]:
-        query = select(self._items).where(self._items.c.cart_id == cart_id).order_by(self._items.c.id)
+        items = self._work.shape(cart_items)
+        query = select(items).where(items.c.cart_id == cart_id).order_by(items.c.id)
         return tuple(CartItem(**row) for row in await self._work.rows(query))
 
+    def _object(self, row: dict[str, Any]) -> Cart:
+        status = row["status"]
+        return Cart(**row | {"status": None if status is None else CartStatus(status)})
 
-class WishRepository:
+
+class WishRepository(Repository[WishItem]):
     """What users wish for."""
 
-    def __init__(self, work: UnitOfWork) -> None:
-        self._work = work
-        self._wishes: FromClause = work.shape(wish_items)
+    entity = WISH_ITEM
 
     async def find(self, user_id: str, product_id: int) -> WishItem | None:
-        query = select(self._wishes).where(
-            self._wishes.c.user_id == user_id, self._wishes.c.product_id == product_id
-        )
-        rows = await self._work.rows(query)
-        return WishItem(**rows[0]) if rows else None
+        return await self._first(self._root.c.user_id == user_id, self._root.c.product_id == product_id)
 
     async def lock(self, user_id: str, product_id: int) -> WishItem | None:
         """The wish as it is once nobody else changes it, and until this unit ends."""
         while (wish := await self.find(user_id, product_id)) is not None:
-            if await self._work.lock(WISH_ITEM, (wish.id,)) and wish == await self.find(user_id, product_id):
+            if await self.hold(wish.id) == wish:
                 return wish
         return None
 
     async def count(self, user_id: str) -> int:
-        query = select(func.count().label("count")).select_from(self._wishes)
-        rows = await self._work.rows(query.where(self._wishes.c.user_id == user_id))
+        query = select(func.count().label("count")).select_from(self._root)
+        rows = await self._work.rows(query.where(self._root.c.user_id == user_id))
         return int(rows[0]["count"])
 
     async def insert(self, user_id: str, product_id: int) -> WishItem:
         added_at = datetime.now(UTC)
-        values = {
-            wish_items.c.user_id: user_id,
-            wish_items.c.product_id: product_id,
-            wish_items.c.added_at: added_at,
-        }
-        (wish_id,) = await self._work.insert(WISH_ITEM, values)
+        (wish_id,) = await self._insert(user_id=user_id, product_id=product_id, added_at=added_at)
         return WishItem(
             id=int(wish_id), user_id=user_id, product_id=product_id, added_at=added_at, is_new=True
         )
 
-    async def delete(self, wish_id: int) -> None:
-        await self._work.delete(WISH_ITEM, (wish_id,))
-
     async def page(self, user_id: str, *, before_id: int | None, limit: int) -> list[WishItem]:
         """Up to `limit` wishes of a user with ids below `before_id`, the latest first."""
-        query = select(self._wishes).where(self._wishes.c.user_id == user_id)
-        if before_id is not None:
-            query = query.where(self._wishes.c.id < before_id)
-        rows = await self._work.rows(query.order_by(self._wishes.c.id.desc()).limit(limit))
-        return [WishItem(**row) for row in rows]
+        return await self._latest(self._root.c.user_id == user_id, before_id=before_id, limit=limit)
+
+    def _object(self, row: dict[str, Any]) -> WishItem:
+        return WishItem(**row)
+
+
+class CartOrderRepository:
+    """Which order a cart is, or was, in."""
+
+    def __init__(self, work: UnitOfWork) -> None:
+        self._work = work
+        self._orders = work.shape(cart_orders)
+
+    async def state(self, order_id: int) -> str | None:
+        """What was heard of an order last."""
+        row = await self._work.get(CART_ORDER, (order_id,))
+        return str(row["state"]) if row else None
+
+    async def others_placed(self, cart_id: int, *, but: int) -> bool:
+        """Whether a cart is in another order."""
+        orders = self._orders.c
+        query = select(orders.order_id).where(
+            orders.cart_id == cart_id, orders.state == "placed", orders.order_id != but
+        )
+        return bool(await self._work.rows(query))
+
+    async def keep(self, order_id: int, cart_id: int, state: str) -> None:
+        """Note what was heard of an order."""
+        values = {cart_orders.c.state: state, cart_orders.c.updated_at: datetime.now(UTC)}
+        if not await self._work.update(CART_ORDER, (order_id,), values):
+            await self._work.insert(
+                CART_ORDER, {cart_orders.c.order_id: order_id, cart_orders.c.cart_id: cart_id, **values}
+            )
+
+
+class UserViewRepository:
+    """What was heard of users."""
+
+    def __init__(self, work: UnitOfWork) -> None:
+        self._work = work
+        self._users = work.shape(user_view)
+
+    async def find(self, user_id: str) -> Customer | None:
+        """What was heard of a user last; `refreshed_at` is when it was told."""
+        rows = await self._work.rows(select(self._users).where(self._users.c.user_id == user_id))
+        if not rows:
+            return None
+        return Customer(
+            user_id=user_id,
+            display_name=rows[0]["display_name"],
+            is_active=rows[0]["is_active"],
+            refreshed_at=moment(rows[0]["at"]),
+        )
 
 
 class CustomerRepository:
@@ -214,8 +242,3 @@ class CustomerRepository:
             statement.on_conflict_do_update(index_elements=[cached.user_id], set_=values, where=is_news)
         )
         return await self.find(told.user_id) or told
-
-
-def _cart(row: dict[str, Any]) -> Cart:
-    status = row["status"]
-    return Cart(**row | {"status": None if status is None else CartStatus(status)})

@@ -91,16 +91,20 @@ class CustomerOut(BaseModel):
     user_id: str
     display_name: str | None
     is_active: bool
-    refreshed_at: datetime = Field(description="When the token was issued that said so.")
+    refreshed_at: datetime = Field(
+        description="When the token was issued, or the message was told, that said so."
+    )
 
 
-class CurrentCartOut(CartOut):
-    """The open cart, with whose it is."""
+class OwnedCartOut(CartOut):
+    """A cart, with whose it is."""
 
-    customer: CustomerOut | None = Field(description="null when she has not been here since the cache began.")
+    customer: CustomerOut | None = Field(
+        description="null for what was sold over the counter, and when nothing was heard of her, and no token of hers seen."
+    )
 
     @classmethod
-    def of_customer(cls, cart: Cart, customer: Customer | None) -> CurrentCartOut:
+    def of_customer(cls, cart: Cart, customer: Customer | None) -> OwnedCartOut:
         return cls(**_fields(cart), customer=CustomerOut(**vars(customer)) if customer else None)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final
+
+from backend.messages.orders import SagaStyle
 
 MAX_STOCK_COUNT = 1_000_000_000
 MAX_PRICE = Decimal("9999999.99")
@@ -112,3 +115,30 @@ class ProductFilter:
     price_max: Decimal | None = None
     is_active: bool | None = None
     in_stock: bool | None = None
+
+
+class ReservationState(StrEnum):
+    """How far the reservation for one order has come."""
+
+    NEW = "new"
+    """Nothing was taken yet."""
+    RESERVED = "reserved"
+    REJECTED = "rejected"
+    RELEASED = "released"
+    USED = "used"
+    """It has left the house: there is no way back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reservation:
+    """What one order takes off the shelves: pieces by product, None as long as nobody has said what."""
+
+    order_id: int
+    style: SagaStyle
+    state: ReservationState
+    pieces: Mapping[int, int] | None
+    may_begin: bool
+    """The order has come so far that goods may be taken."""
+    is_stopped: bool
+    """It is being taken back: nothing more is to be taken, however late somebody asks for it."""
+    reason: str | None

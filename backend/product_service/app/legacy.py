@@ -12,7 +12,6 @@ from sqlalchemy import (
     ColumnElement,
     FromClause,
     Integer,
-    Numeric,
     Select,
     SmallInteger,
     Text,
@@ -24,14 +23,14 @@ from sqlalchemy import (
 )
 
 from backend.shared import EntityMapping, KeyPart, Projection, Source
+from backend.shared.domain.column_forms import from_cents, from_utc, to_cents, to_utc
 
 from .legacy_category_writer import LegacyCategoryWriter
 from .legacy_tables import cat, prod
-from .models import categories, product_stock, products
+from .models import MIRRORS, ROOM, categories, product_stock, products, stock_reservations
 
 _CAPTURE_LOCK = func.hashtextextended("product_service.category_capture", 0, type_=BigInteger)
 
-_PRICE = Numeric(12, 2)
 _MAX_LEVELS = 200
 """More levels than a legacy path of 300 characters can have: whoever goes on from there goes in a circle."""
 
@@ -111,11 +110,11 @@ def _products_from_prod() -> Select[Any]:
         prod.c.prod_no.label("id"),
         cast(prod.c.stock_code, Text).label("sku"),
         cast(prod.c.descr, Text).label("name"),
-        cast(cast(prod.c.price_cents, _PRICE) / 100, _PRICE).label("price"),
+        from_cents(prod.c.price_cents).label("price"),
         prod.c.cat_no.label("category_id"),
         (prod.c.is_disc != 1).label("is_active"),
-        func.timezone("UTC", prod.c.created, type_=products.c.created_at.type).label("created_at"),
-        func.timezone("UTC", prod.c.chg, type_=products.c.updated_at.type).label("updated_at"),
+        from_utc(prod.c.created).label("created_at"),
+        from_utc(prod.c.chg).label("updated_at"),
     )
 
 
@@ -126,12 +125,12 @@ def _prod_from_products() -> Select[Any]:
         products.c.id.label("prod_no"),
         products.c.sku.label("stock_code"),
         products.c.name.label("descr"),
-        cast(products.c.price * 100, Integer).label("price_cents"),
+        to_cents(products.c.price).label("price_cents"),
         products.c.category_id.label("cat_no"),
         quantity.label("qty_on_hand"),
         cast(case((products.c.is_active, 0), else_=1), SmallInteger).label("is_disc"),
-        func.timezone("UTC", products.c.created_at, type_=prod.c.created.type).label("created"),
-        func.timezone("UTC", products.c.updated_at, type_=prod.c.chg.type).label("chg"),
+        to_utc(products.c.created_at).label("created"),
+        to_utc(products.c.updated_at).label("chg"),
     ).select_from(products.outerjoin(product_stock, product_stock.c.product_id == products.c.id))
 
 
@@ -172,3 +171,7 @@ PRODUCT = EntityMapping(
     ),
     parents=("category",),
 )
+
+# Legacy never had any of these.
+RESERVATION = MIRRORS.entity("reservation", stock_reservations)
+MESSAGES = ROOM.entities

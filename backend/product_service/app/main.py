@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from sqlalchemy import text
 
-from backend.shared import DualWriteSettings, Side, TandemError
+from backend.shared import DualWriteSettings, TandemError
 from backend.shared.api.application import build_app
+from backend.shared.api.message_routes import message_router
+from backend.shared.api.running import (
+    Closing,
+    ManagerPart,
+    Part,
+    end_process,
+    messaging_part,
+    running,
+    side_checks,
+)
 from backend.shared.api.security import make_verifier
 from backend.shared.api.tokens import TokenVerifier
-from backend.shared.observability.health import HealthCheck, ProbeCheck
+from backend.shared.events.consumer import Consumer
+from backend.shared.events.delivered_by import DeliveredBy, delivered_by
+from backend.shared.events.outbox import Outbox
+from backend.shared.events.pruning import MessageRetention
+from backend.shared.events.transport import Transport, transport_for
 from backend.shared.observability.logging import configure_logging
 from backend.shared.observability.metrics import Metrics, default_metrics
 
 from .api import TAGS, routers
 from .core.dual_write_manager import ProductDualWriteManager
 from .core.settings import ProductSettings
+from .message_api import TELLS, message_api
+from .models import ROOM
+from .services.listening import listen
+from .services.stock_desk import StockDesk
 
-EXIT_CANNOT_START = 2
+_end = end_process("product")
 DESCRIPTION = "What the shop sells: products, how many there are, and the tree of categories they stand in."
 
 
@@ -43,11 +57,14 @@ def create_app() -> FastAPI:
             metrics=metrics,
             verifier=verifier,
             run_relay=settings.run_relay,
-            on_failed_start=_end_process,
+            transport=transport_for(settings.broker_url) if settings.broker_url else None,
+            retention=settings.retention,
+            broker_url=settings.broker_url,
+            delivery=delivered_by("product"),
+            on_failed_start=_end,
         )
     except TandemError as error:
-        _end_process(error)
-        raise
+        _end(error)
 
 
 def make_app(
@@ -56,69 +73,31 @@ def make_app(
     metrics: Metrics,
     verifier: TokenVerifier | None,
     run_relay: bool = True,
+    transport: Transport | None = None,
+    retention: MessageRetention | None = None,
+    broker_url: str | None = None,
+    delivery: DeliveredBy = DeliveredBy.OUTBOX,
     on_failed_start: Callable[[TandemError], None] | None = None,
 ) -> FastAPI:
     """The application over `manager`, which it starts and closes. A failed start is told to `on_failed_start` first."""
+    parts: list[Part] = [Closing(aclose=verifier.aclose)] if verifier else []
+    parts.append(ManagerPart(manager=manager, run_relay=run_relay))
+    if transport is not None:
+        consumer = Consumer("product", ROOM, manager.run_unit, metrics=metrics)
+        manager.outbox = Outbox(ROOM, tells=TELLS, delivered_by=delivery)
+        listen(consumer, StockDesk(manager.outbox))
+        parts.append(messaging_part(manager, transport, consumer, retention=retention))
     app = build_app(
         "Tandem product service",
         version=version("tandem"),
+        service="product",
         description=DESCRIPTION,
         metrics=metrics,
-        routers=routers(),
-        lifespan=_lifespan(manager, verifier, run_relay=run_relay, on_failed_start=on_failed_start),
-        health_checks=lambda: _health_checks(manager),
+        routers=[*routers(), message_router(message_api(), broker_url=broker_url)],
+        lifespan=running(parts, on_failed_start=on_failed_start),
+        health_checks=lambda: [*side_checks(manager), *manager.also_asked],
         token_verifier=verifier,
         tags=TAGS,
     )
     app.state.manager = manager
     return app
-
-
-def _lifespan(
-    manager: ProductDualWriteManager,
-    verifier: TokenVerifier | None,
-    *,
-    run_relay: bool,
-    on_failed_start: Callable[[TandemError], None] | None,
-) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        try:
-            try:
-                # Nothing is carried before everything is known to be in place.
-                await manager.start()
-                await manager.check_schema()
-                await manager.start(relay=run_relay)
-            except TandemError as error:
-                if on_failed_start:
-                    on_failed_start(error)
-                raise
-            yield
-        finally:
-            await manager.close()
-            if verifier is not None:
-                await verifier.aclose()
-
-    return lifespan
-
-
-def _health_checks(manager: ProductDualWriteManager) -> Sequence[HealthCheck]:
-    """The side that answers is needed. Without the other one the service goes on, and the journal grows."""
-
-    def check(side: Side) -> HealthCheck:
-        async def probe() -> None:
-            async with manager.runtime.engines[side].connect() as connection:
-                await connection.execute(text("SELECT 1"))
-
-        needed = side is manager.phase.policy.authoritative
-        return ProbeCheck(name=f"{side.value} database", call=probe, required=needed)
-
-    return [check(side) for side in Side]
-
-
-def _end_process(error: TandemError) -> None:
-    """End with one line: a server would print a trace of its own, and choose the exit code."""
-    sys.stdout.flush()
-    sys.stderr.write(f"product: {' '.join(str(error).split())}\n")
-    sys.stderr.flush()
-    os._exit(EXIT_CANNOT_START)

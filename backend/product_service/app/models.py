@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     Boolean,
+    CheckConstraint,
     Column,
     DateTime,
     ForeignKey,
@@ -17,8 +18,14 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
+
+from backend.shared.domain.mirrors import Mirrors
+from backend.shared.events.tables import EventRoom
 
 METADATA = MetaData()
+MIRRORS = Mirrors(room="tandem_product")
+ROOM = EventRoom.mirrored(METADATA, MIRRORS)
 
 # The names of a parent's children are unique, those of the roots too. Deferrable, so that two may swap their names; and
 # the parent's row may come later in the same transaction.
@@ -73,6 +80,23 @@ product_stock = Table(
         autoincrement=False,
     ),
     Column("quantity", Integer, nullable=False, default=0),
+)
+
+# What was taken off the shelves for which order: `lines` is a list of {product_id, quantity}.
+stock_reservations = Table(
+    "stock_reservations",
+    METADATA,
+    Column("order_id", Integer, primary_key=True, autoincrement=False),
+    Column("style", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("lines", JSONB),
+    Column("may_begin", Boolean, nullable=False),
+    Column("is_stopped", Boolean, nullable=False),
+    Column("reason", Text),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+    CheckConstraint(
+        "state IN ('new', 'reserved', 'rejected', 'released', 'used')", name="stock_reservations_state_check"
+    ),
 )
 
 Index("products_category_id_idx", products.c.category_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -24,70 +24,65 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-from backend.shared import UnitOfWork
+from backend.shared import Repository, UnitOfWork
 
 from .category_tree import CategoryRow, CategoryTree
 from .entities import NewProduct, Product, ProductChanges, ProductFilter, ProductSort
-from .models import categories, product_stock, products
+from .legacy import CATEGORY, PRODUCT
+from .models import categories, product_stock
 
 SortKey = tuple[Any, ...]
 _WRITERS_LOCK = func.hashtextextended("product_service.category_writers", 0, type_=BigInteger)
 
 
-class ProductRepository:
+class ProductRepository(Repository[Product]):
     """Products with their stock."""
 
-    def __init__(self, work: UnitOfWork) -> None:
-        self._work = work
-        self._products = work.shape(products)
-        self._stock = work.shape(product_stock)
+    entity = PRODUCT
 
-    async def get(self, product_id: int) -> Product | None:
-        rows = await self._work.rows(self._query().where(self._products.c.id == product_id))
-        return Product(**rows[0]) if rows else None
+    def __init__(self, work: UnitOfWork) -> None:
+        super().__init__(work)
+        self._stock = work.shape(product_stock)
 
     async def get_many(self, product_ids: Sequence[int]) -> list[Product]:
         """Those of `product_ids` that exist, by rising id."""
-        query = self._query().where(self._products.c.id.in_(product_ids)).order_by(self._products.c.id)
-        return [Product(**row) for row in await self._work.rows(query)]
+        query = self._query().where(self._root.c.id.in_(product_ids)).order_by(self._root.c.id)
+        return await self._all(query)
 
-    async def lock(self, product_id: int) -> Product | None:
-        """The product as it is once nobody else changes it, and until this unit ends."""
-        if not await self._work.lock("product", (product_id,)):
-            return None
-        return await self.get(product_id)
+    async def ids(self, *, after_id: int | None, limit: int) -> list[int]:
+        """Up to `limit` ids above `after_id`."""
+        query = select(self._root.c.id).order_by(self._root.c.id).limit(limit)
+        if after_id is not None:
+            query = query.where(self._root.c.id > after_id)
+        return [row["id"] for row in await self._work.rows(query)]
+
+    async def hold_many(self, product_ids: Sequence[int]) -> list[Product]:
+        """Those of `product_ids` that exist; nobody changes them until the unit ends."""
+        await self._work.keep_still(PRODUCT, [(product_id,) for product_id in product_ids])
+        return await self.get_many(product_ids)
 
     async def id_of_sku(self, sku: str) -> int | None:
-        rows = await self._work.rows(select(self._products.c.id).where(self._products.c.sku == sku))
+        rows = await self._work.rows(select(self._root.c.id).where(self._root.c.sku == sku))
         return rows[0]["id"] if rows else None
 
     async def insert(self, new: NewProduct) -> int:
         """Insert a product; answers its id."""
-        values = {
-            products.c.sku: new.sku,
-            products.c.name: new.name,
-            products.c.price: new.price,
-            products.c.category_id: new.category_id,
-            products.c.is_active: new.is_active,
-            products.c.created_at: datetime.now(UTC),
-            product_stock.c.quantity: new.quantity,
-        }
-        (product_id,) = await self._work.insert("product", values)
+        (product_id,) = await self._insert(**vars(new), created_at=datetime.now(UTC))
         return int(product_id)
 
     async def update(self, product_id: int, changes: ProductChanges) -> None:
-        await self._change(product_id, {products.c[name]: value for name, value in changes.named().items()})
+        await self._change(product_id, **changes.named(), updated_at=datetime.now(UTC))
 
     async def set_active(self, product_id: int, *, is_active: bool) -> None:
-        await self._change(product_id, {products.c.is_active: is_active})
+        await self._change(product_id, is_active=is_active, updated_at=datetime.now(UTC))
 
     async def set_quantity(self, product_id: int, quantity: int) -> None:
         """The stock alone: `updated_at` tells of the product itself."""
-        await self._work.update("product", (product_id,), {product_stock.c.quantity: quantity})
+        await self._change(product_id, quantity=quantity)
 
     async def any_in_category(self, category_id: int) -> bool:
         """Whether there are products right in a category, on sale or not."""
-        query = select(self._products.c.id).where(self._products.c.category_id == category_id).limit(1)
+        query = select(self._root.c.id).where(self._root.c.category_id == category_id).limit(1)
         return bool(await self._work.rows(query))
 
     async def search(
@@ -100,31 +95,29 @@ class ProductRepository:
             here, last = tuple_(*order), tuple_(*_sort_literals(sort, after))
             query = query.where(here < last if sort.is_descending else here > last)
         query = query.order_by(*[item.desc() if sort.is_descending else item for item in order]).limit(limit)
-        return [Product(**row) for row in await self._work.rows(query)]
+        return await self._all(query)
 
-    async def _change(self, product_id: int, values: Mapping[Any, Any]) -> None:
-        await self._work.update(
-            "product", (product_id,), {**values, products.c.updated_at: datetime.now(UTC)}
-        )
+    def _object(self, row: dict[str, Any]) -> Product:
+        return Product(**row)
 
     def _query(self) -> Select[Any]:
         quantity = func.coalesce(self._stock.c.quantity, 0).label("quantity")
-        joined = self._products.outerjoin(self._stock, self._stock.c.product_id == self._products.c.id)
-        return select(self._products, quantity).select_from(joined)
+        joined = self._root.outerjoin(self._stock, self._stock.c.product_id == self._root.c.id)
+        return select(self._root, quantity).select_from(joined)
 
     def _order(self, sort: ProductSort) -> list[ColumnElement[Any]]:
-        identity = self._products.c.id
+        identity = self._root.c.id
         match sort.field:
             case "price":
-                return [self._products.c.price, identity]
+                return [self._root.c.price, identity]
             case "name":
                 # The same order on both sides and on every server, so that a listing may go on after a cutover.
-                return [func.coalesce(self._products.c.name, "").collate("C"), identity]
+                return [func.coalesce(self._root.c.name, "").collate("C"), identity]
             case _:
                 return [identity]
 
     def _conditions(self, wanted: ProductFilter) -> list[ColumnElement[bool]]:
-        shape = self._products.c
+        shape = self._root.c
         found: list[ColumnElement[bool]] = [
             shape.name.icontains(word, autoescape=True) | shape.sku.icontains(word, autoescape=True)
             for word in wanted.words
@@ -177,39 +170,31 @@ def subtree(shape: FromClause, category_id: int) -> Select[Any]:
     return select(below.union(children).c.id)
 
 
-class CategoryRepository:
+class CategoryRepository(Repository[CategoryRow]):
     """The tree of categories."""
 
-    def __init__(self, work: UnitOfWork) -> None:
-        self._work = work
+    entity = CATEGORY
 
     async def lock_tree(self) -> None:
         """Wait for whoever else changes the tree through this service, and let nobody else until this unit ends."""
         await self._work.execute(select(func.pg_advisory_xact_lock(_WRITERS_LOCK)))
 
     async def tree(self) -> CategoryTree:
-        shape = self._work.shape(categories)
         # In an order of their own, so that both sides answer the same.
-        query = select(shape.c.id, shape.c.parent_id, shape.c.name).order_by(shape.c.id)
-        rows = await self._work.rows(query)
-        return CategoryTree(CategoryRow(**row) for row in rows)
+        return CategoryTree(await self._all(self._query().order_by(self._root.c.id)))
 
     async def exists(self, category_id: int) -> bool:
-        shape = self._work.shape(categories)
-        return bool(await self._work.rows(select(shape.c.id).where(shape.c.id == category_id)))
+        query = select(self._root.c.id).where(self._root.c.id == category_id)
+        return bool(await self._work.rows(query))
 
     async def insert(self, *, parent_id: int | None, name: str) -> int:
         """Insert a category; answers its id."""
-        (category_id,) = await self._work.insert(
-            "category", {categories.c.parent_id: parent_id, categories.c.name: name}
-        )
+        (category_id,) = await self._insert(parent_id=parent_id, name=name)
         return int(category_id)
 
     async def place(self, category_id: int, *, parent_id: int | None, name: str) -> None:
         """Rename a category, move it, or both; all below it comes along."""
-        await self._work.update(
-            "category", (category_id,), {categories.c.parent_id: parent_id, categories.c.name: name}
-        )
+        await self._change(category_id, parent_id=parent_id, name=name)
 
-    async def delete(self, category_id: int) -> None:
-        await self._work.delete("category", (category_id,))
+    def _object(self, row: dict[str, Any]) -> CategoryRow:
+        return CategoryRow(**row)

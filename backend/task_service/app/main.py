@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from fastapi import FastAPI
 
 from backend.shared import TandemError
 from backend.shared.api.application import build_app
+from backend.shared.api.running import Closing, Part, end_process, running
 from backend.shared.api.security import make_verifier
 from backend.shared.api.tokens import TokenVerifier
 from backend.shared.observability.health import HealthCheck, ProbeCheck
@@ -26,7 +24,7 @@ from .core.settings import TaskSettings
 from .ports import Repositories, TaskStore
 from .unknown_fields import treat_unknown_fields
 
-EXIT_CANNOT_START = 2
+_end = end_process("task")
 DESCRIPTION = (
     "What is to be done: tasks with their labels and checklists, and the users and teams who do them."
 )
@@ -45,11 +43,10 @@ def create_app(*, repositories: Repositories | None = None) -> FastAPI:
             metrics=default_metrics(),
             verifier=make_verifier(jwks_url=settings.jwks_url, public_key_file=settings.public_key_file),
             unknown_fields=settings.document_rules.unknown_in_requests,
-            on_failed_start=_end_process,
+            on_failed_start=_end,
         )
     except TandemError as error:
-        _end_process(error)
-        raise
+        _end(error)
 
 
 def make_app(
@@ -62,13 +59,16 @@ def make_app(
 ) -> FastAPI:
     """The application over `store`, which it starts and closes. A failed start is told to `on_failed_start` first."""
     manager = getattr(store, "manager", None)  # where the engine keeps two stores the same
+    parts: list[Part] = [Closing(aclose=verifier.aclose)] if verifier else []
+    parts.append(store)
     app = build_app(
         "Tandem task service",
         version=version("tandem"),
+        service="task",
         description=DESCRIPTION,
         metrics=metrics,
         routers=routers(dual=manager is not None),
-        lifespan=_lifespan(store, verifier, on_failed_start=on_failed_start),
+        lifespan=running(parts, on_failed_start=on_failed_start),
         health_checks=lambda: _health_checks(store),
         token_verifier=verifier,
         tags=TAGS,
@@ -78,30 +78,6 @@ def make_app(
     app.state.store = store
     app.state.manager = manager
     return app
-
-
-def _lifespan(
-    store: TaskStore,
-    verifier: TokenVerifier | None,
-    *,
-    on_failed_start: Callable[[TandemError], None] | None,
-) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        try:
-            try:
-                await store.start()
-            except TandemError as error:
-                if on_failed_start:
-                    on_failed_start(error)
-                raise
-            yield
-        finally:
-            await store.close()
-            if verifier is not None:
-                await verifier.aclose()
-
-    return lifespan
 
 
 def _health_checks(store: TaskStore) -> Sequence[HealthCheck]:
@@ -114,11 +90,3 @@ def _health_checks(store: TaskStore) -> Sequence[HealthCheck]:
         ProbeCheck(name=f"{side.value} database", call=found.ping, required=side is authoritative)
         for side, found in manager.runtime.stores.items()
     ]
-
-
-def _end_process(error: TandemError) -> None:
-    """End with one line: a server would print a trace of its own, and choose the exit code."""
-    sys.stdout.flush()
-    sys.stderr.write(f"task: {' '.join(str(error).split())}\n")
-    sys.stderr.flush()
-    os._exit(EXIT_CANNOT_START)

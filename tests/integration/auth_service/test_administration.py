@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import pytest
+
 from backend.auth_service.app.core.settings import AuthSettings
-from backend.auth_service.app.entities import UserRole
+from backend.auth_service.app.entities import User, UserRole
+from backend.auth_service.app.repositories import UserRepository
 from backend.auth_service.app.services.first_admin import AdminOutcome, ensure_admin
 from backend.auth_service.app.services.passwords import Passwords
 from backend.shared.api.tokens import TokenIssuer
@@ -169,4 +173,41 @@ async def test_the_first_admin_is_made_once(auth: Auth, settings: AuthSettings) 
     old, new = await auth.both(me["id"])
     assert (old["role_cd"], old["is_active"]) == ("A", 1)
     assert (new["role"], new["is_active"]) == ("admin", True)
-    passwords.close()
+    await passwords.aclose()
+
+
+async def test_two_admins_bar_each_other_at_the_same_time(
+    auth: Auth, *, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each sees the other one still there; one is refused for what the other did, looks again, and stays."""
+    both_have_looked, looked = asyncio.Barrier(2), 0
+    look = UserRepository.is_only_admin
+
+    async def look_together(repository: UserRepository, user: User) -> bool:
+        nonlocal looked
+        answer = await look(repository, user)
+        looked += 1
+        if looked <= 2:
+            await both_have_looked.wait()
+        return answer
+
+    headers = [await auth.admin(f"{name}@example.com") for name in ("ann", "bea")]
+    me = [expect(await auth.client.get("/users/me", headers=hers), 200)["id"] for hers in headers]
+    monkeypatch.setattr(UserRepository, "is_only_admin", look_together)
+    done = await asyncio.gather(
+        *(
+            auth.client.post(f"/users/{other}/deactivate", headers=hers)
+            for hers, other in zip(headers, reversed(me), strict=True)
+        )
+    )
+    assert sorted(answer.status_code for answer in done) == [200, 409]
+    active = [(await auth.both(number))[1]["is_active"] for number in me]
+    assert sorted(active) == [False, True]
+
+
+async def test_the_only_admin_closes_no_account_of_her_own(auth: Auth) -> None:
+    headers = await auth.admin()
+    expect(await auth.client.delete("/users/me", headers=headers), 409)
+    other = await auth.admin("other@example.com")
+    expect(await auth.client.delete("/users/me", headers=headers), 204)
+    expect(await auth.client.get("/users", headers=other), 200)

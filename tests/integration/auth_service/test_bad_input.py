@@ -189,4 +189,5 @@ async def test_the_document_tells_of_every_refusal(auth: Auth) -> None:
 
 def test_the_manager_can_be_made_before_anything_connects() -> None:
     assert AuthDualWriteManager.service == "auth"
-    assert [entity.name for entity in AuthDualWriteManager.entities()] == ["user"]
+    names = [entity.name for entity in AuthDualWriteManager.entities()]
+    assert names == ["user", "event", "inbox", "dead_letter"]

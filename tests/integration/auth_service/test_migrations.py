@@ -61,6 +61,7 @@ async def test_the_migrated_schema_is_the_declared_one(url: str) -> None:
         "AND connamespace = 'public'::regnamespace ORDER BY 1",
     )
     assert [tuple(row.values()) for row in constraints] == [
+        ("outbox_lease_ck", False),
         ("refresh_tokens_token_hash_key", False),
         ("users_email_key", True),
         ("users_role_check", False),
@@ -81,7 +82,7 @@ async def test_a_missing_migration_is_told_and_a_newer_one_will_do(url: str) -> 
 async def test_the_command_line_migrates_what_the_environment_names(url: str) -> None:
     environment = {**os.environ, "AUTH_DATABASE_URL": url}
     assert await _alembic(environment) == (0, "")
-    assert len(await run_sql(url, TABLES)) == 4
+    assert len(await run_sql(url, TABLES)) == 9
     assert await _alembic(environment) == (0, "")
 
 

@@ -73,7 +73,7 @@ async def test_what_is_asked_often_reads_what_it_answers(auth: Auth) -> None:
     async def unit(uow: UnitOfWork) -> list[float]:
         explaining = Explaining(uow)
         repository = UserRepository(explaining)  # type: ignore[arg-type]  # it passes on all but `rows`
-        assert await repository.find("c10007") is not None
+        assert await repository.get("c10007") is not None
         found = await repository.list(UserFilter(), after_id="c13000", limit=LIMIT)
         assert [found[0].id, found[-1].id] == ["c13001", "c13051"]
         wanted = UserFilter(role=UserRole.USER, is_active=True)

@@ -43,7 +43,9 @@ async def test_a_cart_goes_through_its_life(api: Api) -> None:
     assert cart | {"user_id": "ann", "status": "open", "items": [], "quantity": 0, "total": "0.00"} == cart
     again = await api.ann.post("/carts")
     assert (again.status_code, again.json()) == (200, cart)
-    assert (await api.ann.get(f"/carts/{cart['id']}")).json() == cart
+    shown = (await api.ann.get(f"/carts/{cart['id']}")).json()
+    assert shown.pop("customer")["display_name"] == "Ann"
+    assert shown == cart
 
     one = await api.add(MUG, 2)
     (line,) = one["items"]
@@ -226,7 +228,6 @@ async def test_operators_reach_everybodys(api: Api) -> None:
     await api.add()
     for operator in (api.admin, api.service):
         cart = await api.cart()
-        del cart["customer"]
         assert (await operator.get(f"/carts/{cart['id']}")).json() == cart
         current = (await operator.get("/carts/current", params={"user_id": "ann"})).json()
         assert (current["id"], current["customer"]["display_name"]) == (cart["id"], "Ann")

@@ -13,7 +13,6 @@ from alembic.config import Config
 from prometheus_client import CollectorRegistry
 
 import backend.product_service
-from backend.cart_service.app.call_breaker import CallBreaker, CallRefusedError
 from backend.cart_service.app.catalog import CatalogProduct, CatalogUnavailableError
 from backend.cart_service.app.product_client import HttpProductCatalog
 from backend.legacy_shop.schema import create_schema
@@ -21,6 +20,7 @@ from backend.product_service.app.core.dual_write_manager import ProductDualWrite
 from backend.product_service.app.entities import NewProduct
 from backend.product_service.app.main import make_app
 from backend.shared import DualWriteSettings, Phase
+from backend.shared.call_breaker import CallBreaker, CallRefusedError
 from backend.shared.observability.context import request_context
 from backend.shared.observability.metrics import Metrics
 from backend.shared.testing.clusters import Cluster

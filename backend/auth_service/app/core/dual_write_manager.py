@@ -13,13 +13,17 @@ from backend.shared import (
     DualWriteResult,
     EntityMapping,
     Exercised,
+    Isolation,
     NotFoundError,
     UnitOfWork,
 )
+from backend.shared.events.outbox import Outbox
 
 from ..entities import NewUser, ProfileChanges, User, UserRole
-from ..legacy import USER, storable
+from ..legacy import MESSAGES, USER, storable
+from ..models import ROOM
 from ..repositories import UserRepository
+from ..services.telling import change_of
 from .exercise import exercise_operations
 
 
@@ -37,13 +41,16 @@ class AuthDualWriteManager(DualWriteManager):
     """
 
     service = "auth"
+    outbox: Outbox | None = None
+    """Through which others are told of users, where anybody listens."""
     migrations = Path(__file__).parents[2] / "migrations"
+    messages = ROOM
     clock: Callable[[], datetime] = staticmethod(utc_now)
 
     @classmethod
     def entities(cls) -> Sequence[EntityMapping]:
-        """A user, with her profile."""
-        return (USER,)
+        """A user, with her profile; what is told."""
+        return (USER, *MESSAGES)
 
     async def create_user(self, user: NewUser) -> DualWriteResult[User]:
         """Register a user. Raises `ConflictError` when the address is taken, in any letter case."""
@@ -52,7 +59,7 @@ class AuthDualWriteManager(DualWriteManager):
             repository = UserRepository(uow)
             if await repository.is_taken(user.email):
                 raise ConflictError("this e-mail address is registered already")
-            return await repository.add(user, now=self._now())
+            return await self._told(uow, await repository.add(user, now=self._now()))
 
         return await self.write("create_user", unit)
 
@@ -65,13 +72,16 @@ class AuthDualWriteManager(DualWriteManager):
             if all(getattr(user.profile, name) == value for name, value in changes.items()):
                 return user
             await repository.change_profile(user_id, changes, now=self._now())
-            return await _locked(repository, user_id)
+            return await self._told(uow, await _locked(repository, user_id), before=user)
 
         return await self.write("update_user", unit)
 
-    async def deactivate_user(self, user_id: str) -> DualWriteResult[User]:
-        """Bar a user from logging in; her data stays. Raises `NotFoundError`."""
-        return await self._set_state("deactivate_user", user_id, is_active=False)
+    async def deactivate_user(self, user_id: str, *, keep_an_admin: bool = False) -> DualWriteResult[User]:
+        """Bar a user from logging in; her data stays. Raises `NotFoundError`.
+
+        With `keep_an_admin` raises `ConflictError` for the only active admin.
+        """
+        return await self._set_state("deactivate_user", user_id, is_active=False, keep_an_admin=keep_an_admin)
 
     async def reactivate_user(self, user_id: str) -> DualWriteResult[User]:
         """Let a deactivated user in again. Raises `NotFoundError`."""
@@ -92,18 +102,22 @@ class AuthDualWriteManager(DualWriteManager):
 
         return await self.write("change_password", unit)
 
-    async def set_role(self, user_id: str, role: UserRole) -> DualWriteResult[User]:
-        """Give a user another role. Raises `NotFoundError`."""
+    async def set_role(
+        self, user_id: str, role: UserRole, *, keep_an_admin: bool = False
+    ) -> DualWriteResult[User]:
+        """Give a user another role. Raises `NotFoundError`, and as `deactivate_user` does."""
 
         async def unit(uow: UnitOfWork) -> User:
             repository = UserRepository(uow)
             user = await _locked(repository, user_id)
             if user.role is role:
                 return user
+            if keep_an_admin:
+                await _check_admins(repository, user)
             await repository.change_role(user_id, role, now=self._now())
-            return await _locked(repository, user_id)
+            return await self._told(uow, await _locked(repository, user_id), before=user)
 
-        return await self.write("set_role", unit)
+        return await self.write("set_role", unit, isolation=_isolation(keep_an_admin=keep_an_admin))
 
     def exercise(self) -> AsyncIterator[Exercised]:
         """Every operation once, on what is made for it; nothing is left over in the end."""
@@ -116,23 +130,44 @@ class AuthDualWriteManager(DualWriteManager):
         await UserRepository(work).add(probe, now=self._now())
         return USER.name, (name,)
 
-    async def _set_state(self, operation: str, user_id: str, *, is_active: bool) -> DualWriteResult[User]:
+    async def _set_state(
+        self, operation: str, user_id: str, *, is_active: bool, keep_an_admin: bool = False
+    ) -> DualWriteResult[User]:
         async def unit(uow: UnitOfWork) -> User:
             repository = UserRepository(uow)
             user = await _locked(repository, user_id)
             if user.is_active is is_active:
                 return user
+            if keep_an_admin:
+                await _check_admins(repository, user)
             await repository.change_state(user_id, is_active=is_active, now=self._now())
-            return await _locked(repository, user_id)
+            return await self._told(uow, await _locked(repository, user_id), before=user)
 
-        return await self.write(operation, unit)
+        return await self.write(operation, unit, isolation=_isolation(keep_an_admin=keep_an_admin))
+
+    async def _told(self, uow: UnitOfWork, user: User, *, before: User | None = None) -> User:
+        """`user`, of whom others are told in the same transaction, unless what they would be told is what it was."""
+        told = change_of(user)
+        if self.outbox is not None and (before is None or change_of(before) != told):
+            await self.outbox.record(uow, told)
+        return user
 
     def _now(self) -> datetime:
         return storable(self.clock())
 
 
 async def _locked(repository: UserRepository, user_id: str) -> User:
-    user = await repository.find(user_id, for_update=True)
+    user = await repository.hold(user_id)
     if user is None:
         raise NotFoundError("there is no such user")
     return user
+
+
+def _isolation(*, keep_an_admin: bool) -> Isolation:
+    """Two admins who bar each other at the same time each see the other one still there: no row that could be held says so."""
+    return Isolation.SERIALIZABLE if keep_an_admin else Isolation.READ_COMMITTED
+
+
+async def _check_admins(repository: UserRepository, user: User) -> None:
+    if await repository.is_only_admin(user):
+        raise ConflictError("this is the only admin, and somebody has to be able to let the others in")

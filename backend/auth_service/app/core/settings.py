@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
 from backend.shared import ConfigurationError
 from backend.shared.environment import load_environment
+from backend.shared.events.pruning import MessageRetention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,7 @@ class AuthSettings:
 
     The cost of a password hash is OWASP's least for argon2id (2 passes over 19 MiB, one lane; Password Storage Cheat
     Sheet): log-ins share the cores with everything else. `run_relay`: whether the service carries its own changes;
-    a relay process beside it does no harm, nor does its absence.
+    a relay process beside it does no harm, nor does its absence. Without `broker_url` it tells nobody of users.
     """
 
     signing_key_file: Path
@@ -28,11 +29,15 @@ class AuthSettings:
     hash_threads: int = 2
     hash_queue_length: int = 64
     run_relay: bool = True
+    broker_url: str | None = None
+    retention: MessageRetention = field(default_factory=MessageRetention)
     log_level: str = "INFO"
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> AuthSettings:
-        """Settings from `AUTH_…` variables; only `AUTH_SIGNING_KEY_FILE` has no default."""
+        """Settings from `AUTH_…` variables, of which only `AUTH_SIGNING_KEY_FILE` has no default, `BROKER_URL`, those of `MessageRetention`, and
+        `LOG_LEVEL`.
+        """
         found = load_environment() if environment is None else environment
         key_file = found.get("AUTH_SIGNING_KEY_FILE", "").strip()
         if not key_file:
@@ -51,6 +56,8 @@ class AuthSettings:
             hash_threads=_number(found, "AUTH_HASH_THREADS", default=2, least=1, most=64),
             hash_queue_length=_number(found, "AUTH_HASH_QUEUE_LENGTH", default=64, least=1, most=10_000),
             run_relay=_flag(found, "AUTH_RUN_RELAY", default=True),
+            broker_url=found.get("BROKER_URL", "").strip() or None,
+            retention=MessageRetention.from_env(found),
             log_level=found.get("LOG_LEVEL", "").strip() or "INFO",
         )
 

@@ -41,7 +41,10 @@ async def change_password(found: DepServices, user: DepUser, change: PasswordCha
 
 
 @router.delete(
-    "/me", status_code=status.HTTP_204_NO_CONTENT, summary="Deactivate one's account", responses=_GONE
+    "/me",
+    status_code=status.HTTP_204_NO_CONTENT,
+    summary="Deactivate one's account; not that of the only admin",
+    responses=_GONE,
 )
 async def deactivate_me(found: DepServices, user: DepUser) -> None:
     await found.accounts.deactivate(user.id)

@@ -57,7 +57,7 @@ class AccountService:
         """
 
         async def unit(uow: UnitOfWork) -> User | None:
-            return await UserRepository(uow).find(user_id)
+            return await UserRepository(uow).get(user_id)
 
         user = await self._manager.read(unit, entity=USER.name, key=(user_id,), operation="current_user")
         if user is None:
@@ -84,6 +84,6 @@ class AccountService:
         await self._sessions.end_all(user.id)
 
     async def deactivate(self, user_id: str) -> None:
-        """Close an account; an admin can open it again. May be repeated. Raises `NotFoundError`."""
-        outcome(await self._manager.deactivate_user(user_id))
+        """Close an account; an admin can open it again. May be repeated. Raises `NotFoundError`, `ConflictError` for the only admin's."""
+        outcome(await self._manager.deactivate_user(user_id, keep_an_admin=True))
         await self._sessions.end_all(user_id)

@@ -33,7 +33,7 @@ class AdministrationService:
         """One user. Raises `NotFoundError`."""
 
         async def unit(uow: UnitOfWork) -> User | None:
-            return await UserRepository(uow).find(user_id)
+            return await UserRepository(uow).get(user_id)
 
         user = await self._manager.read(unit, entity=USER.name, key=(user_id,), operation="get_user")
         if user is None:
@@ -41,9 +41,9 @@ class AdministrationService:
         return user
 
     async def deactivate(self, user_id: str, *, admin_id: str) -> User:
-        """Bar a user. May be repeated. Raises `NotFoundError`, and `ConflictError` for the admin's own account."""
+        """Bar a user. May be repeated. Raises `NotFoundError`, and `ConflictError` for the admin's own account or the only admin's."""
         _refuse_self(user_id, admin_id)
-        user = outcome(await self._manager.deactivate_user(user_id))
+        user = outcome(await self._manager.deactivate_user(user_id, keep_an_admin=True))
         await self._sessions.end_all(user_id)
         return user
 
@@ -52,12 +52,12 @@ class AdministrationService:
         return outcome(await self._manager.reactivate_user(user_id))
 
     async def set_role(self, user_id: str, role: UserRole, *, admin_id: str) -> User:
-        """Give a user a role. May be repeated. Raises `NotFoundError`, and `ConflictError` for the admin's own account."""
+        """Give a user a role. May be repeated. Raises as `deactivate` does."""
         _refuse_self(user_id, admin_id)
-        return outcome(await self._manager.set_role(user_id, role))
+        return outcome(await self._manager.set_role(user_id, role, keep_an_admin=True))
 
 
 def _refuse_self(user_id: str, admin_id: str) -> None:
-    # Else the last admin could lock everybody out with one slip.
+    # Else an admin could lock herself out with one slip.
     if user_id == admin_id:
         raise ConflictError("admins do not do this to themselves; ask another one")

@@ -74,7 +74,7 @@ class Passwords:
         if not future.cancelled():
             future.exception()  # its caller may be gone, and nobody else would look
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Let go of the threads; whoever still waits is cancelled."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 

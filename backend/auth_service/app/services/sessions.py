@@ -115,7 +115,7 @@ class SessionService:
 
     async def _owner(self, stored: StoredRefreshToken) -> User:
         async def unit(uow: UnitOfWork) -> User | None:
-            return await UserRepository(uow).find(stored.user_id)
+            return await UserRepository(uow).get(stored.user_id)
 
         user = await self._manager.read(
             unit, entity=USER.name, key=(stored.user_id,), operation="refresh_session"

@@ -20,7 +20,8 @@ from backend.shared import (
 )
 
 from ..entities import Cart, WishItem, check_id, check_quantity, check_user_id
-from ..legacy import CART, CART_ITEM, WISH_ITEM
+from ..legacy import CART, CART_ITEM, CART_ORDER, MESSAGES, USER_VIEW, WISH_ITEM
+from ..models import ROOM
 from ..repositories import CartRepository
 from ..services import units
 from .exercise import exercise_operations
@@ -40,11 +41,12 @@ class CartDualWriteManager(DualWriteManager):
 
     service = "cart"
     migrations = Path(__file__).parents[2] / "migrations"
+    messages = ROOM
 
     @classmethod
     def entities(cls) -> Sequence[EntityMapping]:
-        """Carts before the items in them."""
-        return (CART, CART_ITEM, WISH_ITEM)
+        """Carts before the items in them; which order each is in; users; what is told and was heard."""
+        return (CART, CART_ITEM, WISH_ITEM, CART_ORDER, USER_VIEW, *MESSAGES)
 
     async def write_probe(self, work: UnitOfWork) -> tuple[str, Key]:
         """An empty cart of nobody."""

@@ -10,7 +10,7 @@ from fastapi import Path as PathParameter
 from backend.shared.api.fields import DatabaseId
 from backend.shared.api.problems import problem_responses
 
-from ..schemas import CartOut, CurrentCartOut, ItemAdd, ItemChange
+from ..schemas import CartOut, ItemAdd, ItemChange, OwnedCartOut
 from .dependencies import DepCaller, DepOwner, DepServices
 
 router = APIRouter(prefix="/carts", tags=["carts"])
@@ -51,11 +51,11 @@ async def create_cart(found: DepServices, owner: DepOwner, response: Response) -
 
 
 @router.get("/current", summary="The open cart", responses={**_SHOWN, **_NO_CART})
-async def read_current_cart(found: DepServices, owner: DepOwner) -> CurrentCartOut:
+async def read_current_cart(found: DepServices, owner: DepOwner) -> OwnedCartOut:
     """404: there is none; the first item that is added makes one."""
     cart = await found.carts.current_cart(owner.user_id)
     customer = owner.customer or await found.customers.find(owner.user_id)
-    return CurrentCartOut.of_customer(cart, customer)
+    return OwnedCartOut.of_customer(cart, customer)
 
 
 @router.post(
@@ -99,7 +99,11 @@ async def clear_cart(found: DepServices, owner: DepOwner) -> None:
 
 
 @router.get("/{cart_id}", summary="One cart, open or not", operation_id=_READ_CART, responses=_SHOWN)
-async def read_cart(found: DepServices, caller: DepCaller, cart_id: CartId) -> CartOut:
+async def read_cart(found: DepServices, caller: DepCaller, cart_id: CartId) -> OwnedCartOut:
     """404 also for another user's; admins and services read everybody's."""
-    owner = None if caller.is_operator else caller.principal.subject
-    return CartOut.of(await found.carts.get_cart(cart_id, owner=owner))
+    own = caller.principal.subject
+    cart = await found.carts.get_cart(cart_id, owner=None if caller.is_operator else own)
+    if cart.user_id == own:
+        return OwnedCartOut.of_customer(cart, caller.customer)
+    customer = None if cart.user_id is None else await found.customers.find(cart.user_id)
+    return OwnedCartOut.of_customer(cart, customer)

@@ -6,13 +6,14 @@ from dataclasses import asdict
 from typing import Any
 
 from backend.shared import NotFoundError, UnitOfWork
+from backend.shared.outcomes import value_of
 
 from ..catalog import ProductCatalog, product_for_sale
 from ..core.dual_write_manager import CartDualWriteManager
 from ..core.process_wide import shared_catalog, shared_manager
 from ..entities import Cart, check_id, check_quantity, check_user_id
-from ..repositories import CART, CartRepository
-from .outcome import value_of
+from ..legacy import CART
+from ..repositories import CartRepository
 
 
 class CartService:
@@ -42,7 +43,7 @@ class CartService:
         async def unit(work: UnitOfWork) -> Cart | None:
             return await CartRepository(work).get_open(user_id)
 
-        cart = await self._manager.read(unit, entity=CART, key=user_id, operation="current_cart")
+        cart = await self._manager.read(unit, entity=CART.name, key=user_id, operation="current_cart")
         return _known(cart, "there is no open cart")
 
     async def get_cart(self, cart_id: int, *, owner: str | None = None) -> Cart:
@@ -52,7 +53,7 @@ class CartService:
         async def unit(work: UnitOfWork) -> Cart | None:
             return await CartRepository(work).get(cart_id)
 
-        cart = await self._manager.read(unit, entity=CART, key=(cart_id,), operation="get_cart")
+        cart = await self._manager.read(unit, entity=CART.name, key=(cart_id,), operation="get_cart")
         if cart is not None and owner is not None and cart.user_id != owner:
             cart = None
         return _known(cart, f"there is no cart {cart_id}")

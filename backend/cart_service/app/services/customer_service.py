@@ -1,6 +1,7 @@
-"""The local cache of users: who they are and whether they may shop, as the tokens that they brought have said.
+"""Who users are and whether they may shop: as the tokens that they brought have said, and as the auth service tells.
 
-It lives on the new side only and is a help, not a need: when that side does not answer, the token at hand has to do.
+What tokens said is kept on the new side only, and what was told is read from whichever side has the authority. Both are a
+help, not a need: when a side does not answer, the token at hand has to do.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from typing import Any
 
 import structlog
 
-from backend.shared import DualWriteManager, PermissionDeniedError
+from backend.shared import DualWriteManager, PermissionDeniedError, SideError, UnitOfWork
 
 from ..entities import Customer
-from ..repositories import CustomerRepository
+from ..legacy import USER_VIEW
+from ..repositories import CustomerRepository, UserViewRepository
 
 MAX_REMEMBERED = 10_000
 MEMORY_SECONDS = 5.0
@@ -26,9 +28,10 @@ log = structlog.get_logger(__name__)
 
 
 class CustomerService:
-    """Keeps what tokens say of users, on the new side and, for a few seconds, in this process.
+    """Keeps what tokens say of users on the new side, and what is known of them, for a few seconds, in this process.
 
-    The latest token wins; of two issued in the same second, the one that says that the user is not active.
+    The latest word wins, be it a token or what the auth service told; of two of the same moment, the one that says that the
+    user is not active. So what is told of her counts within `memory_seconds` of its being heard.
     """
 
     def __init__(
@@ -56,8 +59,8 @@ class CustomerService:
         return known
 
     async def find(self, user_id: str) -> Customer | None:
-        """What is known of a user whose token is not at hand; None also when the new side does not answer."""
-        return await self._briefly(self._load(user_id))
+        """What is known of a user whose token is not at hand; None also when nobody answers."""
+        return _later(await self._briefly(self._load(user_id)), await self._heard(user_id))
 
     async def aclose(self) -> None:
         """Give up what is under way."""
@@ -72,10 +75,27 @@ class CustomerService:
 
     async def _refreshed(self, told: Customer) -> Customer:
         stored = await self._briefly(self._store(told))
-        if stored is not None:
-            return stored
-        known, _ = self._memory.get(told.user_id, (told, 0.0))
-        return told if _is_news(told, known) else known
+        if stored is None:
+            known, _ = self._memory.get(told.user_id, (told, 0.0))
+            stored = told if _is_news(told, known) else known
+        heard = await self._heard(told.user_id)
+        known = heard if heard is not None and _is_news(heard, stored) else stored
+        self._remember(known)
+        return known
+
+    async def _heard(self, user_id: str) -> Customer | None:
+        """What the auth service has told of a user; None where it has not, or the side that knows does not answer."""
+
+        async def unit(work: UnitOfWork) -> Customer | None:
+            return await UserViewRepository(work).find(user_id)
+
+        try:
+            return await self._manager.read(
+                unit, entity=USER_VIEW.name, key=(user_id,), operation="find_user_heard_of"
+            )
+        except SideError as error:
+            log.warning("user_view_failed", error=str(error))
+            return None
 
     async def _briefly(self, asking: Coroutine[Any, Any, Customer | None]) -> Customer | None:
         """What the new side says; None when it does not answer within a moment, or is late with an answer already."""
@@ -100,13 +120,18 @@ class CustomerService:
     async def _store(self, told: Customer) -> Customer:
         async with self._manager.new_session() as session:
             stored = await CustomerRepository(session).refresh(told)
-        known, _ = self._memory.get(told.user_id, (stored, 0.0))
-        if known is stored or not _is_news(known, stored):
-            self._memory[told.user_id] = (stored, self._clock() + self._memory_seconds)
-            self._memory.move_to_end(told.user_id)
+        self._remember(stored)
+        return stored
+
+    def _remember(self, known: Customer) -> None:
+        """Unless a later word was remembered meanwhile."""
+        before, _ = self._memory.get(known.user_id, (known, 0.0))
+        if _is_news(before, known):
+            return
+        self._memory[known.user_id] = (known, self._clock() + self._memory_seconds)
+        self._memory.move_to_end(known.user_id)
         while len(self._memory) > MAX_REMEMBERED:
             self._memory.popitem(last=False)
-        return stored
 
     def _finished(self, task: asyncio.Task[Customer | None]) -> None:
         self._asked.discard(task)
@@ -119,3 +144,9 @@ def _is_news(told: Customer, known: Customer) -> bool:
     if told.refreshed_at == known.refreshed_at:
         return known.is_active and not told.is_active
     return told.refreshed_at > known.refreshed_at
+
+
+def _later(one: Customer | None, other: Customer | None) -> Customer | None:
+    if one is None or other is None:
+        return one or other
+    return other if _is_news(other, one) else one

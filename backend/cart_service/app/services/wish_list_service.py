@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from backend.shared import UnitOfWork
+from backend.shared.outcomes import value_of
 
 from ..catalog import ProductCatalog, product_for_sale
 from ..core.dual_write_manager import CartDualWriteManager
 from ..core.process_wide import shared_catalog, shared_manager
 from ..entities import Cart, WishItem, check_id, check_user_id
-from ..repositories import WISH_ITEM, WishRepository
-from .outcome import value_of
+from ..legacy import WISH_ITEM
+from ..repositories import WishRepository
 
 
 class WishListService:
@@ -28,7 +29,7 @@ class WishListService:
         async def unit(work: UnitOfWork) -> list[WishItem]:
             return await WishRepository(work).page(user_id, before_id=before_id, limit=limit)
 
-        return await self._manager.read(unit, entity=WISH_ITEM, key=user_id, operation="list_wishes")
+        return await self._manager.read(unit, entity=WISH_ITEM.name, key=user_id, operation="list_wishes")
 
     async def add(self, *, user_id: str, product_id: int) -> WishItem:
         """Wish for a product that is sold; the wish that is there, if there is one. May be repeated."""

@@ -7,13 +7,16 @@ from collections.abc import AsyncIterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 
-from backend.shared import DualWriteManager, DualWriteResult, EntityMapping, Exercised, Key, UnitOfWork
+from backend.shared import DualWriteManager, DualWriteResult, EntityMapping, Exercised, Key, Unit, UnitOfWork
+from backend.shared.events.outbox import Outbox
 
 from ..category_tree import Category
 from ..entities import CategoryChanges, NewProduct, Product, ProductChanges, Stock
-from ..legacy import CATEGORY, PRODUCT
+from ..legacy import CATEGORY, MESSAGES, PRODUCT, RESERVATION
+from ..models import ROOM
 from ..repositories import ProductRepository
 from ..services import units
+from ..services.telling import change_of
 from .exercise import exercise_operations
 
 
@@ -25,12 +28,15 @@ class ProductDualWriteManager(DualWriteManager):
     """
 
     service = "product"
+    outbox: Outbox | None = None
+    """Through which others are told of products, where anybody listens."""
     migrations = Path(__file__).parents[2] / "migrations"
+    messages = ROOM
 
     @classmethod
     def entities(cls) -> Sequence[EntityMapping]:
-        """Categories before products, which stand in them."""
-        return (CATEGORY, PRODUCT)
+        """Categories before products, which stand in them; what is reserved for orders; what is told and was heard."""
+        return (CATEGORY, PRODUCT, RESERVATION, *MESSAGES)
 
     def exercise(self) -> AsyncIterator[Exercised]:
         """Every operation once, on what is made for it; nothing is left over in the end."""
@@ -45,22 +51,24 @@ class ProductDualWriteManager(DualWriteManager):
 
     async def create_product(self, new: NewProduct) -> DualWriteResult[Product]:
         """Put a product on sale."""
-        return await self.write("create_product", units.create_product(new))
+        return await self.write("create_product", self._told(units.create_product(new)))
 
     async def update_product(
         self, product_id: int, changes: ProductChanges, *, only_active: bool = False
     ) -> DualWriteResult[Product]:
         """Change what is known of a product; with `only_active`, one that is off sale counts as unknown."""
         unit = units.update_product(product_id, changes, only_active=only_active)
-        return await self.write("update_product", unit)
+        return await self.write("update_product", self._told(unit))
 
     async def deactivate_product(self, product_id: int) -> DualWriteResult[Product]:
         """Take a product off sale; it keeps its data and its id. May be repeated."""
-        return await self.write("deactivate_product", units.set_active(product_id, is_active=False))
+        return await self.write(
+            "deactivate_product", self._told(units.set_active(product_id, is_active=False))
+        )
 
     async def activate_product(self, product_id: int) -> DualWriteResult[Product]:
         """Put a deactivated product on sale again. May be repeated."""
-        return await self.write("activate_product", units.set_active(product_id, is_active=True))
+        return await self.write("activate_product", self._told(units.set_active(product_id, is_active=True)))
 
     async def set_stock(self, product_id: int, quantity: int) -> DualWriteResult[Stock]:
         """Say how many there are, as after counting. May be repeated."""
@@ -81,3 +89,16 @@ class ProductDualWriteManager(DualWriteManager):
     async def delete_category(self, category_id: int) -> DualWriteResult[Category]:
         """Delete an empty category; answers what it was."""
         return await self.write("delete_category", units.delete_category(category_id))
+
+    def _told(self, unit: Unit[Product]) -> Unit[Product]:
+        """What `unit` makes of a product is told in its transaction."""
+        outbox = self.outbox
+        if outbox is None:
+            return unit
+
+        async def and_tell(work: UnitOfWork) -> Product:
+            product = await unit(work)
+            await outbox.record(work, change_of(product))
+            return product
+
+        return and_tell

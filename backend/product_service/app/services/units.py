@@ -28,7 +28,7 @@ def update_product(product_id: int, changes: ProductChanges, *, only_active: boo
 
     async def unit(work: UnitOfWork) -> Product:
         repository = ProductRepository(work)
-        found = await repository.lock(product_id)
+        found = await repository.hold(product_id)
         before = active(found, product_id) if only_active else known(found, product_id)
         if isinstance(changes.sku, str) and changes.sku != before.sku:
             await _check_sku(repository, changes.sku)
@@ -45,7 +45,7 @@ def set_active(product_id: int, *, is_active: bool) -> Unit[Product]:
 
     async def unit(work: UnitOfWork) -> Product:
         repository = ProductRepository(work)
-        before = known(await repository.lock(product_id), product_id)
+        before = known(await repository.hold(product_id), product_id)
         if before.is_active is is_active:
             return before
         await repository.set_active(product_id, is_active=is_active)
@@ -59,7 +59,7 @@ def set_stock(product_id: int, quantity: int) -> Unit[Stock]:
 
     async def unit(work: UnitOfWork) -> Stock:
         repository = ProductRepository(work)
-        before = known(await repository.lock(product_id), product_id)
+        before = known(await repository.hold(product_id), product_id)
         if quantity != before.quantity:
             await repository.set_quantity(product_id, quantity)
         return Stock(product_id=product_id, quantity=quantity)
@@ -72,7 +72,7 @@ def adjust_stock(product_id: int, delta: int) -> Unit[Stock]:
 
     async def unit(work: UnitOfWork) -> Stock:
         repository = ProductRepository(work)
-        before = known(await repository.lock(product_id), product_id)
+        before = known(await repository.hold(product_id), product_id)
         after = before.quantity + delta
         if delta < 0 and after < 0:
             raise ConflictError(f"there are only {before.quantity} of product {product_id}")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from typing import TypeVar
 
 import structlog
+
+from backend.shared.pausing import backoff
 
 from ..ports import Transactions, Unit
 
 T = TypeVar("T")
 
 MAX_RUNS = 5
-_PAUSE_SECONDS = 0.02
+_FIRST_WAIT_SECONDS = 0.04
+_MOST_WAIT_SECONDS = 1.0
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -49,7 +51,7 @@ class SingleStore:
                 if run == MAX_RUNS or not self._transactions.is_repeatable(error):
                     raise explained from error
                 log.info("unit_repeated", operation=operation, run=run, error=str(explained))
-            await asyncio.sleep(random.uniform(0.5, 1.0) * _PAUSE_SECONDS * 2**run)  # noqa: S311 - jitter
+            await asyncio.sleep(backoff(run, first=_FIRST_WAIT_SECONDS, most=_MOST_WAIT_SECONDS))
         raise AssertionError("unreachable: the last run returns or raises")
 
     async def start(self) -> None:

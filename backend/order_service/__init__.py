@@ -1,0 +1,1 @@
+"""Orders, and the sagas that carry them through the other services."""

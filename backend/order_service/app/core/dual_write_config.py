@@ -1,0 +1,5 @@
+"""The settings of this service's dual write."""
+
+from backend.shared import DualWriteSettings
+
+__all__ = ["DualWriteSettings"]

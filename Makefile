@@ -9,7 +9,7 @@ STAMP := $(VENV)/.stamp
 # One worker per core. Set to 0 for one process.
 WORKERS ?= logical
 
-.PHONY: help venv demo demo-tasks test test-long model check fmt bench up down clean lock
+.PHONY: help venv demo demo-tasks demo-orders test test-alerts test-brokers test-long model check fmt bench up down clean lock
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[36m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,8 +34,20 @@ demo: $(STAMP) ## run the shop under faults and hold the ledger against it (DATA
 demo-tasks: $(STAMP) ## move the task service from MongoDB to PostgreSQL, the same way (SIZE=n SEED=n SECONDS=n)
 	@$(BIN)/tandem demo-tasks $(if $(SIZE),--size $(SIZE)) $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
+demo-orders: $(STAMP) ## orders across four databases, under faults (SEED=n ORDERS=n STYLE=choreographed|orchestrated DATA=file)
+	@$(BIN)/tandem demo-orders $(if $(DATA),--data $(DATA)) $(if $(SEED),--seed $(SEED)) $(if $(ORDERS),--orders $(ORDERS)) $(if $(STYLE),--style $(STYLE))
+
 test: $(STAMP) ## run all tests against real servers, in parallel (ARGS="-k name")
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+# What a broker has to do, and the sagas, over another broker than `make test` takes. In one process: RabbitMQ starts once, in
+# five seconds of a processor's own.
+BROKER_TESTS := tests/contract/test_transports.py tests/contract/test_transport_outages.py tests/integration/events tests/integration/orders/test_sagas_over_a_broker.py
+test-brokers: $(STAMP) ## run what concerns message brokers over RabbitMQ (needs Debian's rabbitmq-server; ARGS="-k name")
+	@$(BIN)/python -m pytest -o timeout=300 --broker rabbitmq $(BROKER_TESTS) $(ARGS)
+
+test-alerts: ## test the rules of the alerts; needs promtool (Debian: prometheus)
+	@promtool test rules deploy/prometheus/alerts_test.yaml
 
 # Generated schedules: so many of them under each authority.
 EXAMPLES ?= 2000
@@ -74,5 +86,5 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-versio
 	--no-emit-index-url --no-annotate --no-header
 lock: $(STAMP) ## renew requirements.lock, and the image's part of it, from pyproject.toml
 	@$(LOCK) --upgrade --extra dev --output-file requirements.lock
-	@$(LOCK) --upgrade --constraint requirements.lock --output-file deploy/requirements.lock
+	@$(LOCK) --upgrade --extra nats --extra rabbitmq --extra kafka --extra tracing --constraint requirements.lock --output-file deploy/requirements.lock
 	@$(LOCK) --upgrade --extra bench --constraint requirements.lock --output-file benchmarks/requirements.lock

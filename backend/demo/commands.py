@@ -22,8 +22,9 @@ from backend.shared.testing.programs import (
     state_directory,
 )
 
+from .orders.stack import OrderStack, order_ports
 from .record import StackRecord
-from .stack import Stack, default_ports
+from .stack import Stack
 from .steps import ShopSource
 
 T = TypeVar("T")
@@ -108,10 +109,10 @@ async def _bring_up(stack: Stack, *, source: ShopSource) -> None:
 
 
 def _stack(console: Console) -> Stack:
-    return Stack(
+    return OrderStack(
         _folder(),
         data=state_directory() / "up",
-        ports=default_ports(),
+        ports=order_ports(),
         say=lambda step: console.print(f"[dim]{step} …[/dim]"),
     )
 

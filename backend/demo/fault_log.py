@@ -27,6 +27,7 @@ class FaultKind(StrEnum):
     CLUSTER_STOPPED = "cluster_stopped"
     CLUSTER_KILLED = "cluster_killed"
     DOCUMENTS_KILLED = "documents_killed"
+    BROKER_KILLED = "broker_killed"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -151,9 +151,10 @@ class OldWriter:
 
 
 def entities_by_table(services: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Service and entity that each legacy table is the root of."""
+    """Service and entity that each of legacy's own tables is the root of. The twins of tables that it never had are left out."""
     return {
         entity.to_legacy[0].table.name: (service, entity.name)
         for service in services
         for entity in manager_class(service).catalog().ordered
+        if entity.to_legacy[0].table.schema is None
     }

@@ -11,10 +11,38 @@ from rich.console import Console
 from rich.table import Table
 
 from .folders import keep_logs, private_folder, shown
-from .run_report import RunReport
 
-ReportT_co = TypeVar("ReportT_co", bound=RunReport, covariant=True)
-ReportT = TypeVar("ReportT", bound=RunReport)
+
+class Verdict(Protocol):
+    """What a run has shown."""
+
+    @property
+    def complaints(self) -> list[str]:
+        """Why it did not hold; empty if it did."""
+        ...
+
+    @property
+    def exit_code(self) -> int:
+        """0 if it held, else 1."""
+        ...
+
+
+class Judged:
+    """A report whose exit code is its verdict's."""
+
+    @property
+    def complaints(self) -> list[str]:
+        """Why it did not hold; empty if it did."""
+        raise NotImplementedError
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all held, else 1."""
+        return 1 if self.complaints else 0
+
+
+ReportT_co = TypeVar("ReportT_co", bound=Verdict, covariant=True)
+ReportT = TypeVar("ReportT", bound=Verdict)
 
 
 class Run(Protocol[ReportT_co]):
@@ -43,7 +71,7 @@ async def run_in_private(name: str, make: Callable[[Path], Run[ReportT]], *, kep
 
 
 def show(
-    console: Console, report: RunReport, tables: Iterable[Table], *, held: str, path: Path, kept: Path
+    console: Console, report: Verdict, tables: Iterable[Table], *, held: str, path: Path, kept: Path
 ) -> None:
     """The tables, then the verdict: `held` if all that was promised did."""
     console.print()

@@ -17,13 +17,14 @@ from backend.shared.validation.report import ValidationReport
 from .fault_log import Fault
 from .ledger import Lost
 from .phase_walk import PhaseChange
+from .run_command import Judged
 from .shop import HttpTally
 
 LOST_LISTED = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunReport:
+class RunReport(Judged):
     """Everything that was counted. `drained` says whether nothing was on its way when both sides were compared."""
 
     seed: int
@@ -103,11 +104,6 @@ class RunReport:
         if not self.writes_acknowledged:
             lines.append("no write was acknowledged, so nothing has been shown")
         return lines
-
-    @property
-    def exit_code(self) -> int:
-        """0 if all held, else 1."""
-        return 1 if self.complaints else 0
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON; `docs/demo.md` describes the fields that others may rely on."""

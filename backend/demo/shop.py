@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -122,6 +123,7 @@ class Shop:
     ) -> None:
         self.tally = HttpTally()
         self.log = RequestLog()
+        self._under_way: set[asyncio.Future[None]] = set()
         self._urls = {service: cycle(replicas) for service, replicas in urls.items()}
         self._fault_is_on = fault_is_on
         self._documents_are_held = documents_are_held
@@ -153,13 +155,25 @@ class Shop:
         token: str | None = None,
         body: Mapping[str, Any] | None = None,
         query: Mapping[str, str | int] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Send one request, once. Never raises for what the network or the server does."""
         began = time.monotonic()
-        answer = await self._send(method, service, path, token=token, body=body, query=query)
+        sent = {**(headers or {}), **({"Authorization": f"Bearer {token}"} if token else {})}
+        over = asyncio.get_running_loop().create_future()
+        self._under_way.add(over)
+        try:
+            answer = await self._send(method, service, path, headers=sent, body=body, query=query)
+        finally:
+            self._under_way.discard(over)
+            over.set_result(None)
         failed = answer.outcome in (Outcome.NOT_SENT, Outcome.IN_DOUBT)
         self.log.note(Request(service=service, began=began, ended=time.monotonic(), failed=failed))
         return answer
+
+    async def answered(self) -> None:
+        """Wait until every request that is under way now is over."""
+        await asyncio.gather(*self._under_way)
 
     async def _send(
         self,
@@ -167,11 +181,10 @@ class Shop:
         service: str,
         path: str,
         *,
-        token: str | None,
+        headers: Mapping[str, str],
         body: Mapping[str, Any] | None,
         query: Mapping[str, str | int] | None,
     ) -> Answer:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.tally.requests += 1
         started_at = time.time()
         clock = time.perf_counter()

@@ -21,7 +21,7 @@ from backend.shared.testing.processes import ServiceProcess
 from . import steps
 from .programs import relay_process, service_process
 from .record import RecordedProcess, StackRecord, write_private
-from .registry import DEFAULT_PORTS, RegisteredService, shop_services
+from .registry import RegisteredService, shop_services
 from .steps import ShopSource
 from .waiting import all_to_the_end, to_the_end
 
@@ -206,10 +206,9 @@ class Stack:
 
     def detach(self) -> None:
         """Let everything outlive this process, and write down what runs, for `stop_recorded`."""
-        running = {name: process.pid for name, process in self.processes.items()}
         record = StackRecord(
-            processes={name: RecordedProcess.of(pid) for name, pid in running.items() if pid},
-            urls={member.name: self.env[f"{member.variable_prefix}_URL"] for member in self.members},
+            processes={name: RecordedProcess.of(pid) for name, pid in self._pids().items() if pid},
+            urls=self._urls(),
         )
         record.save(self._record_path)
         for process in self.processes.values():
@@ -267,6 +266,14 @@ class Stack:
     ) -> None:
         await to_the_end(self.stop())
 
+    def _pids(self) -> dict[str, int | None]:
+        """Of everything but the clusters."""
+        return {name: process.pid for name, process in self.processes.items()}
+
+    def _urls(self) -> dict[str, str]:
+        """Where each service is reached."""
+        return {member.name: self.env[f"{member.variable_prefix}_URL"] for member in self.members}
+
     @property
     def _record_path(self) -> Path:
         return self.folder / "stack.json"
@@ -314,8 +321,3 @@ class Stack:
         if not path.exists():
             write_private(path, secrets.token_urlsafe(18))
         return path.read_text(encoding="utf-8").strip()
-
-
-def default_ports() -> dict[str, int]:
-    """The ports that the services are known under."""
-    return {member.name: DEFAULT_PORTS[member.name] for member in shop_services()}

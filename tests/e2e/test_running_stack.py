@@ -15,10 +15,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from backend.demo.stack import Stack
+from backend.shared.cli.services import manager_class
 from backend.shared.testing.programs import REPOSITORY
 
-pytestmark = pytest.mark.xdist_group("stack")  # one worker: a stack is dear
+pytestmark = [
+    pytest.mark.xdist_group("stack"),  # one worker: a stack is dear
+    pytest.mark.timeout(180),  # whichever comes first starts it
+]
 SERVICES = ["auth", "product", "cart"]
+ENTITIES = sum(len(manager_class(service).catalog().ordered) for service in SERVICES)
 
 
 def script(stack: Stack, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -92,7 +97,7 @@ async def test_validation_script_finds_one_planted_cent_and_nothing_else(stack: 
     done = script(stack, "validate_data_sync.py", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
-    assert report["summary"]["equal"] == report["summary"]["entities"] == 6
+    assert report["summary"]["equal"] == report["summary"]["entities"] == ENTITIES
     new = await asyncpg.connect(stack.env["PRODUCT_DATABASE_URL"])
     try:
         await new.execute("UPDATE products SET price = price + 0.01 WHERE id = 5")

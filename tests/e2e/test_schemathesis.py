@@ -11,7 +11,10 @@ import pytest
 from backend.demo.stack import Stack
 from tests.support.schemathesis_run import run_schemathesis
 
-pytestmark = pytest.mark.xdist_group("stack")  # one worker: a stack is dear
+pytestmark = [
+    pytest.mark.xdist_group("stack"),  # one worker: a stack is dear
+    pytest.mark.timeout(180),  # whichever comes first starts it
+]
 
 
 @pytest.fixture(params=["auth", "product", "cart"])

@@ -1,7 +1,7 @@
 """The demos with something wrong planted in them. A program of its own: a test worker with thousands of tests behind it
 stands still for seconds when it collects its garbage, and the demo's customers with it.
 
-python -m tests.support.planted_demos shop|tasks SIZE REPORT LOGS
+python -m tests.support.planted_demos shop|tasks|orders SIZE REPORT LOGS
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from bson import ObjectId
 from pymongo import AsyncMongoClient
 
 from backend.demo import run as shop
+from backend.demo.orders import run as orders
+from backend.demo.orders.scenario import OrdersOptions
+from backend.demo.orders.stack import OrderStack
 from backend.demo.scenario import DemoOptions
 from backend.demo.stack import Stack
 from backend.demo.tasks import run as tasks
@@ -75,6 +78,29 @@ async def take_watch_list_and_change_team(stack: TaskStack) -> None:
         await database.teams.update_one({"_id": oldest["_id"]}, {"$set": {"name": "planted"}})
 
 
+async def take_goods_and_money(stack: OrderStack) -> None:
+    """A thing is gone from the shelves, more money was taken than an order costs, and a saga is under way again."""
+    for name, statement in (
+        (
+            "PRODUCT_DATABASE_URL",
+            "UPDATE product_stock SET quantity = quantity - 1 WHERE product_id = (SELECT min(product_id) FROM product_stock WHERE quantity > 1)",
+        ),
+        (
+            "PAYMENT_DATABASE_URL",
+            "UPDATE payments SET amount = amount + 1 WHERE order_id = (SELECT min(order_id) FROM payments WHERE state = 'captured')",
+        ),
+        (
+            "LEGACY_DATABASE_URL",
+            "UPDATE tandem_order.sagas SET state = 'running' WHERE order_id = (SELECT max(order_id) FROM tandem_order.sagas)",
+        ),
+    ):
+        connection = await asyncpg.connect(stack.env[name])
+        try:
+            assert await connection.execute(statement) == "UPDATE 1"
+        finally:
+            await connection.close()
+
+
 def run_shop(size: int, report: Path, logs: Path) -> None:
     """The shop's demo, small."""
     planted = functools.partial(
@@ -93,10 +119,18 @@ def run_tasks(size: int, report: Path, logs: Path) -> None:
     tasks.demo_tasks(size=size, json=report)
 
 
+def run_orders(size: int, report: Path, logs: Path) -> None:
+    """The demo of orders, of few."""
+    planted = functools.partial(OrdersOptions, before_audit=take_goods_and_money, customers=4)
+    setattr(orders, "OrdersOptions", planted)  # noqa: B010
+    orders.KEPT_LOGS = logs
+    orders.demo_orders(size=size, orders=size // 100, json=report)
+
+
 def main() -> None:
     """Run what the command line names; the exit code is the demo's."""
     demo, size, report, logs = sys.argv[1:]
-    run = {"shop": run_shop, "tasks": run_tasks}[demo]
+    run = {"shop": run_shop, "tasks": run_tasks, "orders": run_orders}[demo]
     try:
         run(int(size), Path(report), Path(logs))
     except typer.Exit as ended:

@@ -19,9 +19,12 @@ from backend.shared.domain.errors import TandemError
 from benchmarks.backfilling import measure_backfill
 from benchmarks.comparing import measure_comparing
 from benchmarks.cutting_over import measure_cutover
+from benchmarks.delivering import measure_delivery
 from benchmarks.documents import measure_documents
 from benchmarks.fencing import measure_fence
+from benchmarks.ordering import measure_ordering
 from benchmarks.reading import measure_shadow_reads
+from benchmarks.recording import measure_recording
 from benchmarks.relaying import measure_lag, measure_relay
 from benchmarks.report import Result, show, write_latest
 from benchmarks.stack import Stack, running_stack
@@ -43,6 +46,9 @@ BENCHMARKS: dict[str, Benchmark] = {
     "cutover": measure_cutover,
     "shadow_reads": measure_shadow_reads,
     "documents": measure_documents,
+    "delivery": measure_delivery,
+    "recording": measure_recording,
+    "ordering": measure_ordering,
 }
 LIMIT_SECONDS = {
     "statements": 30.0,
@@ -56,6 +62,9 @@ LIMIT_SECONDS = {
     "cutover": 120.0,
     "shadow_reads": 120.0,
     "documents": 600.0,
+    "delivery": 240.0,
+    "recording": 120.0,
+    "ordering": 300.0,
 }
 
 

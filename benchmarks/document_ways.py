@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.shared import DualWriteSettings, Phase, UnitOfWork
 from backend.shared.database import DatabaseLimits
-from backend.shared.document_units import DocumentUnitOfWork
+from backend.shared.document_unit_of_work import DocumentUnitOfWork
 from backend.shared.observability.metrics import Metrics
 from backend.shared.stores.mongo.client import create_client
 from backend.shared.stores.mongo.limits import DocumentLimits

@@ -243,9 +243,7 @@ class Play:
             if await self.state() is SagaState.NEEDS_REVIEW:
                 if mend is not None:
                     await mend()
-                await self.world.order.run_unit(
-                    "retry", lambda work: self.world.desk.retry(work, self.order.id, by="ada")
-                )
+                await self.world.retry(self.order)
             await self.world.post.bring_all()
             if (await self.state()).is_final:
                 return

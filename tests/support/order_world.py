@@ -48,6 +48,7 @@ from backend.shared import DualWriteManager, DualWriteSettings, Phase, Side, Uni
 from backend.shared.database import create_side_engine
 from backend.shared.events.consumer import Consumer, RunUnit
 from backend.shared.events.outbox import Outbox
+from backend.shared.events.saga import SagaState
 from backend.shared.local_units import LocalUnits
 from backend.shared.observability.metrics import Metrics
 from backend.shared.testing.clusters import Cluster
@@ -186,6 +187,17 @@ class OrderWorld:
     async def cancel(self, order: Order) -> Order:
         return await self.order.run_unit(
             "cancel", lambda work: self.desk.cancel(work, order.id, owner=None, why="changed her mind")
+        )
+
+    async def retry(self, order: Order) -> OrderSaga:
+        """Somebody has what could not be undone tried again."""
+        return await self.order.run_unit("retry", lambda work: self.desk.retry(work, order.id, by="ada"))
+
+    async def settle(self, order: Order, state: SagaState) -> OrderSaga:
+        """Somebody says how an order ends."""
+        return await self.order.run_unit(
+            "settle",
+            lambda work: self.desk.settle(work, order.id, state=state, by="ada", note="done by hand"),
         )
 
     async def saga(self, order: Order) -> OrderSaga:

@@ -37,7 +37,18 @@ from backend.messages.payments import (
 )
 from backend.messages.stock import StockRejected, StockReleased, StockReleaseFailed, StockReserved
 from backend.shared.events.envelope import Command
-from backend.shared.events.saga import TRIES, UNDONE_TOO_LATE, Moved, Orchestration, Saga, SagaState, SagaStep
+from backend.shared.events.saga import (
+    TRIES,
+    UNDONE_TOO_LATE,
+    Moved,
+    Orchestration,
+    Saga,
+    SagaState,
+    SagaStep,
+    for_review,
+    is_known_to_be_refused,
+    refused,
+)
 
 from .entities import Order, told
 
@@ -56,6 +67,7 @@ HEARD: tuple[type[AboutOrder], ...] = (
 )
 """What the order service listens to."""
 _UNDER_WAY = (SagaState.RUNNING, SagaState.COMPENSATING)
+_BEING_UNDONE = (SagaState.COMPENSATING, SagaState.NEEDS_REVIEW)
 
 
 class Conductor(Protocol):
@@ -86,7 +98,7 @@ class Conductor(Protocol):
         ...
 
     def left_standing(self, saga: Saga) -> Moved:
-        """Somebody has decided that the order is to stand. It cannot, where some of it is undone."""
+        """Somebody has decided that the order is to stand. It cannot, where some of it is undone, or nobody knows."""
         ...
 
 
@@ -159,8 +171,7 @@ def _steps(style: SagaStyle) -> tuple[_OrderStep, ...]:
 
 
 _CHOREOGRAPHY = _steps(SagaStyle.CHOREOGRAPHED)
-_NOBODY_SAID = -1
-"""In place of the step that could not be undone, where no participant has said that it could not."""
+_LAST = len(_CHOREOGRAPHY) - 1
 
 
 class Orchestrated:
@@ -196,7 +207,8 @@ class Orchestrated:
 class Choreographed:
     """Each participant goes on by itself; here it is seen how far they have come, and noticed when nobody goes on.
 
-    Undone it is by the participants too, one after the other: whoever has put its part back tells the one before.
+    Undone it is by the participants too, one after the other: whoever has put its part back tells the one before. Of a saga that is
+    being undone, `step` is the last one that is not known to be undone.
     """
 
     saga_seconds: float
@@ -206,22 +218,28 @@ class Choreographed:
         return Moved(saga=Saga(tries=1, deadline=now + timedelta(seconds=self.saga_seconds)))
 
     def heard(self, saga: Saga, message: AboutOrder, order: Order, now: datetime) -> Moved:  # noqa: ARG002 - the same
-        why = _why(message)
-        if saga.by_hand and isinstance(message, _CHOREOGRAPHY[saga.step].undone):
-            saga = replace(self._waiting(saga, now, tries=1), by_hand=False)
+        undone = _undone(message)
+        if undone is not None and saga.state in _BEING_UNDONE:
+            saga = self._gone_back(saga, undone, now)
         match message:
             case PaymentRefunded() | StockReleased() | PaymentVoided() if saga.state is SagaState.COMPLETED:
                 # Nobody undoes what is done, unless it was asked for before somebody settled it so.
-                return Moved(saga=_for_review(saga, UNDONE_TOO_LATE, step=_NOBODY_SAID))
-            case PaymentUndoFailed() | StockReleaseFailed() if saga.state in _UNDER_WAY:
-                trouble = f"{message.trouble.participant.value}: {why}"
-                return Moved(saga=_for_review(saga, trouble, step=_refused(message)))
+                return Moved(saga=for_review(_from(saga, undone or 0), UNDONE_TOO_LATE))
+            case PaymentUndoFailed() | StockReleaseFailed() if saga.state in _UNDER_WAY or (
+                saga.state is SagaState.NEEDS_REVIEW and not is_known_to_be_refused(saga)
+            ):
+                trouble = f"{message.trouble.participant.value}: {message.trouble.reason}"
+                # What is known to be undone was refused before, and that is told late.
+                step = min(saga.step, _refused(message)) if saga.state in _BEING_UNDONE else _refused(message)
+                return Moved(saga=refused(replace(saga, step=step), trouble))
             case PaymentCaptured() if saga.state is SagaState.RUNNING:
                 return Moved(saga=replace(saga, state=SagaState.COMPLETED, deadline=None))
             case PaymentDeclined() if saga.state is SagaState.RUNNING:
                 return Moved(saga=replace(_begun(saga, message), state=SagaState.COMPENSATED, deadline=None))
             case StockRejected() | PaymentCaptureFailed() if saga.state is SagaState.RUNNING:
-                return Moved(saga=self._waiting(_begun(saga, message), now, tries=1))
+                number = 0 if isinstance(message, StockRejected) else 1
+                begun = replace(_begun(saga, message), step=number)
+                return Moved(saga=self._waiting(begun, now, tries=1))
             case PaymentVoided() if saga.state in (*_UNDER_WAY, SagaState.NEEDS_REVIEW):
                 known = _begun(saga, message) if saga.state is SagaState.RUNNING else saga
                 return Moved(saga=replace(known, state=SagaState.COMPENSATED, deadline=None))
@@ -232,10 +250,9 @@ class Choreographed:
         if saga.deadline is None or now < saga.deadline:
             return Moved(saga=saga)
         if saga.state is SagaState.COMPENSATING and saga.tries >= self.tries:
-            trouble = f"nothing was heard after {saga.tries} tries"
-            return Moved(saga=_for_review(saga, trouble, step=_NOBODY_SAID))
+            return Moved(saga=for_review(saga, f"nothing was heard after {saga.tries} tries"))
         if saga.state is SagaState.RUNNING:
-            late = replace(saga, participant=Participant.ORDER, reason="it took too long")
+            late = replace(saga, step=_LAST, participant=Participant.ORDER, reason="it took too long")
             return self._taken_back(late, order, now, tries=1)
         if saga.by_hand:
             return self._noted(saga, order, now, tries=saga.tries + 1)
@@ -244,7 +261,7 @@ class Choreographed:
     def cancelled(self, saga: Saga, order: Order, now: datetime, *, why: str) -> Moved:
         if saga.state not in (SagaState.RUNNING, SagaState.COMPLETED):
             return Moved(saga=saga)
-        asked = replace(saga, participant=Participant.ORDER, reason=why)
+        asked = replace(saga, step=_LAST, participant=Participant.ORDER, reason=why)
         return self._taken_back(asked, order, now, tries=1)
 
     def retried(self, saga: Saga, order: Order, now: datetime) -> Moved:
@@ -253,15 +270,23 @@ class Choreographed:
         return self._taken_back(saga, order, now, tries=1)
 
     def undone_by_hand(self, saga: Saga, order: Order, now: datetime) -> Moved:
-        if saga.state is not SagaState.NEEDS_REVIEW or saga.step == _NOBODY_SAID:
+        if not is_known_to_be_refused(saga):
             return Moved(saga=saga)
         return self._noted(replace(saga, by_hand=True), order, now, tries=1)
 
     def left_standing(self, saga: Saga) -> Moved:
-        stands = (_NOBODY_SAID, len(_CHOREOGRAPHY) - 1)
-        if saga.state is not SagaState.NEEDS_REVIEW or saga.step not in stands:
+        if not is_known_to_be_refused(saga) or saga.step != _LAST:
             return Moved(saga=saga)
         return Moved(saga=replace(saga, state=SagaState.COMPLETED, step=0, tries=0))
+
+    def _gone_back(self, saga: Saga, undone: int, now: datetime) -> Saga:
+        """Step `undone` is undone; whoever did the one before goes on by itself, and has not said that it cannot."""
+        if undone > saga.step:
+            return saga
+        if saga.by_hand and undone == saga.step:
+            saga = replace(self._waiting(saga, now, tries=1), by_hand=False)
+        tries = 0 if saga.state is SagaState.NEEDS_REVIEW else saga.tries
+        return replace(_from(saga, undone), tries=tries)
 
     def _noted(self, saga: Saga, order: Order, now: datetime, *, tries: int) -> Moved:
         """Whoever could not undo its part is told that it is undone, and goes on from there as if it had done it."""
@@ -295,9 +320,17 @@ def _begun(saga: Saga, message: AboutOrder) -> Saga:
     return replace(saga, participant=failure.participant.value, reason=failure.reason)
 
 
-def _for_review(saga: Saga, trouble: str, *, step: int) -> Saga:
-    reason = f"{saga.reason}; {trouble}" if saga.reason else trouble
-    return replace(saga, state=SagaState.NEEDS_REVIEW, step=step, deadline=None, reason=reason, by_hand=False)
+def _from(saga: Saga, undone: int) -> Saga:
+    """What is left to be undone, once step `undone` is."""
+    return replace(saga, step=max(undone - 1, 0))
+
+
+def _undone(message: AboutOrder) -> int | None:
+    """The number of the step that is undone, if a message tells of one."""
+    for number, step in enumerate(_CHOREOGRAPHY):
+        if isinstance(message, step.undone):
+            return number
+    return None
 
 
 def _refused(message: PaymentUndoFailed | StockReleaseFailed) -> int:

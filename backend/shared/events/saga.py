@@ -48,6 +48,7 @@ class Saga:
     state: SagaState = SagaState.RUNNING
     step: int = 0
     tries: int = 0
+    """So often the present step was asked for. In `NEEDS_REVIEW`, 0 where no participant has said what it could not undo."""
     deadline: datetime | None = None
     participant: str | None = None
     """Who began its undoing, by failing or by asking for it."""
@@ -117,8 +118,8 @@ class Orchestration(Generic[C]):
         elif saga.state in (SagaState.COMPENSATING, SagaState.NEEDS_REVIEW):
             if isinstance(message, step.undone):
                 return self._undoing(saga, saga.step - 1, context, now)
-            if isinstance(message, step.undo_failed) and saga.state is SagaState.COMPENSATING:
-                return Moved(saga=_for_review(saga, step.participant, why))
+            if isinstance(message, step.undo_failed) and not is_known_to_be_refused(saga):
+                return Moved(saga=refused(saga, f"{step.participant}: {why}"))
         return Moved(saga=saga)
 
     def late(self, saga: Saga, context: C, now: datetime) -> Moved:
@@ -130,7 +131,7 @@ class Orchestration(Generic[C]):
             return self._asked(replace(saga, tries=saga.tries + 1), context, now)
         reason = f"{step.name}: no answer after {saga.tries} tries"
         if saga.state is SagaState.COMPENSATING:
-            return Moved(saga=_for_review(saga, step.participant, reason))
+            return Moved(saga=for_review(saga, f"{step.participant}: {reason}"))
         # It may have been done, and the answer lost.
         return self._undoing(
             replace(saga, participant=step.participant, reason=reason), saga.step, context, now
@@ -150,22 +151,25 @@ class Orchestration(Generic[C]):
         return self._undoing(saga, saga.step, context, now)
 
     def undone_by_hand(self, saga: Saga, context: C, now: datetime) -> Moved:
-        """Somebody has undone what could not be: that is noted where it was done, and the rest is undone like any other."""
-        if saga.state is not SagaState.NEEDS_REVIEW:
+        """Somebody has undone what a participant has said it could not: it notes that, and the rest is undone like any other.
+
+        Nothing, where none has said so.
+        """
+        if not is_known_to_be_refused(saga):
             return Moved(saga=saga)
         return self._undoing(saga, saga.step, context, now, by_hand=True)
 
     def left_standing(self, saga: Saga) -> Moved:
-        """Somebody has decided that it is to stand; nothing, where some of it is undone already."""
-        if saga.state is not SagaState.NEEDS_REVIEW or saga.step != len(self._steps) - 1:
+        """Somebody has decided that it is to stand; nothing, where some of it is undone already, or nobody knows."""
+        if not is_known_to_be_refused(saga) or saga.step != len(self._steps) - 1:
             return Moved(saga=saga)
         return Moved(saga=replace(saga, state=SagaState.COMPLETED, step=len(self._steps), tries=0))
 
     def _undone_too_late(self, saga: Saga, message: Message) -> Moved:
-        for step in self._steps:
+        for number, step in enumerate(self._steps):
             if isinstance(message, step.undone):
-                last = replace(saga, step=len(self._steps) - 1)
-                return Moved(saga=_for_review(last, step.participant, UNDONE_TOO_LATE))
+                rest = replace(saga, step=max(number - 1, 0))
+                return Moved(saga=for_review(rest, f"{step.participant}: {UNDONE_TOO_LATE}"))
         return Moved(saga=saga)
 
     def _doing(self, saga: Saga, number: int, context: C, now: datetime) -> Moved:
@@ -187,7 +191,17 @@ class Orchestration(Generic[C]):
         return Moved(saga=replace(saga, deadline=now + waits), messages=(command,))
 
 
-def _for_review(saga: Saga, participant: str, why: str) -> Saga:
-    trouble = f"{participant}: {why}"
+def refused(saga: Saga, trouble: str) -> Saga:
+    """A participant has said that it cannot undo the present step: somebody has to look at it, and knows what it is."""
+    return replace(for_review(saga, trouble), tries=max(saga.tries, 1))
+
+
+def for_review(saga: Saga, trouble: str) -> Saga:
+    """Somebody has to look at it; what of it is undone is not known."""
     reason = f"{saga.reason}; {trouble}" if saga.reason else trouble
-    return replace(saga, state=SagaState.NEEDS_REVIEW, deadline=None, reason=reason, by_hand=False)
+    return replace(saga, state=SagaState.NEEDS_REVIEW, tries=0, deadline=None, reason=reason, by_hand=False)
+
+
+def is_known_to_be_refused(saga: Saga) -> bool:
+    """Whether it waits for somebody because a participant has said that it cannot undo the present step."""
+    return saga.state is SagaState.NEEDS_REVIEW and saga.tries > 0

@@ -8,14 +8,15 @@ import pytest
 
 from backend.messages.orders import SagaStyle
 from backend.order_service.app.entities import Order
+from backend.shared import ConflictError
 from backend.shared.events.saga import SagaState
 from tests.integration.orders.conftest import MakeWorld
 from tests.support.order_audit import disagreements
-from tests.support.order_play import DOES, Step
+from tests.support.order_play import DOES, MOST_DEADLINES, Step
+from tests.support.order_post import Letter
 from tests.support.order_world import OrderWorld
 
 BOTH_STYLES = pytest.mark.parametrize("style", list(SagaStyle))
-MOST_DEADLINES = 12
 
 
 async def given_up(world: OrderWorld, *, held: Step) -> Order:
@@ -49,37 +50,95 @@ async def test_what_is_undone_after_all_needs_nobody_any_more(
     assert await disagreements(world.books(), stocked={}, given={}) == []
 
 
-# The orchestrator knows that the money was given back before it asked for the goods: such an order cannot stand.
-@pytest.mark.parametrize(
-    ("style", "held"),
-    [
-        (SagaStyle.CHOREOGRAPHED, Step.REFUND),
-        (SagaStyle.CHOREOGRAPHED, Step.RELEASE),
-        (SagaStyle.ORCHESTRATED, Step.REFUND),
-    ],
-)
-async def test_what_is_undone_after_it_was_settled_as_completed_is_looked_at_again(
-    make_world: MakeWorld, *, style: SagaStyle, held: Step
+@BOTH_STYLES
+@pytest.mark.parametrize("held", [Step.REFUND, Step.RELEASE, Step.VOID])
+@pytest.mark.parametrize("state", [SagaState.COMPLETED, SagaState.COMPENSATED])
+async def test_nobody_can_say_how_it_ends_while_nobody_knows_what_is_undone(
+    make_world: MakeWorld, *, style: SagaStyle, held: Step, state: SagaState
 ) -> None:
-    """The money has gone back in the end: an order that stands would be given away."""
     world = await make_world(style)
     order = await given_up(world, held=held)
-    await world.order.run_unit(
-        "settle",
-        lambda work: world.desk.settle(
-            work, order.id, state=SagaState.COMPLETED, by="ada", note="she keeps it"
-        ),
-    )
+    before = await world.saga(order)
+    with pytest.raises(ConflictError, match=f"cannot be settled as {state.value}"):
+        await world.settle(order, state)
+    assert await world.saga(order) == before
+
+
+@BOTH_STYLES
+async def test_who_says_late_that_it_cannot_be_undone_is_believed(
+    make_world: MakeWorld, *, style: SagaStyle
+) -> None:
+    world = await make_world(style)
+    await world.fault("refund", "decline")
+    order = await given_up(world, held=Step.REFUND)
+    world.post.held = set()
+    world.post.waiting = world.post.waiting[:1]
+    await world.post.bring_all()
+    await world.settle(order, SagaState.COMPLETED)
+    await world.post.bring_all()
+    assert (await world.saga(order)).saga.state is SagaState.COMPLETED
+    assert await disagreements(world.books(), stocked={}, given={}) == []
+
+
+@BOTH_STYLES
+async def test_what_is_undone_after_it_was_settled_as_completed_is_looked_at_again(
+    make_world: MakeWorld, *, style: SagaStyle
+) -> None:
+    """It was asked for twice, refused once, and done in the end: an order that stands would be given away."""
+    world = await make_world(style)
+    order, refusal, refund = await refused_and_asked_again(world)
+    world.post.waiting.append(refusal)
+    await world.post.bring_all()
+    await world.settle(order, SagaState.COMPLETED)
+    world.post.waiting.append(refund)
+    world.post.held = {DOES[Step.RELEASE][style]}
+    await world.post.bring_all()
+    assert (await world.saga(order)).saga.state is SagaState.NEEDS_REVIEW
+    with pytest.raises(ConflictError, match="some of it is undone already"):
+        await world.settle(order, SagaState.COMPLETED)
     world.post.held = set()
     await world.post.bring_all()
-    found = await world.saga(order)
-    states = [entry["state"] for entry in found.history]
-    assert "needs_review" in states[states.index("completed", states.index("needs_review")) :]
-    if found.saga.state is SagaState.NEEDS_REVIEW:  # unless the rest was undone of itself
-        await world.order.run_unit("retry", lambda work: world.desk.retry(work, order.id, by="ada"))
+    if (await world.saga(order)).saga.state is SagaState.NEEDS_REVIEW:  # unless the rest was undone of itself
+        await world.retry(order)
         await world.post.bring_all()
     assert (await world.saga(order)).saga.state is SagaState.COMPENSATED
     assert await disagreements(world.books(), stocked={}, given={}) == []
+
+
+@BOTH_STYLES
+async def test_a_refusal_that_is_told_after_it_was_undone_does_not_let_an_order_stand(
+    make_world: MakeWorld, *, style: SagaStyle
+) -> None:
+    world = await make_world(style)
+    order, refusal, refund = await refused_and_asked_again(world)
+    world.post.held = {DOES[Step.RELEASE][style]}
+    world.post.waiting.append(refund)
+    await world.post.bring_all()
+    world.post.waiting.append(refusal)
+    await world.post.bring_all()
+    with pytest.raises(ConflictError):
+        await world.settle(order, SagaState.COMPLETED)
+    world.post.held = set()
+    await world.post.bring_all()
+    assert (await world.saga(order)).saga.state is SagaState.COMPENSATED
+    assert await disagreements(world.books(), stocked={}, given={}) == []
+
+
+async def refused_and_asked_again(world: OrderWorld) -> tuple[Order, Letter, Letter]:
+    """An order that was cancelled; a refund that was refused; neither that nor the second request has come yet."""
+    ids = await world.stocked(cup=10)
+    await world.credit("100")
+    order = await world.place((ids["cup"], 3))
+    await world.post.bring_all()
+    await world.fault("refund", "decline")
+    world.post.held = {("order", "PaymentUndoFailed")}
+    await world.cancel(order)
+    await world.post.bring_all()
+    (refusal,) = world.post.waiting
+    await world.late()
+    refund = next(letter for letter in world.post.waiting if letter != refusal)
+    world.post.waiting, world.post.held = [], set()
+    return order, refusal, refund
 
 
 @BOTH_STYLES
@@ -100,12 +159,7 @@ async def test_a_second_refusal_after_it_was_settled_is_no_news(
     await world.post.bring_all()
     late, world.post.held = world.post.waiting.pop(), set()
     await world.post.bring_all()
-    await world.order.run_unit(
-        "settle",
-        lambda work: world.desk.settle(
-            work, order.id, state=SagaState.COMPLETED, by="ada", note="she keeps it"
-        ),
-    )
+    await world.settle(order, SagaState.COMPLETED)
     world.post.waiting.append(late)
     await world.post.bring_all()
     assert (await world.saga(order)).saga.state is SagaState.COMPLETED

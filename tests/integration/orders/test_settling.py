@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from backend.messages.orders import SagaStyle
-from backend.order_service.app.entities import Order, OrderSaga
+from backend.order_service.app.entities import Order, OrderSaga, OrderStatus
 from backend.product_service.app.entities import MAX_STOCK_COUNT
 from backend.product_service.app.repositories import ProductRepository
 from backend.shared import ConflictError, UnitOfWork
@@ -59,10 +59,7 @@ class Shop:
         await self.world.product.run_unit("count", unit)
 
     async def settle(self, order: Order, state: SagaState) -> OrderSaga:
-        async def unit(work: UnitOfWork) -> OrderSaga:
-            return await self.world.desk.settle(work, order.id, state=state, by="ada", note="done by hand")
-
-        found = await self.world.order.run_unit("settle", unit)
+        found = await self.world.settle(order, state)
         await self.world.post.bring_all()
         return found
 
@@ -150,6 +147,8 @@ async def test_an_order_of_which_nothing_is_undone_may_stand(
     order = await shop.refused("refund")
     await shop.settle(order, SagaState.COMPLETED)
     assert (await shop.world.saga(order)).saga.state is SagaState.COMPLETED
+    stands = await shop.world.now(order)
+    assert (stands.status, stands.reason) == (OrderStatus.CONFIRMED, None)
     assert await shop.wrong(stocked=STOCK, credit={USER: CREDIT}) == []
 
 

@@ -134,14 +134,14 @@ class OrderDesk:
         """Say how it ends. `COMPENSATED`: somebody has undone by hand what a participant could not; it notes that, and the rest is
         undone. `COMPLETED`: the order stands.
 
-        Raises ConflictError for a saga that does not need to be looked at, for an order that is to stand though some of it is
-        undone, and where no participant has said what it could not undo.
+        Raises ConflictError for a saga that does not need to be looked at, for an order that is to stand though some of it is undone
+        or may be, and where no participant has said what it could not undo.
         """
         order, found = await self._held(work, order_id)
         _check_needs_review(found)
         form, now = self._conductors[found.style], self._clock()
         if state is SagaState.COMPLETED:
-            moved, why = form.left_standing(found.saga), "some of it is undone already"
+            moved, why = form.left_standing(found.saga), "some of it is undone already, or may be"
         else:
             moved = form.undone_by_hand(found.saga, order, now)
             why = "no participant has said what it could not undo: try again to undo it"
@@ -177,7 +177,9 @@ class OrderDesk:
             told_of: tuple[Message, ...] = moved.messages
             status = _STATUS[moved.saga.state]
             if status is not order.status:
-                await OrderRepository(work).change(order.id, status=status, reason=moved.saga.reason)
+                # An order that stands again, after somebody has looked at it, has no reason why it does not.
+                reason = None if status is OrderStatus.CONFIRMED else moved.saga.reason
+                await OrderRepository(work).change(order.id, status=status, reason=reason)
                 told_of = (*self._news(order, found.style, status, moved.saga), *told_of)
             await self._tell(work, order.id, told_of, trace=found.trace)
 

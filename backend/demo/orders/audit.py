@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from .buyers import RICH, Bought, Kind
+from .buyers import Bought, Kind
 
 _FINAL = ("completed", "compensated")
 _LISTED = 20
@@ -87,7 +87,7 @@ async def findings(databases: Databases, bought: Bought, *, before: Mapping[int,
         found.longest_seconds, found.median_seconds = times[-1], times[len(times) // 2]
     confirmed = {number for number, row in orders.items() if row["state"] == "C"}
     _states_agree(found, orders)
-    await _money_agrees(found, databases, orders, confirmed)
+    await _money_agrees(found, databases, orders, confirmed, given=bought.credit)
     await _stock_agrees(found, databases, confirmed, before)
     await _carts_agree(found, databases, orders)
     await _nothing_is_left(found, databases)
@@ -108,7 +108,12 @@ def _states_agree(found: Findings, orders: Mapping[int, Any]) -> None:
 
 
 async def _money_agrees(
-    found: Findings, databases: Databases, orders: Mapping[int, Any], confirmed: set[int]
+    found: Findings,
+    databases: Databases,
+    orders: Mapping[int, Any],
+    confirmed: set[int],
+    *,
+    given: Mapping[str, Decimal],
 ) -> None:
     paid = {row["order_id"]: row for row in await _rows(databases.payment, "SELECT * FROM payments")}
     wrong = []
@@ -123,12 +128,12 @@ async def _money_agrees(
     spent: Counter[str] = Counter()
     for number in confirmed:
         spent[orders[number]["cust"]] += orders[number]["total_cents"]
-    accounts = await _rows(databases.payment, "SELECT * FROM accounts")
-    off = [
-        row["user_id"]
-        for row in accounts
-        if row["held"] != 0 or row["credit"] not in (RICH - Decimal(spent[row["user_id"]]) / 100, Decimal(0))
-    ]
+    left = {
+        row["user_id"]: (row["credit"], row["held"])
+        for row in await _rows(databases.payment, "SELECT * FROM accounts")
+    }
+    due = {user: (credit - Decimal(spent[user]) / 100, Decimal(0)) for user, credit in given.items()}
+    off = sorted(user for user in left.keys() | due.keys() if left.get(user) != due.get(user))
     if off:
         found.broken.append(f"{len(off)} accounts do not add up: {off[:_LISTED]}")
 
@@ -171,7 +176,7 @@ async def _carts_agree(found: Findings, databases: Databases, orders: Mapping[in
 
 async def _nothing_is_left(found: Findings, databases: Databases) -> None:
     for name, url, tables in (
-        ("legacy", databases.legacy, ("tandem_order", "tandem_product", "tandem_cart")),
+        ("legacy", databases.legacy, ("tandem_auth", "tandem_order", "tandem_product", "tandem_cart")),
         ("product", databases.product, ("public",)),
         ("payment", databases.payment, ("public",)),
     ):
@@ -179,6 +184,7 @@ async def _nothing_is_left(found: Findings, databases: Databases) -> None:
             for table, what in (
                 ("dead_letter", "dead letters"),
                 ("outbox", "messages that were not delivered"),
+                ("outbox_undelivered", "messages that were given up"),
             ):
                 (row,) = await _rows(url, f"SELECT count(*) AS n FROM {schema}.{table}")
                 if row["n"]:

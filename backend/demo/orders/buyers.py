@@ -50,6 +50,8 @@ class Bought:
     """What was asked for: orders by number, with who asked."""
 
     orders: dict[int, Buyer] = field(default_factory=dict)
+    credit: dict[str, Decimal] = field(default_factory=dict)
+    """What each buyer was given to spend."""
     refused: list[str] = field(default_factory=list)
     """Buyers who were told that they cannot order at all, and why."""
     repeated: int = 0
@@ -118,6 +120,7 @@ class Buyers:
             token=self._issuer.service_token("demo"),
             body={"credit": str(credit)},
         )
+        self.bought.credit[buyer.user_id] = credit
         for product_id, quantity in buyer.products:
             await self._put_in(token, product_id, quantity)
         answer = await self._until(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from backend.demo.display import Display
 from backend.demo.folders import report_path
 from backend.demo.run_command import run_in_private, show
 from backend.demo.steps import ShopSource
+from backend.messages.orders import SagaStyle
 from backend.shared.observability.logging import configure_logging
 from backend.shared.testing.programs import REPOSITORY
 
@@ -26,13 +26,6 @@ KEPT_LOGS = REPOSITORY / ".tandem" / "demo-orders-logs"
 
 SIZE = 30_000
 """Lines of history: three thousand customers, of whom enough may order."""
-
-
-class Style(StrEnum):
-    """Who decides what comes next in a saga."""
-
-    CHOREOGRAPHED = "choreographed"
-    ORCHESTRATED = "orchestrated"
 
 
 Orders = Annotated[int, typer.Option(help="How many orders.", min=1)]
@@ -48,7 +41,7 @@ def demo_orders(
     seed: Seed = 1,
     size: Size = None,
     orders: Orders = ORDERS,
-    style: Annotated[Style, typer.Option(help="The form of the sagas.")] = Style.CHOREOGRAPHED,
+    style: Annotated[SagaStyle, typer.Option(help="The form of the sagas.")] = SagaStyle.CHOREOGRAPHED,
     json: Report = None,
 ) -> None:
     """Place orders from the shop's carts while participants and the broker are killed and the product service moves.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -31,9 +32,11 @@ class PaymentRepository(Repository[Payment]):
             raise AssertionError("it was written just now")
         return found
 
-    async def change(self, order_id: int, **values: Any) -> None:
-        """Give a payment that is held other values."""
-        await self._change(order_id, **values, updated_at=datetime.now(UTC))
+    async def change(self, held: Payment, **values: Any) -> Payment:
+        """Give a payment that is held other values; answers it as it is then."""
+        values["updated_at"] = datetime.now(UTC)
+        await self._change(held.order_id, **values)
+        return replace(held, **values)
 
     def _object(self, row: dict[str, Any]) -> Payment:
         return Payment(**row | {"state": PaymentState(row["state"]), "style": SagaStyle(row["style"])})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,9 +39,13 @@ class ReservationRepository(Repository[Reservation]):
             raise AssertionError("it was written just now")
         return found
 
-    async def change(self, order_id: int, **values: Any) -> None:
-        """Give a reservation that is held other values."""
-        await self._change(order_id, **values, updated_at=datetime.now(UTC))
+    async def change(self, held: Reservation, **values: Any) -> Reservation:
+        """Give a reservation that is held other values; answers it as it is then."""
+        changed = replace(held, **values)
+        if "pieces" in values:
+            values["lines"] = _stored(values.pop("pieces"))
+        await self._change(held.order_id, **values, updated_at=datetime.now(UTC))
+        return changed
 
     def _object(self, row: dict[str, Any]) -> Reservation:
         lines = json.loads(row["lines"]) if isinstance(row["lines"], str) else row["lines"]
@@ -63,6 +68,6 @@ def pieces_of(lines: Iterable[OrderLine]) -> dict[int, int]:
     return dict(found)
 
 
-def stored(pieces: Mapping[int, int]) -> list[dict[str, int]]:
+def _stored(pieces: Mapping[int, int]) -> list[dict[str, int]]:
     """Pieces as they are kept."""
     return [{"product_id": number, "quantity": pieces[number]} for number in sorted(pieces)]

@@ -6,6 +6,7 @@ there is; whoever asks for it to be undone before it was done has it stopped, so
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 from backend.messages.orders import Failure, Participant, SagaStyle
@@ -43,8 +44,7 @@ class PaymentDesk:
         payments = PaymentRepository(work)
         payment = await payments.hold_or_make(order_id, style=style)
         if payment.state is PaymentState.NEW and not payment.is_stopped:
-            await payments.change(order_id, user_id=user_id, amount=amount)
-            payment = await self._authorised(work, await payments.hold_or_make(order_id, style=style))
+            payment = await self._authorised(work, replace(payment, user_id=user_id, amount=amount))
         if payment.state is PaymentState.DECLINED:
             failure = Failure(participant=Participant.PAYMENT, reason=payment.reason or "declined")
             await self._tell(work, PaymentDeclined(order_id=order_id, style=style, failure=failure))
@@ -52,15 +52,15 @@ class PaymentDesk:
             await self._tell(work, PaymentAuthorised(order_id=order_id, style=style, amount=payment.amount))
 
     async def _authorised(self, work: UnitOfWork, payment: Payment) -> Payment:
-        payments = PaymentRepository(work)
+        state, reason = PaymentState.AUTHORISED, None
         try:
             async with work.savepoint():
                 await self._provider.authorise(work, payment)
         except RefusedError as error:
-            await payments.change(payment.order_id, state=PaymentState.DECLINED.value, reason=str(error))
-        else:
-            await payments.change(payment.order_id, state=PaymentState.AUTHORISED.value)
-        return await payments.hold_or_make(payment.order_id, style=payment.style)
+            state, reason = PaymentState.DECLINED, str(error)
+        return await PaymentRepository(work).change(
+            payment, user_id=payment.user_id, amount=payment.amount, state=state, reason=reason
+        )
 
     async def capture(self, work: UnitOfWork, *, order_id: int, style: SagaStyle) -> None:
         """Take what is set aside. Raises ConflictError where nobody has ever asked for anything to be."""
@@ -74,7 +74,7 @@ class PaymentDesk:
                 failure = Failure(participant=Participant.PAYMENT, reason=str(error))
                 await self._tell(work, PaymentCaptureFailed(order_id=order_id, style=style, failure=failure))
                 return
-            await payments.change(order_id, state=PaymentState.CAPTURED.value)
+            await payments.change(payment, state=PaymentState.CAPTURED)
         elif payment.state is PaymentState.NEW and not payment.is_stopped:
             raise ConflictError(f"nothing is set aside for order {order_id}")
         elif payment.state is not PaymentState.CAPTURED:
@@ -98,7 +98,7 @@ class PaymentDesk:
             if not await self._undo(work, payment, "refund", failure, by_hand=by_hand):
                 return
             amount = payment.amount
-        await payments.change(order_id, is_stopped=True)
+        await payments.change(payment, is_stopped=True)
         await self._tell(
             work, PaymentRefunded(order_id=order_id, style=style, amount=amount, failure=failure)
         )
@@ -124,7 +124,7 @@ class PaymentDesk:
             if not await self._undo(work, payment, step, failure, by_hand=by_hand):
                 return
             amount = payment.amount
-        await payments.change(order_id, is_stopped=True)
+        await payments.change(payment, is_stopped=True)
         await self._tell(work, PaymentVoided(order_id=order_id, style=style, amount=amount, failure=failure))
 
     async def _undo(
@@ -152,7 +152,7 @@ class PaymentDesk:
             )
             return False
         after = PaymentState.REFUNDED if refund else PaymentState.VOIDED
-        await PaymentRepository(work).change(payment.order_id, state=after.value)
+        await PaymentRepository(work).change(payment, state=after)
         return True
 
     async def _tell(self, work: UnitOfWork, message: Message) -> None:

@@ -16,7 +16,7 @@ from backend.shared.events.outbox import Outbox
 
 from ..entities import MAX_STOCK_COUNT, Reservation, ReservationState
 from ..repositories import ProductRepository
-from ..reservations import ReservationRepository, stored
+from ..reservations import ReservationRepository
 
 
 class _MissingError(Exception):
@@ -36,7 +36,7 @@ class StockDesk:
         reservations = ReservationRepository(work)
         found = await reservations.hold_or_make(order_id, style=style)
         if found.pieces is None:
-            await reservations.change(order_id, lines=stored(pieces))
+            found = await reservations.change(found, pieces=pieces)
         if found.may_begin:
             await self.reserve(work, order_id=order_id, style=style)
 
@@ -47,11 +47,10 @@ class StockDesk:
         reservations = ReservationRepository(work)
         found = await reservations.hold_or_make(order_id, style=style)
         if pieces is not None and found.pieces is None:
-            await reservations.change(order_id, lines=stored(pieces))
-            found = await reservations.hold_or_make(order_id, style=style)
+            found = await reservations.change(found, pieces=pieces)
         if found.state is ReservationState.NEW and not found.is_stopped:
             if found.pieces is None:
-                await reservations.change(order_id, may_begin=True)
+                await reservations.change(found, may_begin=True)
                 return
             found = await self._take(work, found, found.pieces)
         if found.state is ReservationState.REJECTED:
@@ -61,17 +60,13 @@ class StockDesk:
             await self._tell(work, StockReserved(order_id=order_id, style=style))
 
     async def _take(self, work: UnitOfWork, found: Reservation, pieces: Mapping[int, int]) -> Reservation:
-        reservations = ReservationRepository(work)
+        state, reason = ReservationState.RESERVED, None
         try:
             async with work.savepoint():
                 await self._adjust(work, {number: -count for number, count in pieces.items()})
         except _MissingError as error:
-            await reservations.change(
-                found.order_id, state=ReservationState.REJECTED.value, reason=str(error)
-            )
-        else:
-            await reservations.change(found.order_id, state=ReservationState.RESERVED.value)
-        return await reservations.hold_or_make(found.order_id, style=found.style)
+            state, reason = ReservationState.REJECTED, str(error)
+        return await ReservationRepository(work).change(found, state=state, reason=reason)
 
     async def _adjust(self, work: UnitOfWork, deltas: Mapping[int, int]) -> None:
         """Raises `_MissingError` where something cannot be had. In the order of the ids, so that no two orders wait for each other."""
@@ -105,7 +100,7 @@ class StockDesk:
         found = await reservations.hold_or_make(order_id, style=style)
         count = sum((found.pieces or {}).values())
         if by_hand and found.state in (ReservationState.USED, ReservationState.RESERVED):
-            await reservations.change(order_id, state=ReservationState.RELEASED.value, is_stopped=True)
+            await reservations.change(found, state=ReservationState.RELEASED, is_stopped=True)
             count = 0
         elif found.state is ReservationState.USED:
             await self._cannot(work, found, "it has left the house", failure)
@@ -117,9 +112,9 @@ class StockDesk:
             except _MissingError as error:
                 await self._cannot(work, found, str(error), failure)
                 return
-            await reservations.change(order_id, state=ReservationState.RELEASED.value, is_stopped=True)
+            await reservations.change(found, state=ReservationState.RELEASED, is_stopped=True)
         elif found.state is not ReservationState.RELEASED:
-            await reservations.change(order_id, is_stopped=True)
+            await reservations.change(found, is_stopped=True)
             count = 0
         await self._tell(work, StockReleased(order_id=order_id, style=style, pieces=count, failure=failure))
 
@@ -132,8 +127,7 @@ class StockDesk:
         found = await reservations.hold_or_make(order_id, style=SagaStyle(row["style"]))
         if found.state not in (ReservationState.RESERVED, ReservationState.USED):
             raise ConflictError(f"what order {order_id} asked for is {found.state.value}, not reserved")
-        await reservations.change(order_id, state=ReservationState.USED.value)
-        return await reservations.hold_or_make(order_id, style=found.style)
+        return await reservations.change(found, state=ReservationState.USED)
 
     async def _cannot(
         self, work: UnitOfWork, found: Reservation, reason: str, failure: Failure | None

@@ -117,21 +117,25 @@ def _twins(names: EngineNames, catalog: EntityCatalog, side: Side) -> list[MetaD
     )
 
 
-def _described(metadata: MetaData) -> str:
-    """Its tables and indexes as SQL, line by line in order: constraints that were copied come in another order in each process."""
+def described(metadata: MetaData) -> str:
+    """Its tables and indexes as SQL, each line by line in order: constraints that were copied come in another order in each process."""
     made = [str(CreateTable(table).compile(dialect=DIALECT)) for table in metadata.sorted_tables]
     made += [
         str(CreateIndex(index).compile(dialect=DIALECT))
         for table in metadata.sorted_tables
         for index in table.indexes
     ]
-    return "\n".join(sorted(line.strip(" \t,") for statement in made for line in statement.splitlines()))
+    return "\n".join(sorted(map(_in_order, made)))
+
+
+def _in_order(statement: str) -> str:
+    return "\n".join(sorted(line.strip(" \t,") for line in statement.splitlines()))
 
 
 def _fingerprint(names: EngineNames, catalog: EntityCatalog, *, side: Side, capture: Capture) -> str:
     """What this version installs on a side, whatever the phase: tables, fence and capture."""
     most = wanted_triggers(names, catalog, side=side, phase=Phase.SHADOW, capture=capture)
-    twins = "".join(_described(metadata) for metadata in _twins(names, catalog, side))
+    twins = "".join(described(metadata) for metadata in _twins(names, catalog, side))
     everything = _script() + twins + assert_function(names, side) + fingerprint(most)
     return hashlib.sha256(everything.encode()).hexdigest()
 

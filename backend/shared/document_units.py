@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Protocol, Self, TypeVar, cast
+from typing import Self, TypeVar, cast
 
 import structlog
 from bson import ObjectId
@@ -22,17 +22,14 @@ from backend.shared.domain.errors import ConfigurationError, outcome_unknown
 from backend.shared.domain.isolation import Isolation
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Capture
-from backend.shared.stores.errors import to_side_error
-from backend.shared.stores.mongo.connection import DocumentConnection, Stripe, commit_for_sure, jitter
+from backend.shared.stores.mongo.connection import DocumentConnection, Stripe, commit_for_sure
 from backend.shared.stores.mongo.errors import (
     describe,
     is_database_error,
-    is_repeatable,
-    is_unreachable,
     says_nothing_of_a_commit,
 )
 from backend.shared.stores.mongo.side import MongoSide
-from backend.shared.unit_repeats import FIRST_WAIT_SECONDS, MAX_RUNS, MOST_WAIT_SECONDS, RunAgainError
+from backend.shared.unit_repeats import Breaker, RunAgainError, repeat
 from backend.shared.units import OwnJournal, Runner
 
 T = TypeVar("T")
@@ -42,22 +39,6 @@ _COMMIT_SECONDS = 5.0
 _STATUS = {True: "committed", False: "aborted", None: "unknown"}
 
 log = structlog.get_logger(__name__)
-
-
-class Breaker(Protocol):
-    """What a runner tells, and asks, of a circuit breaker."""
-
-    def check(self) -> None:
-        """Raise an unavailable `SideError` if nobody should ask."""
-        ...
-
-    def succeeded(self) -> None:
-        """A call came through."""
-        ...
-
-    def failed(self) -> None:
-        """A call found the side unavailable."""
-        ...
 
 
 class DocumentUnitTransaction:
@@ -225,25 +206,7 @@ class DocumentUnitRunner:
         A write conflict and a connection lost before COMMIT are repeated, `MAX_RUNS` times in all, with jittered back-off.
         Raises `FencedError` where this side is closed; other database errors come out as the error type of this side.
         """
-        for run in range(1, MAX_RUNS + 1):
-            self._breaker.check()
-            try:
-                result = await attempt()
-            except Exception as error:
-                cause = error.cause if isinstance(error, RunAgainError) else error
-                again = isinstance(error, RunAgainError) or is_repeatable(cause)
-                if not again and not is_database_error(cause):
-                    raise
-                if is_unreachable(cause):
-                    self._breaker.failed()
-                if run == MAX_RUNS or not again:
-                    raise to_side_error(cause, self.side) from cause
-                log.info("unit_repeated", side=self.side.value, run=run, error=describe(cause))
-                await asyncio.sleep(jitter(run, first=FIRST_WAIT_SECONDS, most=MOST_WAIT_SECONDS))
-            else:
-                self._breaker.succeeded()
-                return result
-        raise AssertionError("unreachable: the last run returns or raises")
+        return await repeat(attempt, engine=None, side=self.side, breaker=self._breaker)
 
     def transaction(
         self,

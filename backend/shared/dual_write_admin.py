@@ -28,7 +28,6 @@ from backend.shared.observability.admin_views import (
     HealthView,
     MismatchView,
     OperationTestView,
-    PartHealthView,
     PoolView,
     SettingValue,
     SideHealthView,
@@ -113,16 +112,7 @@ class AdminOperations(ConflictOperations):
             ok=others.ok and all(side.ok for side in sides if side.side is needed),
             sides=sides,
             relay_running=self.runtime.relay_running,
-            others=tuple(
-                PartHealthView(
-                    name=part.name,
-                    ok=part.ok,
-                    required=part.required,
-                    latency_seconds=part.latency_seconds,
-                    detail=part.detail,
-                )
-                for part in others.components
-            ),
+            others=others.components,
         )
 
     def metrics_snapshot(self) -> MetricsSnapshot:

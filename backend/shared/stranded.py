@@ -13,7 +13,6 @@ stranded, and to settle it again finds the two sides the same, or what another p
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 import structlog
 
@@ -23,6 +22,7 @@ from backend.shared.domain.mapping import EntityMapping, decode_key
 from backend.shared.domain.phases import Direction, Side
 from backend.shared.journal.conflict_records import SettledConflict
 from backend.shared.journal.stranded_records import StrandedKey
+from backend.shared.pausing import pause
 from backend.shared.runtime import ServiceRuntime
 from backend.shared.stores.errors import describe, is_database_error
 from backend.shared.stores.postgres.projection_sql import table_name
@@ -58,8 +58,7 @@ class StrandedKeys:
                 log.debug("stranded_keys_held", service=self._runtime.service, error=describe(error))
                 settled = 0
             if not settled:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), PAUSE_SECONDS)
+                await pause(stop, PAUSE_SECONDS)
 
     async def count(self) -> int:
         """How many there are on the secondary side."""

@@ -1,15 +1,14 @@
-"""Runs a transaction again that left nothing behind: one way for all units on PostgreSQL."""
+"""Runs a transaction again that left nothing behind: one way for all units of work."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from backend.shared.breaker import CircuitBreaker
 from backend.shared.database import distrust_pool
 from backend.shared.domain.errors import FencedError
 from backend.shared.domain.phases import Side
@@ -33,6 +32,22 @@ MOST_WAIT_SECONDS: Final = 1.0
 log = structlog.get_logger(__name__)
 
 
+class Breaker(Protocol):
+    """What a runner tells, and asks, of a circuit breaker."""
+
+    def check(self) -> None:
+        """Raise an unavailable `SideError` if nobody should ask."""
+        ...
+
+    def succeeded(self) -> None:
+        """A call came through."""
+        ...
+
+    def failed(self) -> None:
+        """A call found the side unavailable."""
+        ...
+
+
 class RunAgainError(Exception):
     """The transaction left nothing behind and may be repeated."""
 
@@ -44,14 +59,15 @@ class RunAgainError(Exception):
 async def repeat(
     attempt: Callable[[], Awaitable[T]],
     *,
-    engine: AsyncEngine,
+    engine: AsyncEngine | None,
     side: Side,
-    breaker: CircuitBreaker | None = None,
+    breaker: Breaker | None = None,
 ) -> T:
     """Call `attempt`, a whole transaction, until it goes through, while its failures are of the kind that leaves nothing behind.
 
-    Deadlock, serialization failure and a connection lost before COMMIT are repeated, `MAX_RUNS` times in all, with
-    jittered back-off. Raises `FencedError` where `side` is closed; other database errors come out as the error type of
+    Deadlock, serialization failure, write conflict and a connection lost before COMMIT are repeated, `MAX_RUNS` times in all, with
+    jittered back-off. `engine` is whose pool is not trusted any more once a connection was lost; None on MongoDB, whose driver says
+    itself what may be repeated. Raises `FencedError` where `side` is closed; other database errors come out as the error type of
     `side`, and what is no database error as it is.
     """
     for run in range(1, MAX_RUNS + 1):
@@ -68,7 +84,7 @@ async def repeat(
                 raise FencedError("it is closed", side=side, unavailable=True) from cause
             if breaker is not None and is_unreachable(cause):
                 breaker.failed()
-            if is_connection_loss(cause):
+            if engine is not None and is_connection_loss(cause):
                 distrust_pool(engine)
                 again = True
             if run == MAX_RUNS or not again:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from backend.shared.domain.phases import Phase, Side
+from backend.shared.observability.health import ComponentHealth
 from backend.shared.observability.labels import BreakerState, Verdict
 
 SettingValue = bool | int | float | str | None
@@ -55,17 +56,6 @@ class SideHealthView:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartHealthView:
-    """Something else that the service stands on, such as a message broker. `detail` holds no secrets."""
-
-    name: str
-    ok: bool
-    required: bool
-    latency_seconds: float
-    detail: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class HealthView:
     """Both sides, and whatever else is asked. `ok` is True when everything works that the phase needs."""
 
@@ -73,7 +63,8 @@ class HealthView:
     ok: bool
     sides: tuple[SideHealthView, ...]
     relay_running: bool
-    others: tuple[PartHealthView, ...] = ()
+    others: tuple[ComponentHealth, ...] = ()
+    """What else the service stands on, such as a message broker."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 from backend.shared.domain.mapping import EntityCatalog
 from backend.shared.domain.phases import Side
 from backend.shared.journal.carrier import Hook, no_hook
-from backend.shared.pausing import pause
+from backend.shared.pausing import backoff, pause
 from backend.shared.stores.side import CaptureGap
 
 from .collections import Collections, Stored
@@ -192,7 +192,7 @@ class ChangeCapture:
                 await self.let_go()
                 has_it = False
             if not has_it:
-                await pause(stop, 0.25 if not trouble else jitter(trouble, first=0.25, most=5.0))
+                await pause(stop, 0.25 if not trouble else backoff(trouble, first=0.25, most=5.0))
         await self.let_go()
         await self._give_back()
 

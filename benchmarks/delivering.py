@@ -3,7 +3,7 @@
 Its terms (`benchmarks/workload.py` of its repository, the point `consumer/w1/b100/tfbs100` of its baseline: 10,184/s): 5,000 rows of
 256 bytes lie in a fresh table that nobody vacuums, a checkpoint has been taken, one worker fetches 100 at a time, ends 100 rows by
 one statement, looks again after a millisecond, and the handler does nothing; timed from start to stop. `library` is just that. `delivery` is
-what services run, with the envelopes that they send (500 bytes, parsed on the way), to a broker that does nothing; `nats` the
+what services run, with the envelopes that they send (about 400 bytes, parsed on the way), to a broker that does nothing; `nats` the
 same to JetStream, which has each message on disk before it says so.
 """
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ class OrderShop:
     """A connection to the legacy database, which has the authority."""
     issuer: TokenIssuer
     _users: list[str] = field(default_factory=list)
-    _products: list[int] = field(default_factory=list)
+    _products: Iterator[int] = field(default_factory=lambda: iter(()))
     _ready: list[str] = field(default_factory=list)
     _waiting: dict[int, asyncio.Future[float]] = field(default_factory=dict)
 
@@ -92,17 +93,18 @@ class OrderShop:
                 "SELECT usr_id FROM users u WHERE is_active = 1 AND role_cd = 'U' AND NOT EXISTS "
                 "(SELECT FROM carts WHERE cust = u.usr_id AND state = 'O') ORDER BY usr_id"
             )
-            self._products = await self._column(
+            products = await self._column(
                 "SELECT prod_no FROM prod WHERE is_disc = 0 AND price_cents > 0 AND qty_on_hand > 20 ORDER BY prod_no"
             )
+            self._products = cycle(products)
         if len(self._users) < count:
             raise RuntimeError(f"there are {len(self._users)} customers without a cart, not {count}")
-        wanted = [self._users.pop() for _ in range(count)]
+        wanted = [(self._users.pop(), next(self._products)) for _ in range(count)]
 
         async def worker() -> None:
             while wanted:
-                user = wanted.pop()
-                await self._fill_cart(user)
+                user, product = wanted.pop()
+                await self._fill_cart(user, product)
                 self._ready.append(user)
 
         await asyncio.gather(*(worker() for _ in range(PREPARED_AT_ONCE)))
@@ -137,13 +139,11 @@ class OrderShop:
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Tell who waits in `order` of her confirmation."""
-        watch = asyncio.ensure_future(self._watch())
-        try:
+        """Tell who waits in `order` of her confirmation. What ends the watch ends the waiting too."""
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(self._watch())
             yield
-        finally:
             watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
 
     async def _watch(self) -> None:
         while True:
@@ -171,8 +171,7 @@ class OrderShop:
         found = await self._call("POST", url, token, headers={"Idempotency-Key": f"bench-{user}"})
         return int(found["id"]), token
 
-    async def _fill_cart(self, user: str) -> None:
-        product = self._products[hash(user) % len(self._products)]
+    async def _fill_cart(self, user: str, product: int) -> None:
         env, service = self.stack.env, self.issuer.service_token("bench")
         account = f"{self.stack.payment_url}/accounts/{user}"
         await self._call("PUT", account, service, json={"credit": CREDIT})

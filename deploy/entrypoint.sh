@@ -6,10 +6,10 @@ packages=$(python -c 'import backend; print(list(backend.__path__)[0])')
 
 case "${1:-}" in
     "")
-        echo "say what to run: a service (auth, product, cart, order, payment), 'prepare SERVICE', or a tandem command" >&2
+        echo "say what to run: a service (auth, product, cart, task, order, payment), 'prepare SERVICE', or a tandem command" >&2
         exit 2
         ;;
-    auth | product | cart | order | task | payment)
+    auth | product | cart | task | order | payment)
         exec uvicorn --factory "backend.${1}_service.app.main:create_app" \
             --host 0.0.0.0 --port "$PORT" --no-access-log --timeout-graceful-shutdown 10
         ;;

@@ -184,8 +184,8 @@ class OrderWorld:
         desk = self.desks[style or self.style]
         return await self.order.run_unit("place", lambda work: desk.place(work, cart, key=key))
 
-    async def cancel(self, order: Order) -> Order:
-        return await self.order.run_unit(
+    async def cancel(self, order: Order) -> None:
+        await self.order.run_unit(
             "cancel", lambda work: self.desk.cancel(work, order.id, owner=None, why="changed her mind")
         )
 

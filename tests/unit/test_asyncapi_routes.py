@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +16,9 @@ import pytest
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from backend.auth_service.app import main as auth
+from backend.auth_service.app.core.dual_write_manager import AuthDualWriteManager
+from backend.auth_service.app.core.settings import AuthSettings
 from backend.cart_service.app import main as cart
 from backend.cart_service.app.core.dual_write_manager import CartDualWriteManager
 from backend.cart_service.app.product_client import HttpProductCatalog
@@ -25,6 +30,7 @@ from backend.payment_service.app.core.settings import Provider
 from backend.product_service.app import main as product
 from backend.product_service.app.core.dual_write_manager import ProductDualWriteManager
 from backend.shared import DualWriteSettings
+from backend.shared.api.tokens import generate_signing_key
 from backend.shared.database import create_side_engine
 from backend.shared.events.delivered_by import DeliveredBy
 from backend.shared.events.outbox import Outbox
@@ -35,6 +41,15 @@ from backend.shared.observability.metrics import Metrics
 DATABASE = "postgresql://ann:s3cr3t@127.0.0.1:1/nowhere"
 BROKER = "nats://ann:s3cr3t@127.0.0.1:1"
 ELSEWHERE = "http://127.0.0.1:1"
+
+
+def auth_app(**more: Any) -> FastAPI:
+    manager = AuthDualWriteManager(DATABASE, DATABASE, DualWriteSettings(service="auth"), metrics=metrics())
+    with NamedTemporaryFile() as key:
+        key.write(generate_signing_key())
+        key.flush()
+        settings = AuthSettings(signing_key_file=Path(key.name))
+        return auth.make_app(settings, manager=manager, metrics=metrics(), **more)
 
 
 def cart_app(**more: Any) -> FastAPI:
@@ -82,6 +97,7 @@ def metrics() -> Metrics:
 @pytest.mark.parametrize(
     ("make", "service", "hosts"),
     [
+        (auth_app, "auth", []),
         (cart_app, "cart", []),
         (product_app, "product", []),
         (order_app, "order", ["127.0.0.1:1"]),
@@ -99,7 +115,7 @@ async def test_each_service_serves_it(make: Callable[[], FastAPI], service: str,
 
 
 @pytest.mark.parametrize(
-    ("make", "main"), [(product_app, product), (order_app, order), (payment_app, payment)]
+    ("make", "main"), [(auth_app, auth), (product_app, product), (order_app, order), (payment_app, payment)]
 )
 @pytest.mark.parametrize("delivery", list(DeliveredBy))
 def test_each_service_queues_only_what_it_delivers(
@@ -112,14 +128,16 @@ def test_each_service_queues_only_what_it_delivers(
         return Outbox(room, delivered_by=delivered_by, **more)
 
     monkeypatch.setattr(main, "Outbox", made)
-    more = {"transport": transport_for(BROKER)} if main is product else {}
+    more = {"transport": transport_for(BROKER)} if main in (auth, product) else {}
     make(delivery=delivery, **more)
     assert seen == [delivery]
 
 
-@pytest.mark.parametrize("service", ["product", "order", "payment"])
-def test_each_service_reads_who_delivers(service: str) -> None:
+@pytest.mark.parametrize("service", ["auth", "product", "order", "payment"])
+def test_each_service_reads_who_delivers(service: str, tmp_path: Path) -> None:
     variables = dict.fromkeys(("CART_URL", "PRODUCT_URL", "AUTH_URL"), ELSEWHERE)
+    variables["AUTH_SIGNING_KEY_FILE"] = str(tmp_path / "key.pem")
+    (tmp_path / "key.pem").write_bytes(generate_signing_key())
     ended = subprocess.run(
         [sys.executable, "-c", f"from backend.{service}_service.app.main import create_app; create_app()"],
         env={

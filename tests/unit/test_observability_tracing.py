@@ -31,10 +31,10 @@ from backend.shared.observability.seldom import Seldom
 from backend.shared.observability.tracing import (
     SpanKind,
     current_trace,
-    is_traced,
     span,
     start_tracing,
     stop_tracing,
+    tracing_provider,
     use_tracing,
 )
 from backend.shared.testing.ports import LOOPBACK, free_port
@@ -49,7 +49,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in (ENDPOINT, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_SERVICE_NAME", "OTEL_TRACES_EXPORTER"):
         monkeypatch.delenv(name, raising=False)
     yield
-    assert not is_traced()
+    assert tracing_provider() is None
 
 
 def app_of(routes: APIRouter) -> FastAPI:
@@ -336,14 +336,14 @@ async def test_whoever_collects_spans_holds_up_nobody(
         monkeypatch.setenv(ENDPOINT, f"http://{LOOPBACK}:{port}")
         app = app_of(routes)
         async with LifespanManager(app, shutdown_timeout=20), client_of(app) as client:
-            assert is_traced()
+            assert tracing_provider() is not None
             began = time.monotonic()
             for _ in range(20):
                 (await client.get("/things")).raise_for_status()
             assert time.monotonic() - began < 5  # the exporter waits 2 s for each of sixty batches
             began = time.monotonic()
         assert time.monotonic() - began < 5
-        assert not is_traced()
+        assert tracing_provider() is None
 
 
 async def test_a_collector_that_is_away_fills_no_log(monkeypatch: pytest.MonkeyPatch) -> None:

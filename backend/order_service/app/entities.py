@@ -17,7 +17,6 @@ from backend.shared.events.saga import Saga
 MAX_LINES = 500
 MAX_TOTAL = Decimal("9999999.99")
 KEY_PATTERN = r"^[!-~]{1,100}$"
-USER_ID_PATTERN = r"^[A-Za-z0-9_.:@~-]{1,40}$"
 
 
 class OrderStatus(StrEnum):
@@ -94,10 +93,6 @@ class CartToOrder:
         if self.total > MAX_TOTAL:
             raise ConflictError(f"an order costs {MAX_TOTAL} at most")
         return self
-
-    def told(self) -> tuple[LineOfMessage, ...]:
-        """Its lines as others are told of them."""
-        return tuple(LineOfMessage(product_id=line.product_id, quantity=line.quantity) for line in self.lines)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,12 @@ from typing import Any
 
 from sqlalchemy import TIMESTAMP, Column, ColumnElement, DateTime, Integer, Numeric, cast, func
 
-MONEY = Numeric(12, 2)
+_MONEY = Numeric(12, 2)
 
 
 def from_cents(column: Column[Any]) -> ColumnElement[Any]:
     """Whole cents as an amount."""
-    return cast(cast(column, MONEY) / 100, MONEY)
+    return cast(cast(column, _MONEY) / 100, _MONEY)
 
 
 def to_cents(column: Column[Any]) -> ColumnElement[Any]:

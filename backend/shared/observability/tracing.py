@@ -102,11 +102,6 @@ def current_trace() -> TraceContext:
     return {} if _tracing is None else _tracing.trace()
 
 
-def is_traced() -> bool:
-    """Whether this process traces."""
-    return _tracing is not None
-
-
 def tracing_provider() -> Any:
     """OpenTelemetry's `TracerProvider`; None where this process does not trace."""
     return None if _tracing is None else _tracing.provider

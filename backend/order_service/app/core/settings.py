@@ -31,8 +31,8 @@ class SagaTimes:
         found = load_environment() if environment is None else environment
         return cls(
             saga_style=_style(found),
-            step_seconds=seconds(found, "SAGA_STEP_SECONDS", default=30.0, most=MOST_SECONDS),
-            saga_seconds=seconds(found, "SAGA_SECONDS", default=120.0, most=MOST_SECONDS),
+            step_seconds=seconds(found, "SAGA_STEP_SECONDS", default=cls.step_seconds, most=MOST_SECONDS),
+            saga_seconds=seconds(found, "SAGA_SECONDS", default=cls.saga_seconds, most=MOST_SECONDS),
         )
 
 

@@ -103,7 +103,7 @@ class OrderDesk:
         if moved.saga != found.saga:
             await self._keep(work, order, found, moved, what="deadline")
 
-    async def cancel(self, work: UnitOfWork, order_id: int, *, owner: str | None, why: str) -> Order:
+    async def cancel(self, work: UnitOfWork, order_id: int, *, owner: str | None, why: str) -> None:
         """Take an order back, whatever of it was done; may be repeated. Another `owner`'s order is as unknown as none.
 
         Raises ConflictError for one that waits for somebody to look at it.
@@ -117,7 +117,6 @@ class OrderDesk:
         moved = self._conductors[found.style].cancelled(found.saga, order, now, why=why)
         if moved.saga != found.saga:
             await self._keep(work, order, found, moved, what="cancel_requested")
-        return await _known(OrderRepository(work), order_id)
 
     async def retry(self, work: UnitOfWork, order_id: int, *, by: str) -> OrderSaga:
         """Try again what failed for good. Raises ConflictError for a saga that does not need to be looked at."""

@@ -20,7 +20,6 @@ from ..repositories import OrderRepository, ProductViews, SagaRepository
 from .order_desk import OrderDesk
 
 CUSTOMER, PRODUCTS = "customer", "products"
-EXPANSIONS = (CUSTOMER, PRODUCTS)
 """What an order may be shown with."""
 
 log = structlog.get_logger(__name__)
@@ -112,10 +111,10 @@ class OrderService:
 
         return await self._manager.read(unit, entity=ORDER.name, key=user_id, operation="list_orders")
 
-    async def cancel(self, order_id: int, *, owner: str | None, why: str) -> Order:
+    async def cancel(self, order_id: int, *, owner: str | None, why: str) -> None:
         """Take an order back, whatever of it was done. May be repeated."""
         check_id(order_id, "order")
-        return value_of(
+        value_of(
             await self._manager.write(
                 "cancel_order", lambda work: self._desk.cancel(work, order_id, owner=owner, why=why)
             )

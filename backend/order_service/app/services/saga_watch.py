@@ -9,6 +9,7 @@ from sqlalchemy import text
 from backend.messages.orders import SagaStyle
 from backend.shared import Side, Unit, UnitOfWork
 from backend.shared.events.saga import SagaState
+from backend.shared.events.watch import COUNT_LIMIT
 from backend.shared.observability.metrics import Metrics
 
 from ..core.dual_write_manager import OrderDualWriteManager
@@ -17,8 +18,6 @@ from .saga_endings import Ended, noting
 
 T = TypeVar("T")
 LOOK_SECONDS = 5.0
-COUNT_LIMIT = 100_000
-"""Sagas are not counted further."""
 OPEN_STATES = tuple(state for state in SagaState if not state.is_final)
 
 

@@ -3,7 +3,7 @@
 A queue holds what comes while it is there, and RabbitMQ has nothing for who comes later. What nobody listens to goes to a queue of its
 own, out of which whoever begins to listen has it sent once more (`rabbitmq_unheard`). So services may be started in any order.
 But of a kind that some consumer listens to already, another that begins later gets what is told from then on, and no more: a read model
-is filled from the events' record. Publishers could declare the queues of all consumers that they know; then each service would have
+is filled by `tandem events rebuild`. Publishers could declare the queues of all consumers that they know; then each service would have
 to know who listens to it.
 """
 

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import os
 import secrets
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +16,7 @@ from backend.shared.testing.brokers import NatsServer
 from backend.shared.testing.clusters import Cluster, Databases
 from backend.shared.testing.document_servers import DocumentServer
 from backend.shared.testing.programs import remove_left_overs, scratch_directory
+from backend.shared.testing.server_memory import remove_with_servers
 
 pytest_plugins = [
     "tests.support.fixtures",
@@ -76,7 +76,7 @@ def worker_directory() -> Iterator[Path]:
     own = folder / str(os.getpid())
     own.mkdir(mode=0o711)
     yield own
-    shutil.rmtree(own, ignore_errors=True)
+    remove_with_servers(own)
 
 
 @pytest.fixture(scope="session")

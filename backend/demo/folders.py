@@ -10,6 +10,7 @@ from pathlib import Path
 
 from backend.shared.domain.errors import ConfigurationError
 from backend.shared.testing.programs import remove_left_overs, state_directory
+from backend.shared.testing.server_memory import remove_with_servers
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def private_folder(name: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_with_servers(folder)
 
 
 def report_path(given: Path | None, *, default: Path) -> Path:

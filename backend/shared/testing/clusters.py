@@ -22,6 +22,7 @@ from backend.shared.domain.errors import TandemError
 
 from .ports import LOOPBACK, free_port, is_free
 from .programs import postgres_programs, server_account
+from .server_memory import remove_with_servers
 from .watchdog import WATCHDOG, kill_tree
 
 StopMode = Literal["smart", "fast", "immediate"]
@@ -205,9 +206,12 @@ class Cluster:
             WATCHDOG.forget(process.pid)
 
     def remove(self) -> None:
-        """Kill the server and delete its folder."""
-        self.kill9()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        """End the server at once, and delete its folder."""
+        try:
+            self.stop("immediate")
+        except ClusterError:
+            self.kill9()
+        remove_with_servers(self.directory)
 
     async def create_database(self, name: str, *, template: str | None = None) -> str:
         """Make a database, as a copy of `template` if given (nobody may be connected to that). Returns its URL."""
@@ -242,6 +246,8 @@ class Cluster:
         if not self._fsync:
             settings |= {
                 "fsync": "off",
+                # In its own folder, and gone with it: else what a killed server has stays in memory until the machine is restarted.
+                "dynamic_shared_memory_type": "mmap",
                 "full_page_writes": "off",
                 "max_wal_size": "128MB",
                 "min_wal_size": "32MB",

@@ -19,6 +19,8 @@ import psutil
 
 from backend.shared.domain.errors import ConfigurationError
 
+from .server_memory import remove_with_servers
+
 REPOSITORY = Path(__file__).resolve().parents[3]
 STATE_VARIABLE = "TANDEM_STATE_DIR"
 
@@ -88,7 +90,7 @@ def remove_left_overs(folder: Path) -> None:
     """Delete the folders in `folder` that are named for a process which has ended."""
     for path in folder.glob("[0-9]*"):
         if not psutil.pid_exists(int(path.name)):
-            shutil.rmtree(path, ignore_errors=True)
+            remove_with_servers(path)
 
 
 def _folder_of_this_clone(base: Path) -> Path:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import MetaData, Row, text
@@ -142,10 +144,7 @@ def _fingerprint(names: EngineNames, catalog: EntityCatalog, *, side: Side, capt
 
 async def _tables(connection: AsyncConnection, names: EngineNames) -> None:
     await connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
-    code = "\n".join(line for line in _script().splitlines() if not line.lstrip().startswith("--"))
-    for statement in code.replace("{schema}", names.schema).split(";"):
-        if statement.strip():
-            await connection.exec_driver_sql(statement)
+    await _run_all(connection, [_script().replace("{schema}", names.schema)])
 
 
 async def _mark(
@@ -190,13 +189,22 @@ async def _put_triggers(
 
 async def create_triggers(connection: AsyncConnection, wanted: list[InstalledTrigger]) -> None:
     """Create triggers that are not there, and give those that are their present function, in the caller's transaction."""
-    for function_sql in dict.fromkeys(trigger.function_sql for trigger in wanted):
-        await connection.exec_driver_sql(function_sql)
-    for trigger in wanted:
-        await connection.exec_driver_sql(trigger.trigger_sql)
-        await connection.exec_driver_sql(
-            f'ALTER TABLE {trigger.table} ENABLE ALWAYS TRIGGER "{trigger.name}"'
-        )
+    statements = [
+        *dict.fromkeys(trigger.function_sql for trigger in wanted),
+        *(trigger.trigger_sql for trigger in wanted),
+    ]
+    for table, triggers in groupby(sorted(wanted, key=attrgetter("table")), key=attrgetter("table")):
+        always = ", ".join(f'ENABLE ALWAYS TRIGGER "{trigger.name}"' for trigger in triggers)
+        statements.append(f"ALTER TABLE {table} {always}")
+    await _run_all(connection, statements)
+
+
+async def _run_all(connection: AsyncConnection, statements: Sequence[str]) -> None:
+    """Run statements without parameters in the transaction that is open, sent as one: each alone waits for an answer, under locks."""
+    if not statements:
+        return
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    await driver.execute(";\n".join(statements))
 
 
 async def drop_unwanted(

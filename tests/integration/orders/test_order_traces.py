@@ -55,6 +55,13 @@ class Shop:
         return self.order
 
 
+async def open_shop(world: OrderWorld, *, credit: str) -> Shop:
+    """Where a customer who has so much to spend orders three of ten cups."""
+    ids = await world.stocked(cup=10)
+    await world.credit(credit)
+    return Shop(world, (ids["cup"], 3))
+
+
 def waiting(world: OrderWorld) -> list[dict[str, Any]]:
     return [json.loads(letter.body) for letter in world.post.waiting]
 
@@ -124,9 +131,7 @@ async def test_one_trace_shows_an_order_with_its_compensations(
 @BOTH_STYLES
 async def test_declined_is_one_trace(make_world: MakeWorld, spans: Spans, *, style: SagaStyle) -> None:
     world = await make_world(style)
-    ids = await world.stocked(cup=10)
-    await world.credit("5")
-    shop = Shop(world, (ids["cup"], 3))
+    shop = await open_shop(world, credit="5")
     spans.forget()
     await shop.post("/orders")
     await world.post.bring_all()
@@ -141,9 +146,7 @@ async def test_what_a_deadline_moves_is_of_the_trace_of_the_order(
     make_world: MakeWorld, spans: Spans, *, style: SagaStyle
 ) -> None:
     world = await make_world(style)
-    ids = await world.stocked(cup=10)
-    await world.credit("100")
-    shop = Shop(world, (ids["cup"], 3))
+    shop = await open_shop(world, credit="100")
     spans.forget()
     await shop.post("/orders")
     (placed,) = spans.named("POST /orders")
@@ -171,9 +174,7 @@ async def test_what_a_customer_takes_back_later_is_of_the_trace_of_the_order(
     make_world: MakeWorld, spans: Spans, *, style: SagaStyle
 ) -> None:
     world = await make_world(style)
-    ids = await world.stocked(cup=10)
-    await world.credit("100")
-    shop = Shop(world, (ids["cup"], 3))
+    shop = await open_shop(world, credit="100")
     spans.forget()
     await shop.post("/orders")
     await world.post.bring_all()
@@ -193,9 +194,7 @@ async def test_what_a_customer_takes_back_later_is_of_the_trace_of_the_order(
 async def test_a_process_that_does_not_trace_passes_the_trace_on(make_world: MakeWorld, spans: Spans) -> None:
     """What an operator moves by command, and what a service between two others takes in."""
     world = await make_world(SagaStyle.CHOREOGRAPHED)
-    ids = await world.stocked(cup=10)
-    await world.credit("100")
-    shop = Shop(world, (ids["cup"], 3))
+    shop = await open_shop(world, credit="100")
     await shop.post("/orders")
     kept = (await world.saga(shop.placed)).trace
     use_tracing(None)
@@ -215,9 +214,7 @@ async def test_a_process_that_does_not_trace_passes_the_trace_on(make_world: Mak
 @BOTH_STYLES
 async def test_off_there_is_no_trace_anywhere(make_world: MakeWorld, *, style: SagaStyle) -> None:
     world = await make_world(style)
-    ids = await world.stocked(cup=10)
-    await world.credit("5")
-    shop = Shop(world, (ids["cup"], 3))
+    shop = await open_shop(world, credit="5")
     await shop.post("/orders")
     await world.post.collect()
     seen = waiting(world)

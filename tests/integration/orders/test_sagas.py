@@ -100,7 +100,7 @@ async def test_a_compensation_that_fails_for_good_is_looked_at(
     assert (await world.saga(order)).saga.state is SagaState.NEEDS_REVIEW
     assert await world.figures() == {"stock": {"cup": 7}, "credit": "92.50", "held": "0.00"}
     # Somebody has mended it.
-    await world.order.run_unit("retry", lambda work: world.desk.retry(work, order.id, by="ada"))
+    await world.retry(order)
     await world.post.bring_all()
     assert (await world.saga(order)).saga.state is SagaState.COMPENSATED
     assert await world.figures() == {"stock": {"cup": 10}, "credit": "100.00", "held": "0.00"}

@@ -158,8 +158,9 @@ class Cluster:
         if process is None:
             return
         self.resume()
-        process.send_signal(_STOP_SIGNALS[mode])
         try:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                process.send_signal(_STOP_SIGNALS[mode])
             process.wait(_STOP_TIMEOUT_SECONDS)
         except psutil.TimeoutExpired as error:
             raise ClusterError(

@@ -8,6 +8,7 @@ starts no server any more ("could not create shared memory segment: No space lef
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 _TABLE = Path("/proc/sysvipc/shm")
 _PID_FILE = "postmaster.pid"
 _SEGMENT_LINE = 6  # of that file: key and id; see miscadmin.h of PostgreSQL
+_KEYS = 2**32  # they are shown as signed numbers, and written down as unsigned ones of 64 bits
 _IPC_RMID = 0  # the same on Linux, macOS and the BSDs
 
 
@@ -31,7 +33,7 @@ def segment_of(data: Path) -> Segment | None:
     """The segment of the server that runs on `data`, or was killed there; None after one that has ended by itself."""
     try:
         key, number = (data / _PID_FILE).read_text().splitlines()[_SEGMENT_LINE].split()
-        return Segment(int(key), int(number))
+        return Segment(int(key) % _KEYS, int(number))
     except (OSError, IndexError, ValueError):
         return None
 
@@ -46,13 +48,13 @@ def unused_segments() -> Iterator[Segment]:
     for row in rows:
         found = dict(zip(names, row.split(), strict=False))
         if found.get("nattch") == "0":
-            # Keys are shown as signed numbers, and written down by PostgreSQL as unsigned ones.
-            yield Segment(int(found["key"]) % 2**32, int(found["shmid"]))
+            yield Segment(int(found["key"]) % _KEYS, int(found["shmid"]))
 
 
 def remove_with_servers(folder: Path) -> None:
     """Delete `folder`, and the shared memory of the servers that were killed on data beneath it."""
-    left = set(map(segment_of, {path.parent for path in folder.rglob(_PID_FILE)}))
+    # Unlike Path.rglob, it does not mind that somebody else deletes the same.
+    left = {segment_of(Path(path)) for path, _, files in os.walk(folder) if _PID_FILE in files}
     for segment in unused_segments():
         if segment in left:
             # Whoever may not do that leaves it where it is.

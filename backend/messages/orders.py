@@ -54,6 +54,12 @@ class AboutUndoing(AboutOrder):
     failure: Failure | None = None
 
 
+class AboutUndone(AboutUndoing):
+    """Something is undone. `by_hand`: it was only noted so, since somebody had said that it was undone elsewhere."""
+
+    by_hand: bool = False
+
+
 class OrderLine(BaseModel):
     """So many of a product."""
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from backend.shared.events.envelope import DomainEvent
 
-from .orders import AboutOrder, AboutUndoing, Failure
+from .orders import AboutOrder, AboutUndoing, AboutUndone, Failure
 
 
 class PaymentAuthorised(AboutOrder, DomainEvent):
@@ -46,7 +46,7 @@ class PaymentCaptureFailed(AboutUndoing, DomainEvent):
     failure: Failure
 
 
-class PaymentRefunded(AboutUndoing, DomainEvent):
+class PaymentRefunded(AboutUndone, DomainEvent):
     """What was captured is given back: `amount`, which is 0 where nothing was."""
 
     message_type: ClassVar[str] = "PaymentRefunded"
@@ -55,7 +55,7 @@ class PaymentRefunded(AboutUndoing, DomainEvent):
     amount: Decimal
 
 
-class PaymentVoided(AboutUndoing, DomainEvent):
+class PaymentVoided(AboutUndone, DomainEvent):
     """What was set aside is let go of: `amount`, which is 0 where nothing was."""
 
     message_type: ClassVar[str] = "PaymentVoided"
@@ -71,5 +71,5 @@ class PaymentUndoFailed(AboutUndoing, DomainEvent):
     aggregate_type: ClassVar[str] = "payment"
 
     step: str
-    """`refund` or `void`."""
+    """What was asked for: `refund` or `void`."""
     trouble: Failure

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from backend.shared.events.envelope import DomainEvent
 
-from .orders import AboutOrder, AboutUndoing, Failure
+from .orders import AboutOrder, AboutUndoing, AboutUndone, Failure
 
 
 class StockReserved(AboutOrder, DomainEvent):
@@ -25,7 +25,7 @@ class StockRejected(AboutUndoing, DomainEvent):
     failure: Failure
 
 
-class StockReleased(AboutUndoing, DomainEvent):
+class StockReleased(AboutUndone, DomainEvent):
     """What was reserved is back: so many `pieces`, 0 where nothing was."""
 
     message_type: ClassVar[str] = "StockReleased"

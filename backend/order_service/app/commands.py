@@ -94,7 +94,7 @@ def show(order_id: OrderId, *, as_json: AsJson = False) -> None:
         return
     typer.echo(f"order {order.id} of {order.user_id}: {order.status.value}, {order.total}")
     typer.echo(f"saga {found.saga.state.value} ({found.style.value})")
-    if found.saga.reason:
+    if found.saga.reason and found.saga.state is not SagaState.COMPLETED:
         typer.echo(f"taken back because of {found.saga.participant}: {found.saga.reason}")
     for entry in found.history:
         typer.echo(f"  {entry['at']}  {entry['what']} → {entry['state']}")

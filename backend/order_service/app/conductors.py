@@ -225,13 +225,10 @@ class Choreographed:
             case PaymentRefunded() | StockReleased() | PaymentVoided() if saga.state is SagaState.COMPLETED:
                 # Nobody undoes what is done, unless it was asked for before somebody settled it so.
                 return Moved(saga=for_review(_from(saga, undone or 0), UNDONE_TOO_LATE))
-            case PaymentUndoFailed() | StockReleaseFailed() if saga.state in _UNDER_WAY or (
-                saga.state is SagaState.NEEDS_REVIEW and not is_known_to_be_refused(saga)
-            ):
+            case PaymentUndoFailed() | StockReleaseFailed() if _is_news(saga, _refused(message)):
+                known = _begun(saga, message) if saga.state is SagaState.RUNNING else saga
                 trouble = f"{message.trouble.participant.value}: {message.trouble.reason}"
-                # What is known to be undone was refused before, and that is told late.
-                step = min(saga.step, _refused(message)) if saga.state in _BEING_UNDONE else _refused(message)
-                return Moved(saga=refused(replace(saga, step=step), trouble))
+                return Moved(saga=refused(replace(known, step=_refused(message)), trouble))
             case PaymentCaptured() if saga.state is SagaState.RUNNING:
                 return Moved(saga=replace(saga, state=SagaState.COMPLETED, deadline=None))
             case PaymentDeclined() if saga.state is SagaState.RUNNING:
@@ -283,7 +280,7 @@ class Choreographed:
         """Step `undone` is undone; whoever did the one before goes on by itself, and has not said that it cannot."""
         if undone > saga.step:
             return saga
-        if saga.by_hand and undone == saga.step:
+        if saga.by_hand:  # also where its own answer comes after that of the next
             saga = replace(self._waiting(saga, now, tries=1), by_hand=False)
         tries = 0 if saga.state is SagaState.NEEDS_REVIEW else saga.tries
         return replace(_from(saga, undone), tries=tries)
@@ -331,6 +328,13 @@ def _undone(message: AboutOrder) -> int | None:
         if isinstance(message, step.undone):
             return number
     return None
+
+
+def _is_news(saga: Saga, step: int) -> bool:
+    """Whether it was not known yet that `step` cannot be undone, and it has not been since: that may be told late."""
+    if saga.state is SagaState.RUNNING:
+        return True
+    return saga.state in _BEING_UNDONE and step <= saga.step and not is_known_to_be_refused(saga)
 
 
 def _refused(message: PaymentUndoFailed | StockReleaseFailed) -> int:

@@ -37,6 +37,8 @@ class Payment:
     state: PaymentState
     is_stopped: bool
     """It is being taken back: nothing more is to be set aside or captured, however late somebody asks for it."""
+    is_by_hand: bool
+    """Somebody has undone it elsewhere; here that was noted."""
     reason: str | None
     updated_at: datetime
 

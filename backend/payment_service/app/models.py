@@ -42,6 +42,7 @@ payments = Table(
     Column("amount", _MONEY, nullable=False, server_default="0"),
     Column("state", Text, nullable=False, server_default="new"),
     Column("is_stopped", Boolean, nullable=False, server_default=false()),
+    Column("is_by_hand", Boolean, nullable=False, server_default=false()),
     Column("reason", Text),
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     CheckConstraint(

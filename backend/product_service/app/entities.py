@@ -141,4 +141,6 @@ class Reservation:
     """The order has come so far that goods may be taken."""
     is_stopped: bool
     """It is being taken back: nothing more is to be taken, however late somebody asks for it."""
+    is_by_hand: bool
+    """Somebody has seen to the goods elsewhere; here that was noted."""
     reason: str | None

@@ -92,6 +92,7 @@ stock_reservations = Table(
     Column("lines", JSONB),
     Column("may_begin", Boolean, nullable=False),
     Column("is_stopped", Boolean, nullable=False),
+    Column("is_by_hand", Boolean, nullable=False),
     Column("reason", Text),
     Column("updated_at", DateTime(timezone=True), nullable=False),
     CheckConstraint(

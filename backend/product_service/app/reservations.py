@@ -32,6 +32,7 @@ class ReservationRepository(Repository[Reservation]):
                 state=ReservationState.NEW.value,
                 may_begin=False,
                 is_stopped=False,
+                is_by_hand=False,
                 updated_at=datetime.now(UTC),
             )
             found = await self.get(order_id)
@@ -56,6 +57,7 @@ class ReservationRepository(Repository[Reservation]):
             pieces=None if lines is None else {line["product_id"]: line["quantity"] for line in lines},
             may_begin=row["may_begin"],
             is_stopped=row["is_stopped"],
+            is_by_hand=row["is_by_hand"],
             reason=row["reason"],
         )
 

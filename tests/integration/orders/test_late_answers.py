@@ -106,9 +106,11 @@ async def test_what_is_undone_after_it_was_settled_as_completed_is_looked_at_aga
 
 
 @BOTH_STYLES
-async def test_a_refusal_that_is_told_after_it_was_undone_does_not_let_an_order_stand(
-    make_world: MakeWorld, *, style: SagaStyle
+@pytest.mark.parametrize("state", [SagaState.COMPLETED, SagaState.COMPENSATED])
+async def test_a_refusal_that_is_told_after_it_was_undone_is_no_news(
+    make_world: MakeWorld, *, style: SagaStyle, state: SagaState
 ) -> None:
+    """Nobody has said that the next step cannot be undone: whoever settled that would lose the goods."""
     world = await make_world(style)
     order, refusal, refund = await refused_and_asked_again(world)
     world.post.held = {DOES[Step.RELEASE][style]}
@@ -117,11 +119,50 @@ async def test_a_refusal_that_is_told_after_it_was_undone_does_not_let_an_order_
     world.post.waiting.append(refusal)
     await world.post.bring_all()
     with pytest.raises(ConflictError):
-        await world.settle(order, SagaState.COMPLETED)
+        await world.settle(order, state)
     world.post.held = set()
     await world.post.bring_all()
     assert (await world.saga(order)).saga.state is SagaState.COMPENSATED
     assert await disagreements(world.books(), stocked={}, given={}) == []
+
+
+@BOTH_STYLES
+async def test_what_was_undone_by_hand_and_by_its_participant_too_is_said_aloud(
+    make_world: MakeWorld, *, style: SagaStyle
+) -> None:
+    """The second request was on its way when somebody gave the money back by hand."""
+    world = await make_world(style)
+    order, refusal, refund = await refused_and_asked_again(world)
+    world.post.waiting.append(refusal)
+    await world.post.bring_all()
+    await world.settle(order, SagaState.COMPENSATED)
+    world.post.waiting.append(refund)
+    world.post.held = {("payment", "RefundPayment")} if style is SagaStyle.CHOREOGRAPHED else set()
+    await world.post.bring_all()
+    world.post.held = set()
+    await world.post.bring_all()
+    found = await world.saga(order)
+    assert found.saga.state is SagaState.COMPENSATED
+    told = [entry["what"] for entry in found.history if "too" in entry["what"]]
+    assert told == ["PaymentRefunded: undone by payment too, after it was undone by hand"]
+    assert await disagreements(world.books(), stocked={}, given={}) == []
+
+
+async def test_whoever_has_noted_it_is_not_asked_to_note_the_next_step(make_world: MakeWorld) -> None:
+    """Its answer comes after that of the next participant, who has gone on by itself."""
+    world = await make_world(SagaStyle.CHOREOGRAPHED)
+    order, refusal, _ = await refused_and_asked_again(world)
+    world.post.waiting.append(refusal)
+    await world.post.bring_all()
+    world.post.held = {("order", "PaymentRefunded"), ("payment", "StockReleased")}
+    await world.settle(order, SagaState.COMPENSATED)
+    await world.post.bring_all()
+    assert (await world.saga(order)).saga.by_hand is False
+    await world.late()
+    assert "VoidPayment" not in world.post.log
+    world.post.held = set()
+    await world.post.bring_all()
+    assert (await world.saga(order)).saga.state is SagaState.COMPENSATED
 
 
 async def refused_and_asked_again(world: OrderWorld) -> tuple[Order, Letter, Letter]:

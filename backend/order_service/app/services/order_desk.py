@@ -9,8 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
+
 from backend.messages.orders import (
     AboutOrder,
+    AboutUndone,
     OrderCancelled,
     OrderConfirmed,
     OrderPlaced,
@@ -27,6 +30,7 @@ from ..entities import CartToOrder, Order, OrderSaga, OrderStatus, told
 from ..repositories import IdempotencyKeys, OrderRepository, SagaRepository
 from .saga_endings import Ended, note_ended
 
+log = structlog.get_logger(__name__)
 _STATUS = {
     SagaState.RUNNING: OrderStatus.PLACED,
     SagaState.COMPLETED: OrderStatus.CONFIRMED,
@@ -93,7 +97,16 @@ class OrderDesk:
         order, found = await self._held(work, message.order_id)
         now = self._clock()
         moved = self._conductors[found.style].heard(found.saga, message, order, now)
-        await self._keep(work, order, found, moved, what=message.message_type)
+        what = message.message_type
+        if (
+            isinstance(message, AboutUndone)
+            and not message.by_hand
+            and _was_waited_for(found.saga, moved.saga)
+        ):
+            # It was asked for twice, refused once, and somebody has undone it by hand before the second request came.
+            what = f"{what}: undone by {message.aggregate_type} too, after it was undone by hand"
+            log.error("undone_twice", order=order.id, participant=message.aggregate_type)
+        await self._keep(work, order, found, moved, what=what)
 
     async def late(self, work: UnitOfWork, order_id: int) -> None:
         """The deadline of an order's saga may be over."""
@@ -211,6 +224,11 @@ async def _known(orders: OrderRepository, order_id: int) -> Order:
     if order is None:
         raise NotFoundError(f"there is no order {order_id}")
     return order
+
+
+def _was_waited_for(before: Saga, after: Saga) -> bool:
+    """Whether what was heard is that something was undone which somebody had undone by hand."""
+    return before.by_hand and not after.by_hand
 
 
 def _check_needs_review(found: OrderSaga) -> None:

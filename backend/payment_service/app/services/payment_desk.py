@@ -95,12 +95,16 @@ class PaymentDesk:
         payment = await payments.hold_or_make(order_id, style=style)
         amount = payment.amount if payment.state is PaymentState.REFUNDED else _NOTHING
         if payment.state is PaymentState.CAPTURED:
-            if not await self._undo(work, payment, "refund", failure, by_hand=by_hand):
+            undone = await self._undo(work, payment, "refund", failure, by_hand=by_hand)
+            if undone is None:
                 return
-            amount = payment.amount
+            payment, amount = undone, payment.amount
         await payments.change(payment, is_stopped=True)
         await self._tell(
-            work, PaymentRefunded(order_id=order_id, style=style, amount=amount, failure=failure)
+            work,
+            PaymentRefunded(
+                order_id=order_id, style=style, amount=amount, failure=failure, by_hand=payment.is_by_hand
+            ),
         )
 
     async def void(
@@ -119,19 +123,24 @@ class PaymentDesk:
         payments = PaymentRepository(work)
         payment = await payments.hold_or_make(order_id, style=style)
         amount = payment.amount if payment.state is PaymentState.VOIDED else _NOTHING
-        steps = {PaymentState.AUTHORISED: "void", PaymentState.CAPTURED: "refund"}
-        if step := steps.get(payment.state):
-            if not await self._undo(work, payment, step, failure, by_hand=by_hand):
+        if payment.state in (PaymentState.AUTHORISED, PaymentState.CAPTURED):
+            undone = await self._undo(work, payment, "void", failure, by_hand=by_hand)
+            if undone is None:
                 return
-            amount = payment.amount
+            payment, amount = undone, payment.amount
         await payments.change(payment, is_stopped=True)
-        await self._tell(work, PaymentVoided(order_id=order_id, style=style, amount=amount, failure=failure))
+        await self._tell(
+            work,
+            PaymentVoided(
+                order_id=order_id, style=style, amount=amount, failure=failure, by_hand=payment.is_by_hand
+            ),
+        )
 
     async def _undo(
-        self, work: UnitOfWork, payment: Payment, step: str, failure: Failure | None, *, by_hand: bool
-    ) -> bool:
-        """Whether it could be done; if not, that is told."""
-        refund = step == "refund"
+        self, work: UnitOfWork, payment: Payment, asked: str, failure: Failure | None, *, by_hand: bool
+    ) -> Payment | None:
+        """The payment as it is then; None if it could not be done, which is told. `asked` is the step that was asked for."""
+        refund = payment.state is PaymentState.CAPTURED
         provider = self._provider
         try:
             async with work.savepoint():
@@ -145,15 +154,14 @@ class PaymentDesk:
                 PaymentUndoFailed(
                     order_id=payment.order_id,
                     style=payment.style,
-                    step=step,
+                    step=asked,
                     failure=failure,
                     trouble=Failure(participant=Participant.PAYMENT, reason=str(error)),
                 ),
             )
-            return False
+            return None
         after = PaymentState.REFUNDED if refund else PaymentState.VOIDED
-        await PaymentRepository(work).change(payment, state=after)
-        return True
+        return await PaymentRepository(work).change(payment, state=after, is_by_hand=by_hand)
 
     async def _tell(self, work: UnitOfWork, message: Message) -> None:
         await self._outbox.record(work, message)

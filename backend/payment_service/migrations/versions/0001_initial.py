@@ -29,6 +29,7 @@ def upgrade() -> None:
         sa.Column("amount", sa.Numeric(12, 2), nullable=False, server_default="0"),
         sa.Column("state", sa.Text, nullable=False, server_default="new"),
         sa.Column("is_stopped", sa.Boolean, nullable=False, server_default=sa.false()),
+        sa.Column("is_by_hand", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("reason", sa.Text),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
         sa.CheckConstraint(

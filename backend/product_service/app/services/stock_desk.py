@@ -100,7 +100,9 @@ class StockDesk:
         found = await reservations.hold_or_make(order_id, style=style)
         count = sum((found.pieces or {}).values())
         if by_hand and found.state in (ReservationState.USED, ReservationState.RESERVED):
-            await reservations.change(found, state=ReservationState.RELEASED, is_stopped=True)
+            found = await reservations.change(
+                found, state=ReservationState.RELEASED, is_stopped=True, is_by_hand=True
+            )
             count = 0
         elif found.state is ReservationState.USED:
             await self._cannot(work, found, "it has left the house", failure)
@@ -116,7 +118,12 @@ class StockDesk:
         elif found.state is not ReservationState.RELEASED:
             await reservations.change(found, is_stopped=True)
             count = 0
-        await self._tell(work, StockReleased(order_id=order_id, style=style, pieces=count, failure=failure))
+        await self._tell(
+            work,
+            StockReleased(
+                order_id=order_id, style=style, pieces=count, failure=failure, by_hand=found.is_by_hand
+            ),
+        )
 
     async def use(self, work: UnitOfWork, order_id: int) -> Reservation:
         """The goods leave the house. Raises NotFoundError where nothing was reserved, ConflictError where it is no more."""

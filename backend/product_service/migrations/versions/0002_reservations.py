@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("lines", JSONB),
         sa.Column("may_begin", sa.Boolean, nullable=False),
         sa.Column("is_stopped", sa.Boolean, nullable=False),
+        sa.Column("is_by_hand", sa.Boolean, nullable=False),
         sa.Column("reason", sa.Text),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint(

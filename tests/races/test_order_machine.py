@@ -1,5 +1,6 @@
 """Generated lives of orders: messages that come twice, late and in any order, units that die, providers that refuse, customers who
-change their minds. When all is heard, money, stock and orders agree, in all databases.
+change their minds, goods that leave the house, people who say how an order ends. When all is heard, money, stock and orders agree, in
+all databases.
 """
 
 from __future__ import annotations
@@ -8,9 +9,8 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Coroutine, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from decimal import Decimal
-from functools import partial
 from typing import Any, NoReturn
 
 import pytest
@@ -22,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from backend.messages.orders import SagaStyle
 from backend.order_service.app.entities import Order, OrderStatus
+from backend.shared import ConflictError, NotFoundError
 from backend.shared.events.saga import SagaState
 from backend.shared.testing.clusters import Cluster
 from tests.support.order_world import PRICE, OrderWorld, fresh_urls, open_world
@@ -54,6 +55,10 @@ class Lives(RuleBasedStateMachine):
         self.run(self._begin())
 
     async def _begin(self) -> None:
+        await self.world.post.collect()
+        self.world.post.waiting.clear()  # of a life that broke off
+        self.world.dies = 0
+        await self.world.forget_faults()
         names = {f"{name}-{self.example}": STOCK for name in ("cup", "plate", "jug")}
         self.products = list((await self.world.stocked(**names)).values())
         await self.world.credit(str(CREDIT), self.user)
@@ -82,7 +87,7 @@ class Lives(RuleBasedStateMachine):
             self.run(self._cancel(order))
 
     async def _cancel(self, order: Order) -> None:
-        if (await self.world.saga(order)).saga.state is not SagaState.NEEDS_REVIEW:
+        if not await self._needs_review(order):
             await self.world.cancel(order)
         await self.world.post.collect()
 
@@ -100,6 +105,47 @@ class Lives(RuleBasedStateMachine):
     def refuse(self, step: str) -> None:
         self.run(self.world.fault(step, "decline"))
 
+    @rule(which=st.integers(0, 1000))
+    def use(self, which: int) -> None:
+        """The goods leave the house, and cannot be put back."""
+        if self.orders:
+            order, _ = self.orders[which % len(self.orders)]
+            with suppress(ConflictError, NotFoundError):
+                self.run(self.world.use(order))
+
+    @rule(which=st.integers(0, 2), refused=st.sampled_from(["refund", "used"]))
+    def regret(self, which: int, refused: str) -> None:
+        """An order that stands is cancelled, and cannot be undone: that takes more luck than a short life has."""
+        self.run(self._regret(self.products[which], refused))
+
+    async def _regret(self, product: int, refused: str) -> None:
+        order = await self.world.place((product, 1), user=self.user)
+        self.orders.append((order, Counter({product: 1})))
+        await self.world.post.bring_all()
+        if (await self.world.now(order)).status is OrderStatus.CONFIRMED:
+            await (self.world.use(order) if refused == "used" else self.world.fault(refused, "decline"))
+            await self.world.cancel(order)
+            await self.world.post.collect()
+
+    @rule(
+        which=st.integers(0, 1000),
+        state=st.sampled_from([None, SagaState.COMPLETED, SagaState.COMPENSATED]),
+    )
+    def look(self, which: int, state: SagaState | None) -> None:
+        """Somebody sees to one that could not be undone: it is settled, or without a `state` tried again."""
+        self.run(self._look(which, state))
+
+    async def _look(self, which: int, state: SagaState | None) -> None:
+        found = [order for order, _ in self.orders if await self._needs_review(order)]
+        if found:
+            order = found[which % len(found)]
+            with suppress(ConflictError):
+                await (self.world.settle(order, state) if state else self.world.retry(order))
+            await self.world.post.collect()
+
+    async def _needs_review(self, order: Order) -> bool:
+        return (await self.world.saga(order)).saga.state is SagaState.NEEDS_REVIEW
+
     def teardown(self) -> None:
         if not self.broken and self.products:
             self.run(self._end())
@@ -108,7 +154,7 @@ class Lives(RuleBasedStateMachine):
         """Everything is heard, and whatever needed to be looked at was mended and tried again."""
         await self.world.forget_faults()
         self.world.dies = 0
-        for _ in range(MOST_ROUNDS):
+        for number in range(MOST_ROUNDS):
             await self.world.post.bring_all()
             open_ = [
                 order for order, _ in self.orders if not (await self.world.saga(order)).saga.state.is_final
@@ -116,13 +162,18 @@ class Lives(RuleBasedStateMachine):
             if not open_:
                 break
             for order in open_:
-                if (await self.world.saga(order)).saga.state is SagaState.NEEDS_REVIEW:
-                    await self.world.order.run_unit("retry", partial(self._retry, order.id))
+                if await self._needs_review(order):
+                    await self._see_to(order, by_hand=(number + order.id) % 2 == 1)
             await self.world.late()
         await self._hold()
 
-    async def _retry(self, number: int, work: Any) -> None:
-        await self.world.desk.retry(work, number, by="test")
+    async def _see_to(self, order: Order, *, by_hand: bool) -> None:
+        """What has left the house can only be seen to by hand."""
+        if by_hand:
+            with suppress(ConflictError):
+                await self.world.settle(order, SagaState.COMPENSATED)
+        else:
+            await self.world.retry(order)
 
     async def _hold(self) -> None:
         states = {order.id: (await self.world.saga(order)).saga.state for order, _ in self.orders}
@@ -135,9 +186,11 @@ class Lives(RuleBasedStateMachine):
             assert confirmed == (states[order.id] is SagaState.COMPLETED)
             assert await self.world.reserved(order.id) is confirmed, (order.id, now.status)
             assert await self.world.captured(order.id) == (order.total if confirmed else 0)
-            if confirmed:
+            goods, money = await self.world.by_hand(order.id)
+            assert not (confirmed and (goods or money))
+            if confirmed or goods:
                 taken += pieces
-                spent += pieces.total() * PRICE
+            spent += pieces.total() * PRICE if confirmed else money
         assert await self.world.stock_of(self.products) == {
             number: STOCK - taken[number] for number in self.products
         }
@@ -146,6 +199,8 @@ class Lives(RuleBasedStateMachine):
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         try:
             return self.loop.run(work)
+        except (ConflictError, NotFoundError):
+            raise
         except BaseException:
             self.broken = True
             raise

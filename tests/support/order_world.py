@@ -250,9 +250,23 @@ class OrderWorld:
         await self._sql(self.urls.payment, "DELETE FROM provider_faults")
 
     async def reserved(self, order_id: int) -> bool:
-        """Whether goods are off the shelves for an order."""
+        """Whether goods are off the shelves for an order, as far as anybody knows."""
         rows = await self._stock_sql("stock_reservations", "state", f"order_id = {order_id}")
-        return bool(rows) and rows[0]["state"] == "reserved"
+        return bool(rows) and rows[0]["state"] in ("reserved", "used")
+
+    async def by_hand(self, order_id: int) -> tuple[bool, Decimal]:
+        """What was undone by hand of an order: whether its goods were, and how much money."""
+        goods = await self._stock_sql("stock_reservations", "1", f"order_id = {order_id} AND is_by_hand")
+        money = await self._sql(
+            self.urls.payment,
+            "SELECT amount FROM payments WHERE order_id = $1 AND state = 'refunded' AND is_by_hand",
+            order_id,
+        )
+        return bool(goods), money[0]["amount"] if money else Decimal(0)
+
+    async def use(self, order: Order) -> None:
+        """The goods leave the house. Raises where none are reserved."""
+        await self.product.run_unit("use", lambda work: self.stock.use(work, order.id))
 
     async def captured(self, order_id: int) -> Decimal:
         """What was taken for an order and not given back."""

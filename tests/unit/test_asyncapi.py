@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
@@ -70,6 +71,21 @@ def test_the_document_keeps_to_the_specification(service: str, broker_url: str |
     assert hosts == (["b1:4222", "b2:4222"] if broker_url else [])
     assert "s3cr3t" not in json.dumps(document)
     assert "ann:" not in json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    ("broker_url", "hosts"),
+    [
+        ("amqp://shop:s3,cret@mq/orders?heartbeat=5", ["mq"]),
+        ("amqps://shop:s3/cret@mq:5671", ["mq:5671"]),
+        ("nats://shop:s3,cret@b1:4222,nats://shop:s3?cret@b2", ["b1:4222", "b2"]),
+        ("kafka://shop:s3,cret@b1:9092,b2:9092", ["b1:9092", "b2:9092"]),
+    ],
+)
+def test_nothing_of_a_password_is_shown_whatever_is_in_it(broker_url: str, hosts: list[str]) -> None:
+    document = document_of("order", broker_url=broker_url)
+    assert [server["host"] for server in document["servers"].values()] == hosts
+    assert not {"s3", "cret", "shop"} & set(re.split(r"\W+", json.dumps(document["servers"])))
 
 
 def test_a_broken_document_would_be_found() -> None:

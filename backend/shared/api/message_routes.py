@@ -17,12 +17,14 @@ def message_router(api: MessageApi, *, broker_url: str | None = None) -> APIRout
     The page loads its scripts from elsewhere, as `/docs` does. Without `broker_url` the document names no server.
     """
     router = APIRouter(include_in_schema=False)
+    made: list[ApplicationSchema] = []
 
     def document(request: Request) -> ApplicationSchema:
-        app: FastAPI = request.app
-        return asyncapi_document(
-            api, title=app.title, version=app.version, description=app.description, broker_url=broker_url
-        )
+        if not made:  # once: it takes some hundredths of a second, in which nobody else is served
+            app: FastAPI = request.app
+            about = {"title": app.title, "version": app.version, "description": app.description}
+            made.append(asyncapi_document(api, **about, broker_url=broker_url))
+        return made[0]
 
     @router.get("/asyncapi.json")
     async def as_json(request: Request) -> Response:

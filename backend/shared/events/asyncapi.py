@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
@@ -161,10 +162,10 @@ def _completed(found: MessageObject) -> MessageObject:
 
 
 def _servers(url: str) -> list[str]:
-    """Each server's address, and nothing of who logs in there."""
-    scheme, _, rest = url.partition("://")
-    hosts = [
-        part.rpartition("://")[2].rpartition("@")[2].partition("/")[0].partition("?")[0]
-        for part in rest.split(",")
-    ]
-    return [f"{scheme}://{host}" for host in hosts if host]
+    """Each server's address, and nothing of who logs in there: in a password there may be anything but an @."""
+    found = []
+    for one in re.split(r",(?=[a-z]+://)", url):
+        scheme, _, rest = one.partition("://")
+        hosts = re.split(r"[/?#]", rest.rpartition("@")[2])[0]
+        found += [f"{scheme}://{host}" for host in hosts.split(",") if host]
+    return found

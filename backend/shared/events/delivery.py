@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+import structlog
 from faststream_outbox import ExponentialRetry, OutboxBroker, OutboxMessage
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from backend.shared.database import engine_beside
 from backend.shared.observability.labels import DeliveryOutcome
+from backend.shared.observability.seldom import Seldom
 from backend.shared.observability.tracing import SpanKind, current_trace, span
 
 from .dead_letters import REPLAYED
@@ -28,6 +30,9 @@ LEAST_SECONDS = 0.05
 MOST_SECONDS = 2.0
 LEASE_SECONDS = 30.0
 """A row that a process took and did not end is free again after so long."""
+
+_failures = Seldom(60.0)
+log = structlog.get_logger(__name__)
 
 OnDelivery = Callable[[Envelope, DeliveryOutcome], None]
 
@@ -79,7 +84,7 @@ class Delivery:
             await publish(transport, message.body, again=again, on_delivery=on_delivery)
 
     async def start(self) -> None:
-        """Begin. Raises while the database does not answer."""
+        """Begin. A database that does not answer is tried again in the background."""
         await self._broker.start()
 
     async def stop(self) -> None:
@@ -106,7 +111,14 @@ async def publish(
             body = json.dumps(json.loads(body) | {"trace": trace}).encode()
         try:
             await publisher.publish(envelope, body, again=again)
-        except Exception:
+        except Exception as error:
             on_delivery(envelope, DeliveryOutcome.FAILED)
+            if (left_out := _failures.left_out()) is not None:
+                log.warning(
+                    "delivery_failed",
+                    subject=envelope.subject,
+                    error=type(error).__name__,
+                    left_out=left_out,
+                )
             raise
         on_delivery(envelope, DeliveryOutcome.DELIVERED)

@@ -89,16 +89,17 @@ class Messaging:
     async def look(self) -> None:
         """Let go of what is done with, and measure the rest."""
         for side in [side for side in self._deliveries if not is_delivered_from(side, self._phase())]:
+            delivery = self._deliveries.pop(side)
             await self._end(_name(side))
-            await self._deliveries[side].stop()
-            del self._deliveries[side]
+            await delivery.stop()
             log.info("delivery_ended", service=self._service, side=side.value)
         await self._watch.look()
 
     async def _start(self) -> None:
         await self._until_started("broker", self._transport.start)
         for side, delivery in self._deliveries.items():
-            self._spawn(_name(side), self._until_started(_name(side), delivery.start))
+            if is_delivered_from(side, self._phase()):
+                self._spawn(_name(side), self._until_started(_name(side), delivery.start))
 
     def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         self._tasks[name] = asyncio.ensure_future(work)
@@ -132,9 +133,9 @@ class Messaging:
         """Finish what is in hand. May be repeated."""
         await self._end(*self._tasks)
         async with AsyncExitStack() as stack:  # all of them, whatever one of them raises
+            stack.push_async_callback(self._transport.stop)  # last: what is in hand is still to be delivered
             for delivery in self._deliveries.values():
                 stack.push_async_callback(delivery.stop)
-            stack.push_async_callback(self._transport.stop)
 
 
 def _name(side: Side) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from backend.shared.domain.errors import AwayError
 from backend.shared.events import consumer as consuming
 from backend.shared.events.consumer import Consumer
 from backend.shared.events.dead_letters import DeadLetters
+from backend.shared.events.envelope import Envelope
 from backend.shared.events.messaging import Messaging
 from backend.shared.events.over_nats import NatsTransport
 from backend.shared.testing.brokers import NatsServer
@@ -36,10 +38,12 @@ def broker(worker_directory: Path) -> Iterator[NatsServer]:
 
 
 @asynccontextmanager
-async def messaging(teller: Teller, broker: NatsServer) -> AsyncIterator[Messaging]:
+async def messaging(
+    teller: Teller, broker: NatsServer, *, transport: NatsTransport | None = None
+) -> AsyncIterator[Messaging]:
     """The service delivers and listens, and measures when the test says so."""
     made = Messaging(
-        NatsTransport(broker.url),
+        transport or NatsTransport(broker.url),
         ROOM,
         teller.manager.runtime.engines,
         consumer=teller.consumer,
@@ -141,16 +145,45 @@ async def test_what_waits_for_a_broker_is_shown_with_its_age(
         assert shown(teller, "broker_state", state="away") == 1
         broker.start()
         await legacy_sql.until("SELECT 1 FROM tandem_people.outbox", found=False)
-        await watched.look()
-        assert shown(teller, "broker_state", state="connected") == 1
+        connected = partial(shown, teller, "broker_state", state="connected")
+        await until(_after_a_look(watched, connected))
         assert shown(teller, "outbox_rows", side="legacy") == 0
         broker.kill9()
         await teller.add("two@example.org")
         failed = partial(shown, teller, "deliveries_total", type="PersonAdded", outcome="failed")
         await until(_after_a_look(watched, failed))
         broker.start()
-        connected = partial(shown, teller, "broker_state", state="connected")
         await until(_after_a_look(watched, connected))
+
+
+class Held(NatsTransport):
+    """Its messages are on their way until the test says so."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.reached, self.go = asyncio.Event(), asyncio.Event()
+
+    async def publish(self, envelope: Envelope, body: bytes, *, again: str = "") -> None:
+        self.reached.set()
+        await self.go.wait()
+        await super().publish(envelope, body, again=again)
+
+
+async def test_what_is_in_hand_is_delivered_before_the_end(
+    make_teller: MakeTeller, broker: NatsServer, legacy_sql: Sql
+) -> None:
+    broker.start()
+    teller = await make_teller(Phase.DUALWRITE)
+    transport = Held(broker.url)
+    async with messaging(teller, broker, transport=transport) as watched:
+        await teller.add("one@example.org")
+        await transport.reached.wait()
+        closing = asyncio.ensure_future(watched.close())
+        await asyncio.wait([closing], timeout=0.3)
+        transport.go.set()
+        await closing
+    assert await legacy_sql("SELECT 1 FROM tandem_people.outbox") == []
+    assert shown(teller, "deliveries_total", type="PersonAdded", outcome="failed") is None
 
 
 async def test_a_broker_that_stands_still_is_away(

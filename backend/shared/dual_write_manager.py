@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from backend.shared.background_validation import validate_periodically
 from backend.shared.database import DatabaseLimits
+from backend.shared.domain.errors import ConfigurationError
 from backend.shared.domain.isolation import Isolation
 from backend.shared.domain.mapping import EntityCatalog, EntityMapping, Key
 from backend.shared.domain.phases import Capture, Phase, Side
@@ -68,6 +69,10 @@ class DualWriteManager(AdminOperations):
         document_limits: DocumentLimits | None = None,
         hook: Hook = no_hook,
     ) -> None:
+        if self.messages is not None and self.capture is not Capture.TRIGGER:
+            raise ConfigurationError(
+                f"{self.service}: messages are carried by triggers, and there are none here"
+            )
         settings = settings or DualWriteSettings.from_env(self.service.upper())
         if isinstance(new_db_url, str):
             settings = replace(settings, database_url=new_db_url)

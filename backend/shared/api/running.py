@@ -15,7 +15,6 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from backend.shared.domain.errors import TandemError
-from backend.shared.domain.phases import Side
 from backend.shared.dual_write_manager import DualWriteManager
 from backend.shared.events.consumer import Consumer
 from backend.shared.events.messaging import Messaging
@@ -138,12 +137,12 @@ def running(
 
 
 def side_checks(manager: DualWriteManager) -> list[HealthCheck]:
-    """The side that answers is needed. Without the other one the service goes on, and the journal grows."""
+    """The side that answers is needed. Without the other one the service goes on, and the journal grows; in `complete` it is let go."""
     engines = manager.runtime.engines
     authoritative = manager.phase.policy.authoritative
     return [
         database_check(f"{side.value} database", engines[side], required=side is authoritative)
-        for side in Side
+        for side in manager.runtime.sides_in_use
     ]
 
 

@@ -1,4 +1,8 @@
-"""Makes the tables of messages in a migration. What a version has made stays as it is: a change is a version more."""
+"""Makes the tables of messages in a migration.
+
+They are made as this version has them, and as the library of the queue has its own: whoever changes either adds a migration that brings
+older databases there, and finds that in newer ones already.
+"""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class EventTables:
     """The tables of one service in one database.
 
     `event`: all events, insert-only, as Debezium's outbox event router reads them (docs/howto/debezium.md). `outbox`: those that wait for delivery,
-    `undelivered` those that no broker would take. `inbox`: the messages whose effects are in the same database, `dead` those
+    `undelivered` those that somebody has taken out of there: services give none up. `inbox`: the messages whose effects are in the same database, `dead` those
     that could not be taken in.
     """
 

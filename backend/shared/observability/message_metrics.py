@@ -83,7 +83,7 @@ class MessageMetrics:
         )
         self.undelivered = gauge(
             "outbox_undelivered_rows",
-            "Messages whose delivery was given up, and that somebody has to see to.",
+            "Messages that somebody has taken out of the outbox undelivered, and has to see to.",
             "side",
         )
         self.dead_letters = gauge(
@@ -140,7 +140,7 @@ class MessageMetrics:
     def outbox_measured(
         self, *, service: str, side: Side | str, rows_count: int, age_seconds: float, undelivered_count: int
     ) -> None:
-        """The outbox of `side` was looked at: what waits, the age of the oldest (0 without any), what was given up."""
+        """The outbox of `side` was looked at: what waits, the age of the oldest (0 without any), what was taken out of it."""
         if self._labels.is_enabled(service):
             labels = self._labels.service(service), closed(Side, side)
             self.outbox_rows.labels(*labels).set(rows_count)

@@ -149,8 +149,11 @@ async def test_who_begins_while_it_is_away_is_there_afterwards(
             await asyncio.sleep(PAUSE_SECONDS)
 
     beginning = asyncio.create_task(begin())
-    await tried.wait()
-    await start(broker_server)
-    async with asyncio.timeout(WAIT_SECONDS):
-        await beginning
+    try:
+        await tried.wait()
+        await start(broker_server)
+        async with asyncio.timeout(WAIT_SECONDS):
+            await beginning
+    finally:
+        beginning.cancel()
     await listener.until_all(await told(await broker.started(), 1))

@@ -9,6 +9,7 @@ import asyncio
 import sys
 
 from backend.shared.events.envelope import Envelope
+from backend.shared.testing.programs import REPOSITORY
 from tests.support.broker_room import WAIT_SECONDS, BrokerRoom, Knocked, Listener, Rang, tell, told
 
 
@@ -97,6 +98,7 @@ async def test_what_a_killed_process_had_taken_comes_again(broker: BrokerRoom) -
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.support.taking_process", broker.url, broker.name, "one"),
         stdout=asyncio.subprocess.PIPE,
+        cwd=REPOSITORY,
     )
     assert process.stdout is not None
     try:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import suppress
 
 import pytest
 
@@ -38,7 +39,12 @@ async def test_i7_a_killed_delivery_loses_no_message(
         env=os.environ | {"LEGACY_URL": people_databases.legacy_url},
         stdout=asyncio.subprocess.PIPE,
     )
-    said, _ = await killed.communicate()
+    try:
+        async with asyncio.timeout(60):
+            said, _ = await killed.communicate()
+    finally:
+        with suppress(ProcessLookupError):
+            killed.kill()
     assert killed.returncode == -signal.SIGKILL
     before = said.decode().split()
     assert len(before) == kept

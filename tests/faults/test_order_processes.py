@@ -19,6 +19,7 @@ from tests.support.order_processes import SETTINGS, OrderProcesses, lines
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(150),
+    pytest.mark.xdist_group("order-processes"),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 FINAL = ("completed", "compensated")

@@ -17,7 +17,11 @@ from tests.support.order_audit import disagreements
 from tests.support.order_play import ANSWERED, CREDIT, ORDERED, STOCK, End, Failure, Play, Step
 from tests.support.order_world import PRICE, OrderWorld, fresh_urls, open_world
 
-pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.xdist_group("order-steps"),  # what was carried meanwhile is that of all of them
+]
 
 TOTAL = ORDERED * PRICE
 REFUSED = (Step.AUTHORISE, Step.RESERVE, Step.CAPTURE, Step.REFUND, Step.RELEASE, Step.VOID)
@@ -86,6 +90,7 @@ async def test_the_end_is_the_same_in_both_forms(world: OrderWorld, *, step: Ste
 
 
 async def test_what_was_carried_meanwhile_is_the_same_on_both_sides(world: OrderWorld) -> None:
+    await Play(world, style=SagaStyle.CHOREOGRAPHED).run(Step.REFUND, Failure.TWICE)
     for manager in (world.order, world.product, world.cart):
         assert await manager.relay().drain(timeout_seconds=20)
         assert (await SyncValidator(manager.runtime).run()).verdict is Verdict.EQUAL

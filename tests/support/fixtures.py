@@ -121,7 +121,7 @@ class Sql:
 
     async def until(self, statement: str, *, found: bool = True) -> None:
         """Wait until the server sees rows of `statement`, or none any more."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while bool(await self(statement)) is not found:  # noqa: ASYNC110 - another process decides
                 await asyncio.sleep(0.01)
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from uuid import uuid4
 
 import asyncpg
 
@@ -85,13 +83,10 @@ class Post:
                 return number
         return None
 
-    async def bring_old(self, letters: Sequence[Letter], *, as_new: bool = False) -> None:
-        """Bring some that were brought already; `as_new`: under other ids, as from a sender who has forgotten that it told them."""
+    async def bring_old(self, letters: Sequence[Letter]) -> None:
+        """Bring some that were brought already."""
         for letter in letters:
-            told = json.loads(letter.body)
-            if as_new:
-                told["id"] = str(uuid4())
-            await self.consumers[letter.consumer].take(json.dumps(told).encode())
+            await self.consumers[letter.consumer].take(letter.body)
         await self.collect()
 
     async def _taken(self, url: str) -> list[bytes]:

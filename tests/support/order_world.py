@@ -386,8 +386,3 @@ async def fresh_urls(stack: AsyncExitStack, name: str, *, legacy: Cluster, servi
 def _outboxes(urls: OrderUrls) -> dict[str, list[str]]:
     own = {getattr(urls, service): ["outbox"] for service in SERVICES}
     return own | {urls.legacy: [f"tandem_{service}.outbox" for service in ("order", "product", "cart")]}
-
-
-def counted(log: Sequence[str]) -> dict[str, int]:
-    """How often each kind of message was told."""
-    return {name: log.count(name) for name in dict.fromkeys(log)}

@@ -87,6 +87,9 @@ class Counting:
     async def ping(self) -> None:
         """It is there."""
 
+    async def mend(self) -> None:
+        """Whole, too."""
+
     async def publish(self, envelope: Envelope, body: bytes, *, again: str = "") -> None:
         """Count what was kept."""
         if self._inner is not None:

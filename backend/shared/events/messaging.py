@@ -84,6 +84,7 @@ class Messaging:
         """Begin in the background. Once."""
         self._spawn("start", self._start())
         self._spawn("watch", every(LOOK_SECONDS, self.look, service=self._service))
+        self._spawn("mend", every(LOOK_SECONDS, self._transport.mend, service=self._service))
         self._spawn("prune", every(PASS_SECONDS, self._pruning.run, service=self._service))
 
     async def look(self) -> None:

@@ -64,6 +64,9 @@ class KafkaTransport:
         if not await self.broker.ping(timeout=ANSWER_SECONDS):
             raise AwayError("no broker answers")
 
+    async def mend(self) -> None:
+        """Nothing to do: a topic is made by whoever publishes to it first."""
+
     async def publish(self, envelope: Envelope, body: bytes, *, again: str = "") -> None:
         """Returns when all replicas that are in step have the message."""
         topic = self._topic(envelope.subject)

@@ -100,6 +100,9 @@ class RabbitTransport:
         async with (await self.broker.connect()).channel():
             pass
 
+    async def mend(self) -> None:
+        """The driver does so, whenever it connects anew."""
+
     async def publish(self, envelope: Envelope, body: bytes, *, again: str = "") -> None:
         """Returns when the queues of all who listen have kept the message, on disk."""
         async with asyncio.timeout(PUBLISH_SECONDS):

@@ -54,6 +54,13 @@ class Transport(Publisher, Protocol):
         """Returns when the broker answers; raises while it does not. Whoever calls it says how long that may take."""
         ...
 
+    async def mend(self) -> None:
+        """Make again what of ours the broker has lost. To be called every few seconds; does nothing before `start`, or without connection.
+
+        Raises `AwayError` while that cannot be done.
+        """
+        ...
+
     def subscribe(self, consumer: str, messages: Collection[type[Message]], take: Take) -> None:
         """From `start` on: each of `messages` once to one of all processes with this `consumer`, in turn with others.
 

@@ -12,7 +12,8 @@ from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
 
 from backend.shared.events.envelope import DomainEvent, Envelope, Message
-from backend.shared.events.over_nats import SUBJECTS, NatsTransport
+from backend.shared.events.nats_stream import SUBJECTS
+from backend.shared.events.over_nats import NatsTransport
 from backend.shared.events.transport import Take
 from backend.shared.testing.brokers import NatsServer
 from tests.support.broker_room import forget_streams

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,6 +16,7 @@ import pytest
 from backend.shared import Phase, Side
 from backend.shared.domain.errors import AwayError
 from backend.shared.events import consumer as consuming
+from backend.shared.events import messaging as messages
 from backend.shared.events.consumer import Consumer
 from backend.shared.events.dead_letters import DeadLetters
 from backend.shared.events.envelope import Envelope
@@ -184,6 +186,24 @@ async def test_what_is_in_hand_is_delivered_before_the_end(
         await closing
     assert await legacy_sql("SELECT 1 FROM tandem_people.outbox") == []
     assert shown(teller, "deliveries_total", type="PersonAdded", outcome="failed") is None
+
+
+async def test_a_broker_that_has_lost_everything_is_gone_on_with(
+    make_teller: MakeTeller, broker: NatsServer, legacy_sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is told afterwards is delivered and taken in, by the same process."""
+    monkeypatch.setattr(messages, "LOOK_SECONDS", 0.1)
+    broker.start()
+    teller = await make_teller(Phase.DUALWRITE)
+    async with messaging(teller, broker):
+        await teller.add("one@example.org")
+        await legacy_sql.until("SELECT 1 FROM tandem_people.greetings")
+        broker.kill9()
+        shutil.rmtree(broker.directory / "data")
+        broker.start()
+        await teller.add("two@example.org")
+        await legacy_sql.until("SELECT 1 FROM tandem_people.greetings HAVING count(*) = 2")
+        await legacy_sql.until("SELECT 1 FROM tandem_people.outbox", found=False)
 
 
 async def test_a_broker_that_stands_still_is_away(

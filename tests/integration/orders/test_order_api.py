@@ -44,6 +44,9 @@ class NoBroker:
     async def ping(self) -> None:
         raise AwayError("there is no broker")
 
+    async def mend(self) -> None:
+        pass
+
     async def publish(self, envelope: Envelope, body: bytes, *, again: str = "") -> None:
         raise ConnectionError("there is no broker")
 

@@ -30,7 +30,8 @@ class KafkaTransport:
 
     Tried with the cluster that librdkafka brings for tests, never yet with a Kafka.
 
-    A message that cannot be taken in yet holds up those behind it in its partition.
+    One message is taken in at a time by each process: one that cannot be taken in yet holds up all that the process reads, of whatever
+    kind and partition. Other processes of the same consumer read other partitions, and go on.
     """
 
     def __init__(self, url: str, *, name: str = NAME, silent_seconds: float = SILENT_SECONDS) -> None:
@@ -72,9 +73,8 @@ class KafkaTransport:
         topic = self._topic(envelope.subject)
         async with asyncio.timeout(PUBLISH_SECONDS):
             if topic.name not in self._known:
-                # What was refused shows in the next line: there is no such topic.
+                # What was refused is told in the answer, not raised. It may be there all the same, or shows in the next line.
                 await self.broker.config.admin.create_topics([topic])
-                self._known.add(topic.name)
             await self.broker.publish(
                 body,
                 topic=topic.name,
@@ -86,6 +86,7 @@ class KafkaTransport:
                 },
                 correlation_id=envelope.correlation_id,
             )
+        self._known.add(topic.name)  # it is there: it has kept a message
 
     def subscribe(self, consumer: str, messages: Collection[type[Message]], take: Take) -> None:
         """See `Transport`."""

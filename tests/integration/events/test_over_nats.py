@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from typing import ClassVar
 
 import nats
+import pytest
+from faststream.nats.message import NatsMessage
 from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
 
@@ -56,26 +58,33 @@ async def publish(transport: NatsTransport, message: Message) -> None:
     await transport.publish(envelope, envelope.model_dump_json().encode())
 
 
-async def test_a_message_in_hand_is_not_brought_again_however_long_it_takes(nats_server: NatsServer) -> None:
+async def test_a_message_in_hand_is_not_brought_again_however_long_it_takes(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun: list[bytes] = []
-    go_on = asyncio.Event()
+    go_on, said = asyncio.Event(), asyncio.Semaphore(0)
+    in_progress = NatsMessage.in_progress
 
     async def take(body: bytes) -> None:
         begun.append(body)
         await go_on.wait()
 
-    async with own_stream(nats_server, "in-hand", silent_seconds=0.6) as transport:
+    async def saying(message: NatsMessage) -> None:
+        await in_progress(message)
+        said.release()
+
+    monkeypatch.setattr(NatsMessage, "in_progress", saying)
+    async with own_stream(nats_server, "in-hand", silent_seconds=3.0) as transport:
         await heard(transport, [Seen], take).start()
         await publish(transport, Seen())
-        async with jetstream(nats_server) as told:
-            while not begun:  # noqa: ASYNC110 - the broker rings no bell
-                await asyncio.sleep(0.01)
-            # Five times as long as it would wait for a process that says nothing.
-            await asyncio.sleep(3.0)
+        async with jetstream(nats_server) as told, asyncio.timeout(30):
+            # Three of them are as long as the server waits for a process that says nothing.
+            for _ in range(5):
+                await said.acquire()
             info = await told.consumer_info("in-hand", "watcher")
             assert (info.num_ack_pending, info.num_redelivered) == (1, 0)
             go_on.set()
-            while (await told.consumer_info("in-hand", "watcher")).num_ack_pending:  # noqa: ASYNC110 - the same
+            while (await told.consumer_info("in-hand", "watcher")).num_ack_pending:  # noqa: ASYNC110 - the broker rings no bell
                 await asyncio.sleep(0.01)
     assert len(begun) == 1
 

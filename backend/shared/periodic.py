@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import structlog
 
 from backend.shared.domain.errors import TandemError
+from backend.shared.error_text import came_from
 from backend.shared.observability.seldom import Seldom
 from backend.shared.pausing import pause
 from backend.shared.stores.errors import describe, is_database_error
 
 SAID_EVERY_SECONDS = 30.0
 BEGUN_AGAIN_SECONDS = 5.0
-_FRAMES = 3
 
 log = structlog.get_logger(__name__)
 
@@ -52,10 +50,9 @@ async def kept_up(work: Callable[[], Awaitable[None]], *, stop: asyncio.Event, s
 
 def _say_failed(error: Exception, *, service: str) -> None:
     """What nobody has thought of: where it came from, without its text, which may hold anything."""
-    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
     log.critical(
         "background_work_failed",
         service=service,
         error=type(error).__name__,
-        at=[f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames],
+        at=came_from(error),
     )

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar, cast
-from uuid import UUID, uuid5
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import structlog
 from pydantic import ValidationError as InvalidError
 from sqlalchemy import func
 from sqlalchemy.dialects.postgresql import insert
 
-from backend.shared.domain.errors import AwayError, SideError
+from backend.shared.domain.errors import AwayError, SideError, TandemError
+from backend.shared.error_text import said_of
 from backend.shared.observability.labels import TakingOutcome
 from backend.shared.observability.metrics import Metrics, default_metrics
 from backend.shared.observability.tracing import SpanKind, span
@@ -26,6 +26,7 @@ from backend.shared.units import Unit
 from .cause import caused_by
 from .envelope import Envelope, Message
 from .inbox import Inbox
+from .letters import Letter, stand_in, storable, unreadable
 from .tables import EventRoom
 from .transport import Transport
 
@@ -38,9 +39,13 @@ ATTEMPTS = 5
 DELAY_SECONDS = 0.1
 """Between the first two; twice as long each time."""
 MOST_DELAY_SECONDS = 5.0
-_UNREADABLE = UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8")
+REASON_CHARACTERS = 1000
 
 log = structlog.get_logger(__name__)
+
+
+class UnheardError(TandemError):
+    """A message has come for which there is no handler: a later version of the service may have one."""
 
 
 class RunUnit(Protocol):
@@ -104,17 +109,21 @@ class Consumer:
         """Take one message in. Returns when its effect, or its dead letter, is committed."""
         try:
             envelope = Envelope.model_validate_json(body)
-            subscription = self._subscriptions[envelope.subject]
-        except (InvalidError, KeyError) as error:
-            await self._put_aside(_unreadable(body), error, attempts=1)
+        except (InvalidError, RecursionError) as error:
+            await self._put_aside(unreadable(body), body, error, attempts=1)
+            return
+        subscription = self._subscriptions.get(envelope.subject)
+        if subscription is None:
+            unheard = UnheardError("there is no handler for its subject")
+            await self._put_aside(Letter(envelope=envelope), body, unheard, attempts=1)
             return
         told = {**envelope.attributes(), "messaging.consumer.group.name": self.service}
         with span(f"take {envelope.subject}", told, kind=SpanKind.CONSUMER, parent=envelope.trace) as taken:
-            error_type = await self._take(envelope, subscription)
+            error_type = await self._take(envelope, subscription, body)
             if error_type is not None:
                 taken.failed(error_type)
 
-    async def _take(self, envelope: Envelope, subscription: _Subscription) -> str | None:
+    async def _take(self, envelope: Envelope, subscription: _Subscription, body: bytes) -> str | None:
         """Until its effect, or its dead letter, is committed; answers the type of the error that it was put aside for."""
         attempts, delay = 0, DELAY_SECONDS
         while True:
@@ -132,10 +141,10 @@ class Consumer:
                     message_type=envelope.type,
                     message_id=str(envelope.id),
                     attempts=attempts,
-                    error=f"{type(error).__name__}: {error}",
+                    error=said_of(error),
                 )
                 if attempts >= ATTEMPTS:
-                    await self._put_aside(envelope, error, attempts=attempts)
+                    await self._put_aside(Letter(envelope=envelope), body, error, attempts=attempts)
                     return type(error).__name__
             else:
                 outcome = TakingOutcome.TAKEN_IN if is_new else TakingOutcome.REPEATED
@@ -167,45 +176,47 @@ class Consumer:
             # Not the envelope's own type: that is any text, and operations are of a closed set.
             return await self.run(f"take_{subscription.kind.message_type}", unit)
 
-    async def _put_aside(self, envelope: Envelope, error: Exception, *, attempts: int) -> None:
+    async def _put_aside(self, letter: Letter, body: bytes, error: Exception, *, attempts: int) -> None:
         """Keep it as a dead letter; until that is done it is not let go of."""
-
-        async def unit(work: UnitOfWork) -> None:
-            dead = self._room.tables[work.side].dead
-            letter = insert(dead).values(
-                consumer=self.service,
-                message_id=str(envelope.id),
-                envelope=envelope.model_dump(mode="json"),
-                reason=f"{type(error).__name__}: {error}"[:1000],
-                attempts=attempts,
-            )
-            again = {
-                "reason": letter.excluded.reason,
-                "attempts": dead.c.attempts + letter.excluded.attempts,
-                "failed_at": func.now(),
-                "replayed_at": None,
-            }
-            await work.session.execute(
-                letter.on_conflict_do_update(index_elements=[dead.c.consumer, dead.c.message_id], set_=again)
-            )
-
         delay = DELAY_SECONDS
         while True:
             try:
-                await self.run("put_aside", unit)
+                await self.run("put_aside", partial(self._keep, letter, said_of(error), attempts))
             except SideError as trouble:
                 log.warning("dead_letter_not_kept", consumer=self.service, error=str(trouble))
+                if not trouble.unavailable and not letter.is_stand_in:
+                    letter = stand_in(letter.envelope, body)
+                    continue
             else:
                 break
             await asyncio.sleep(delay)
             delay = min(MOST_DELAY_SECONDS, 2 * delay)
-        self._count(envelope, TakingOutcome.PUT_ASIDE)
+        self._count(letter.envelope, TakingOutcome.PUT_ASIDE)
         log.error(
             "message_put_aside",
             consumer=self.service,
-            message_type=envelope.type,
-            message_id=str(envelope.id),
-            error=f"{type(error).__name__}: {error}",
+            message_type=letter.envelope.type,
+            message_id=str(letter.envelope.id),
+            error=said_of(error),
+        )
+
+    async def _keep(self, letter: Letter, reason: str, attempts: int, work: UnitOfWork) -> None:
+        dead = self._room.tables[work.side].dead
+        kept = insert(dead).values(
+            consumer=self.service,
+            message_id=str(letter.envelope.id),
+            envelope=letter.as_json(),
+            reason=storable(reason)[:REASON_CHARACTERS],
+            attempts=attempts,
+        )
+        again = {
+            "reason": kept.excluded.reason,
+            "attempts": dead.c.attempts + kept.excluded.attempts,
+            "failed_at": func.now(),
+            "replayed_at": None,
+        }
+        await work.session.execute(
+            kept.on_conflict_do_update(index_elements=[dead.c.consumer, dead.c.message_id], set_=again)
         )
 
 
@@ -218,22 +229,3 @@ def _age_of(envelope: Envelope) -> float:
     """Seconds since it was recorded; a time without zone, from whoever else publishes, is taken for UTC."""
     at = envelope.occurred_at
     return (datetime.now(UTC) - (at if at.tzinfo else at.replace(tzinfo=UTC))).total_seconds()
-
-
-def _unreadable(body: bytes) -> Envelope:
-    """A stand-in for what cannot be read, with the same id each time that it comes."""
-    try:
-        found = json.loads(body)
-    except ValueError:
-        found = body.decode(errors="replace")
-    fields = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
-    return Envelope(
-        id=uuid5(_UNREADABLE, body.hex()),
-        subject=str(fields.get("subject", "")),
-        type=str(fields.get("type", "unreadable")),
-        version=1,
-        aggregate_type=str(fields.get("aggregate_type", "")),
-        aggregate_id=str(fields.get("aggregate_id", "")),
-        correlation_id=str(fields.get("correlation_id", "")),
-        data={"body": found},
-    )

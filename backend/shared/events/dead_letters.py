@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from backend.shared.unit_of_work import UnitOfWork
 
 from .consumer import RunUnit
 from .envelope import Envelope
+from .letters import Letter
 from .tables import EventRoom
 
 
@@ -26,6 +26,7 @@ class DeadLetter:
     consumer: str
     message_id: str
     envelope: Envelope
+    is_stand_in: bool
     reason: str
     attempts: int
     failed_at: datetime
@@ -96,11 +97,12 @@ REPLAYED = "tandem-replayed"
 
 
 def _letter(row: dict[str, Any]) -> DeadLetter:
-    envelope = row["envelope"]
+    letter = Letter.from_json(row["envelope"])
     return DeadLetter(
         consumer=row["consumer"],
         message_id=str(row["message_id"]),
-        envelope=Envelope.model_validate(json.loads(envelope) if isinstance(envelope, str) else envelope),
+        envelope=letter.envelope,
+        is_stand_in=letter.is_stand_in,
         reason=row["reason"],
         attempts=row["attempts"],
         failed_at=row["failed_at"],

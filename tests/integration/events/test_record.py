@@ -55,6 +55,6 @@ async def test_where_somebody_else_delivers_nothing_is_queued_but_what_is_replay
 
 
 async def _put_aside(teller: Teller, told: Envelope) -> None:
-    """As a message that cannot be read."""
+    """As a message that nobody hears."""
     body = told.model_copy(update={"subject": "events.person.Unheard"}).model_dump_json().encode()
     await teller.consumer.take(body)

@@ -19,7 +19,7 @@ from backend.shared.database import DatabaseLimits, create_side_engine
 from backend.shared.domain.errors import ConfigurationError, ValidationError
 from backend.shared.environment import load_environment
 from backend.shared.events.asyncapi import asyncapi_document
-from backend.shared.events.dead_letters import DeadLetter, DeadLetters
+from backend.shared.events.dead_letters import DeadLetter, DeadLetters, Replayed
 from backend.shared.events.message_api import MessageApi
 from backend.shared.events.tables import EventRoom
 from backend.shared.local_units import LocalUnits
@@ -75,11 +75,25 @@ def replay(
     *,
     everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
 ) -> None:
-    """Put one, or all, back on their way. Whoever has taken one in already passes over it."""
+    """Put one, or all, back on their way. Whoever has taken one in already passes over it.
+
+    What can only be kept as a stand-in stays: nobody could take it in. Exit 2 if it is asked for by its id.
+    """
     if (message_id is None) is not everything:
         raise ValidationError("say which, by its id, or --all")
-    count = asyncio.run(_replay(service, message_id))
-    typer.echo(f"{service}: {count} on their way again")
+    done = asyncio.run(_replay(service, message_id))
+    left = f", {done.stand_ins} are stand-ins and stay: see `tandem events discard`" if done.stand_ins else ""
+    typer.echo(f"{service}: {done.told} on their way again{left}")
+
+
+@events.command()
+def discard(
+    service: Service,
+    message_id: Annotated[str, typer.Argument(help="See `tandem events dead`.", show_default=False)],
+) -> None:
+    """Delete one, for good, with all that is kept of the message."""
+    asyncio.run(_discard(service, message_id))
+    typer.echo(f"{service}: deleted")
 
 
 @events.command()
@@ -104,9 +118,17 @@ async def _dead(service: str, limit: int) -> list[DeadLetter]:
         return await letters.page(limit=limit)
 
 
-async def _replay(service: str, message_id: str | None) -> int:
+async def _replay(service: str, message_id: str | None) -> Replayed:
     async with _letters(service) as letters:
-        return await letters.replay(None if message_id is None else [message_id])
+        if message_id is None:
+            return await letters.replay_all()
+        await letters.replay(message_id)
+        return Replayed(told=1)
+
+
+async def _discard(service: str, message_id: str) -> None:
+    async with _letters(service) as letters:
+        await letters.discard(message_id)
 
 
 @asynccontextmanager
@@ -152,5 +174,6 @@ def _shown(letter: DeadLetter) -> dict[str, object]:
         "attempts": letter.attempts,
         "failed_at": letter.failed_at.isoformat(),
         "reason": letter.reason,
+        "stand_in": letter.is_stand_in,
         "message": letter.envelope.model_dump(mode="json"),
     }

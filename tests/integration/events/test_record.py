@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 
 from backend.shared import Phase, UnitOfWork
-from backend.shared.events.dead_letters import DeadLetters
+from backend.shared.events.dead_letters import DeadLetters, Replayed
 from backend.shared.events.delivered_by import DeliveredBy
 from backend.shared.events.envelope import Envelope
 from backend.shared.events.outbox import Outbox, envelope_of
@@ -50,7 +50,7 @@ async def test_where_somebody_else_delivers_nothing_is_queued_but_what_is_replay
     assert envelope_of(kept["body"]) == told
 
     await _put_aside(teller, told)
-    assert await DeadLetters(ROOM, teller.manager.run_unit).replay() == 1
+    assert await DeadLetters(ROOM, teller.manager.run_unit).replay_all() == Replayed(told=1)
     assert await counts(legacy_sql) == (1, 1)
 
 

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from backend.shared import AwayError, Phase
 from backend.shared.events import consumer as consumers
 from backend.shared.events.consumer import ATTEMPTS
-from backend.shared.events.dead_letters import DeadLetters
+from backend.shared.events.dead_letters import DeadLetters, Replayed
 from tests.integration.events.test_delivery import running
 from tests.support.broker_room import BrokerRoom
 from tests.support.fixtures import Sql
@@ -77,7 +77,7 @@ async def test_what_was_put_aside_is_told_anew_though_the_broker_has_kept_it_a_m
     await told(teller, Fails(ValueError("no such thing"), times=ATTEMPTS))
     async with running(teller, broker):
         await legacy_sql.until("SELECT 1 FROM tandem_people.dead_letter")
-        assert await DeadLetters(ROOM, teller.manager.run_unit).replay() == 1
+        assert await DeadLetters(ROOM, teller.manager.run_unit).replay_all() == Replayed(told=1)
         await legacy_sql.until(GREETED)
     assert await DeadLetters(ROOM, teller.manager.run_unit).page(limit=10) == []
 

@@ -108,7 +108,7 @@ async def test_what_cannot_be_taken_in_is_counted_until_it_is_told_anew(
     assert shown(teller, "messages_total", type="PersonAdded", outcome="put_aside") == 1
     assert shown(teller, "messages_total", type="other", outcome="put_aside") == 1
     assert shown(teller, "dead_letters_open") == 2
-    await DeadLetters(ROOM, teller.manager.run_unit).replay([str(told.id)])
+    await DeadLetters(ROOM, teller.manager.run_unit).replay(str(told.id))
     await watched.look()
     assert shown(teller, "dead_letters_open") == 1
 

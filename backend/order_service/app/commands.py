@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from backend.shared import DualWriteSettings, NotFoundError, UnitOfWork, ValidationError
+from backend.shared.cli.foreign_text import foreign
 from backend.shared.events.delivered_by import delivered_by
 from backend.shared.events.outbox import Outbox
 from backend.shared.events.saga import STUCK_SECONDS, SagaState
@@ -73,8 +74,8 @@ def list_sagas(
                 item.style.value,
                 _age(now, item.started_at),
                 _age(now, item.updated_at),
-                item.saga.participant or "",
-                item.saga.reason or "",
+                foreign(item.saga.participant or ""),
+                foreign(item.saga.reason or ""),
             )
         Console().print(table)
     else:

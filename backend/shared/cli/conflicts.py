@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from backend.shared.cli.foreign_text import foreign
 from backend.shared.cli.install import ServiceArgument
 from backend.shared.cli.services import managed
 from backend.shared.domain.errors import ValidationError
@@ -64,12 +65,12 @@ def _show(found: list[ConflictView], *, values: bool) -> None:
         table.add_row(
             item.id,
             item.entity,
-            item.key,
+            foreign(item.key),
             f"{item.operation} {item.table}",
-            "\n".join(_field(field, values=values) for field in item.fields),
+            foreign("\n".join(_field(field, values=values) for field in item.fields)),
             item.written_at.isoformat(timespec="seconds"),
-            by,
-            item.detail or "",
+            foreign(by),
+            foreign(item.detail or ""),
         )
     Console().print(table)
 

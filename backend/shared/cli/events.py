@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from backend.shared.cli.foreign_text import foreign
 from backend.shared.cli.rebuild import rebuild, views
 from backend.shared.cli.services import managed, service_names
 from backend.shared.database import DatabaseLimits, create_side_engine
@@ -28,6 +29,7 @@ ROOMS_GROUP = "tandem.messages"
 """Each value is the `EventRoom` of the service of that name."""
 APIS_GROUP = "tandem.message_apis"
 """Each value is a function that answers the `MessageApi` of the service of that name."""
+ID_CHARACTERS = 36
 
 events = typer.Typer(
     no_args_is_help=True,
@@ -52,15 +54,19 @@ def dead(
         for letter in found:
             typer.echo(json.dumps(_shown(letter)))
     elif found:
-        table = Table("id", "type", "of", "attempts", "since", "reason")
+        table = Table()
+        # However narrow the terminal is: `replay` is to be given all of it.
+        table.add_column("id", no_wrap=True, overflow="fold", min_width=ID_CHARACTERS)
+        for title in ("type", "of", "attempts", "since", "reason"):
+            table.add_column(title, overflow="fold")
         for letter in found:
             table.add_row(
                 letter.message_id,
-                letter.envelope.type,
-                f"{letter.envelope.aggregate_type} {letter.envelope.aggregate_id}",
+                foreign(letter.envelope.type),
+                foreign(f"{letter.envelope.aggregate_type} {letter.envelope.aggregate_id}"),
                 str(letter.attempts),
                 letter.failed_at.isoformat(timespec="seconds"),
-                letter.reason,
+                foreign(letter.reason),
             )
         Console().print(table)
     else:

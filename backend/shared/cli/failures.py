@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from backend.shared.cli.foreign_text import foreign
 from backend.shared.cli.install import ServiceArgument
 from backend.shared.cli.services import managed
 from backend.shared.observability.admin_views import FailureView
@@ -35,7 +36,13 @@ def failures(
         for item in found:
             since = item.first_failed_at.isoformat(timespec="seconds")
             table.add_row(
-                str(item.id), item.entity, item.key, item.direction, str(item.attempts), since, item.error
+                str(item.id),
+                item.entity,
+                foreign(item.key),
+                item.direction,
+                str(item.attempts),
+                since,
+                foreign(item.error),
             )
         Console().print(table)
     else:

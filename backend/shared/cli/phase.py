@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from backend.shared.cli.foreign_text import foreign
 from backend.shared.cli.install import ServiceArgument
 from backend.shared.cli.services import managed
 from backend.shared.domain.errors import ConflictError, ValidationError
@@ -221,8 +222,8 @@ def history(
             change.from_phase.value,
             change.to_phase.value,
             str(change.epoch),
-            change.changed_by,
-            change.reason,
+            foreign(change.changed_by),
+            foreign(change.reason),
             ", ".join(change.forced) or "-",
             f"{change.stall_ms:.0f} ms" if change.stall_ms is not None else "-",
             change.outcome.replace("_", " "),

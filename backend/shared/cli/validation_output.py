@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from backend.shared.cli.foreign_text import foreign
 from backend.shared.observability.labels import Verdict
 from backend.shared.validation.mismatches import KeptMismatch
 from backend.shared.validation.report import EntityReport, Mismatch, MismatchKind, ValidationReport
@@ -68,7 +69,7 @@ def print_kept(
         seconds = sum(entity.seconds for entity in run.entities.values())
         verdict = _styled(run.verdict) if run.verdict else ""
         began = run.started_at.isoformat(sep=" ", timespec="seconds")
-        by = "background" if run.background else run.run_by
+        by = foreign("background" if run.background else run.run_by)
         kind = f"{run.kind.value} {run.share:g}" if run.share < 1 else run.kind.value
         row = (str(run.id), kind, ", ".join(run.chosen), run.state, verdict, began, f"{seconds:.1f}", by)
         table.add_row(*row)

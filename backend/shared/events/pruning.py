@@ -26,7 +26,8 @@ from .tables import EventRoom, EventTables
 
 DAY_SECONDS = 86_400.0
 LEAST_KEEP_SECONDS = DAY_SECONDS
-"""Brokers bring messages again within hours."""
+"""What a broker brings once more comes again within hours. A consumer that was made anew there brings all that the broker keeps,
+14 days of it on NATS: who asks for less than that has the effects of what is older again."""
 MOST_KEEP_SECONDS = 10 * 365 * DAY_SECONDS
 PASS_SECONDS = 600.0
 BATCH_ROWS = 500
@@ -112,7 +113,8 @@ async def _delete_batch(work: UnitOfWork, tables: EventTables, which: PrunedTabl
     table, key = at.table, list(at.table.primary_key.columns)
     old = (
         select(*key)
-        .where(at < func.clock_timestamp() - timedelta(seconds=seconds))
+        # Not `clock_timestamp()`, which may change from row to row: no index could be asked for what is older.
+        .where(at < func.now() - timedelta(seconds=seconds))
         .order_by(at)
         .limit(BATCH_ROWS)
         .with_for_update(skip_locked=True)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from sqlalchemy.event import listen, remove
 
 from backend.shared import ConfigurationError, Phase, Side
 from backend.shared.events.dead_letters import DeadLetters
@@ -19,6 +22,11 @@ OLD, YOUNG = 31 * DAY_SECONDS, 29 * DAY_SECONDS
 INBOX = (
     "INSERT INTO {0}.inbox (consumer, message_id, received_at) "
     "SELECT 'people', gen_random_uuid(), now() - make_interval(secs => $2) FROM generate_series(1, $1)"
+)
+EVENTS = (
+    "INSERT INTO {0}.event (id, aggregatetype, aggregateid, type, subject, payload, recorded_at) "
+    "SELECT gen_random_uuid(), 'person', n, 'PersonAdded', 's', '{{}}', now() - make_interval(secs => $2) "
+    "FROM generate_series(1, $1) AS n"
 )
 DEAD = (
     "INSERT INTO {0}.dead_letter (consumer, message_id, envelope, reason, attempts, failed_at, replayed_at) "
@@ -114,11 +122,11 @@ async def test_several_processes_share_the_work(
     """What one of them is deleting is not waited for by another."""
     scene = Scene(await make_teller(Phase.DUALWRITE), legacy_sql, new_sql)
     await scene.sql(INBOX.format(scene.room), 20, float(OLD))
-    await scene.sql(INBOX.format(scene.room), 20, float(OLD) + 1)
+    await scene.sql(INBOX.format(scene.room), 20, float(OLD) + 3600)
     engine = scene.teller.manager.runtime.engines[Side.LEGACY]
     async with engine.connect() as held:
         await held.exec_driver_sql(
-            "SELECT 1 FROM tandem_people.inbox WHERE received_at < now() - interval '2678400.5 s' FOR UPDATE"
+            f"SELECT 1 FROM tandem_people.inbox WHERE received_at < now() - interval '{OLD + 1800:.0f} s' FOR UPDATE"
         )
         async with asyncio.timeout(20):
             await asyncio.gather(*(scene.pruning().run() for _ in range(2)))
@@ -127,6 +135,35 @@ async def test_several_processes_share_the_work(
     await scene.pruning().run()
     assert scene.pruned("inbox") == 40
     assert await scene.count("inbox") == 0
+
+
+@BOTH_AUTHORITIES
+async def test_what_is_old_is_found_by_an_index(
+    make_teller: MakeTeller, legacy_sql: Sql, new_sql: Sql, *, phase: Phase
+) -> None:
+    """A pass that finds nothing reads next to nothing. Dead letters are few, and have no index."""
+    scene = Scene(await make_teller(phase), legacy_sql, new_sql)
+    for statement in (INBOX, EVENTS):
+        await scene.sql(statement.format(scene.room), 2_000, float(YOUNG))
+    await scene.sql(f"ANALYZE {scene.room}.inbox, {scene.room}.event")
+    sent: dict[str, tuple[str, Any]] = {}
+
+    def note(_c: Any, _u: Any, statement: str, parameters: Any, *_: Any) -> None:
+        for column in ("received_at", "recorded_at"):
+            if "DELETE FROM" in statement and column in statement:
+                sent[column] = statement, parameters
+
+    side = scene.teller.manager.phase.policy.authoritative
+    listened = scene.teller.manager.runtime.engines[side].sync_engine
+    listen(listened, "before_cursor_execute", note)
+    try:
+        await scene.pruning(MessageRetention(event_seconds=30 * DAY_SECONDS)).run()
+    finally:
+        remove(listened, "before_cursor_execute", note)
+    assert set(sent) == {"received_at", "recorded_at"}
+    for column, (statement, parameters) in sent.items():
+        plan = "\n".join(row[0] for row in await scene.sql(f"EXPLAIN {statement}", *parameters))
+        assert re.search(rf"Index Cond: \(\(?{column} < ", plan), plan
 
 
 async def test_what_was_taken_in_within_the_time_is_still_known(

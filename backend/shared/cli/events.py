@@ -23,6 +23,7 @@ from backend.shared.events.asyncapi import asyncapi_document
 from backend.shared.events.dead_letters import DeadLetter, DeadLetters, Replayed
 from backend.shared.events.message_api import MessageApi
 from backend.shared.events.tables import EventRoom
+from backend.shared.events.transport import transport_for
 from backend.shared.local_units import LocalUnits
 
 ROOMS_GROUP = "tandem.messages"
@@ -110,11 +111,14 @@ def schema(
     api = _entry(APIS_GROUP, service)()
     if not isinstance(api, MessageApi):
         raise ConfigurationError(f"the entry point {service!r} of {APIS_GROUP} answers no MessageApi")
+    broker_url = load_environment().get("BROKER_URL", "").strip() or None
+    if broker_url is not None:
+        transport_for(broker_url)  # says what is wrong with it, and connects to nothing
     document = asyncapi_document(
         api,
         title=f"Tandem {service} service",
         version=version("tandem"),
-        broker_url=load_environment().get("BROKER_URL", "").strip() or None,
+        broker_url=broker_url,
     )
     typer.echo(json.dumps(document.to_jsonable(), indent=2))
 

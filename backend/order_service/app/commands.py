@@ -141,12 +141,12 @@ async def _list(states: tuple[SagaState, ...], seconds: float, limit: int) -> li
     async def unit(work: UnitOfWork) -> list[OrderSaga]:
         return await SagaRepository(work).page(states=states, began_before=began_before, limit=limit)
 
-    async with _manager() as manager:
+    async with _manager(counted=False) as manager:
         return await manager.read(unit, operation="list_sagas")
 
 
 async def _show(order_id: int) -> tuple[Order, OrderSaga]:
-    async with _manager() as manager:
+    async with _manager(counted=False) as manager:
 
         async def unit(work: UnitOfWork) -> tuple[Order | None, OrderSaga | None]:
             return await OrderRepository(work).get(order_id), await SagaRepository(work).get(order_id)
@@ -164,7 +164,7 @@ async def _act(operation: str, act: Callable[[OrderDesk, UnitOfWork], Any]) -> O
         conductors(step_seconds=times.step_seconds, saga_seconds=times.saga_seconds),
         style=times.saga_style,
     )
-    async with _manager() as manager:
+    async with _manager(counted=True) as manager:
 
         async def unit(work: UnitOfWork) -> OrderSaga:
             found: OrderSaga = await act(desk, work)
@@ -174,9 +174,10 @@ async def _act(operation: str, act: Callable[[OrderDesk, UnitOfWork], Any]) -> O
 
 
 @asynccontextmanager
-async def _manager() -> AsyncIterator[OrderDualWriteManager]:
+async def _manager(*, counted: bool) -> AsyncIterator[OrderDualWriteManager]:
+    """Not `counted` for what only looks: no change of the phase need wait for it."""
     manager = OrderDualWriteManager(settings=DualWriteSettings.from_env("ORDER"))
-    manager.counted = False
+    manager.counted = counted
     try:
         yield manager
     finally:

@@ -124,7 +124,7 @@ def schema(
 
 
 async def _dead(service: str, limit: int) -> list[DeadLetter]:
-    async with _letters(service) as letters:
+    async with _letters(service, counted=False) as letters:
         return await letters.page(limit=limit)
 
 
@@ -142,10 +142,10 @@ async def _discard(service: str, message_id: str) -> None:
 
 
 @asynccontextmanager
-async def _letters(service: str) -> AsyncIterator[DeadLetters]:
+async def _letters(service: str, *, counted: bool = True) -> AsyncIterator[DeadLetters]:
     room = _room(service)
     if service in service_names():
-        async with managed(service, counted=False) as manager:
+        async with managed(service, counted=counted) as manager:
             yield DeadLetters(room, manager.run_unit)
         return
     found, variable = load_environment(), f"{service.upper()}_DATABASE_URL"

@@ -70,10 +70,7 @@ async def _rebuild(
     model: ReadModel[Any], give_up_seconds: float, *, say: Callable[[Rebuilt], None]
 ) -> tuple[Rebuilt, Held]:
     aggregates = _aggregates(model)
-    async with (
-        managed(model.owner, counted=False) as owner,
-        managed(model.service, counted=False) as reader,
-    ):
+    async with managed(model.owner) as owner, managed(model.service) as reader:
         work = Rebuild(
             model,
             aggregates,

@@ -27,7 +27,8 @@ from backend.shared.observability.admin_views import (
     FailureView,
     PhaseHistoryView,
 )
-from backend.shared.validation.run_records import Circumstances, KeptRun, RunKind
+from backend.shared.observability.labels import RunKind
+from backend.shared.validation.run_records import Circumstances, KeptRun
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 WRITTEN = "a [type=x] [/b] \x1b[31m"

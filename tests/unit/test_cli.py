@@ -54,6 +54,22 @@ def test_the_version_is_told_by_the_installed_command() -> None:
     assert done.stdout.startswith("tandem ")
 
 
+@pytest.mark.parametrize(
+    "url", ["nats://u:s3cret[x@h", "nonsense", "redis://u:s3cret@h", "kafka://u:s3cret@h"]
+)
+def test_a_schema_is_of_no_broker_that_is_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    monkeypatch.setenv("BROKER_URL", url)
+
+    assert _run(monkeypatch, "events", "schema", "order") == 2
+
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 1)
+    assert err.startswith("tandem: BROKER_URL: ")
+    assert "s3cret" not in err
+
+
 def broken() -> None:
     """Raises what a command may raise."""
     raise ConfigurationError("'sideways'\nis no phase", variable="CART_DUAL_WRITE_PHASE")

@@ -115,7 +115,9 @@ class Consumer:
         subscription = self._subscriptions.get(envelope.subject)
         if subscription is None:
             unheard = UnheardError("there is no handler for its subject")
-            await self._put_aside(Letter(envelope=envelope), body, unheard, attempts=1)
+            # Told anew, one that no broker takes would stand in the outbox for ever.
+            letter = Letter(envelope=envelope) if envelope.is_addressed else stand_in(envelope, body)
+            await self._put_aside(letter, body, unheard, attempts=1)
             return
         told = {**envelope.attributes(), "messaging.consumer.group.name": self.service}
         with span(f"take {envelope.subject}", told, kind=SpanKind.CONSUMER, parent=envelope.trace) as taken:

@@ -15,6 +15,8 @@ _TRACE = {
     "tracestate": re.compile(r"[ -~]{1,512}"),
 }
 
+_SUBJECT = re.compile(r"(events|commands)(\.[A-Za-z0-9_-]{1,80}){2}")
+
 
 def _usable_trace(found: object) -> dict[str, str]:
     """What is no trace context is left out: for that no message is refused, and nothing else gets into a broker's headers."""
@@ -114,6 +116,11 @@ class Envelope(BaseModel):
             trace=trace or {},
             data=message.model_dump(mode="json"),
         )
+
+    @property
+    def is_addressed(self) -> bool:
+        """Whether every broker would publish it where its subject says."""
+        return _SUBJECT.fullmatch(self.subject) is not None
 
     def attributes(self) -> dict[str, str]:
         """What spans say of it, in OpenTelemetry's names."""

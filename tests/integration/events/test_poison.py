@@ -110,6 +110,18 @@ async def test_what_nobody_hears_is_kept_as_it_is(make_teller: MakeTeller) -> No
     assert letter.reason == "UnheardError: there is no handler for its subject"
 
 
+@pytest.mark.parametrize(
+    "subject", ["", "people", "events.person.a b", "events.>", "other.person.PersonAdded"]
+)
+async def test_what_no_broker_would_take_again_is_kept_by_a_stand_in(
+    make_teller: MakeTeller, subject: str
+) -> None:
+    teller = await make_teller(Phase.DUALWRITE)
+    told = (await teller.add("one@example.org")).model_copy(update={"subject": subject})
+    letter = await put_aside(teller, told.model_dump_json().encode())
+    assert (letter.message_id, letter.is_stand_in) == (str(told.id), True)
+
+
 async def test_poison_holds_up_nobody(make_teller: MakeTeller, broker: BrokerRoom, legacy_sql: Sql) -> None:
     """As many as a process takes in side by side, and those behind them."""
     teller = await make_teller(Phase.DUALWRITE)

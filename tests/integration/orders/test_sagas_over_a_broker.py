@@ -27,14 +27,24 @@ PAUSE_SECONDS = 0.05
 @asynccontextmanager
 async def messaging(world: OrderWorld, broker: BrokerRoom) -> AsyncIterator[None]:
     """Each service delivers and listens, as its application does."""
-    rooms = {
-        "order": (ORDER_ROOM, world.order.runtime.engines),
-        "product": (PRODUCT_ROOM, world.product.runtime.engines),
-        "payment": (PAYMENT_ROOM, {Side.NEW: world.payment.engine}),
-    }
+    consumers = world.post.consumers
+    parts = [
+        Messaging(
+            broker.transport(),
+            room,
+            manager.runtime.engines,
+            consumer=consumers[name],
+            phase=lambda: world.order.phase,
+        )
+        for name, room, manager in (
+            ("order", ORDER_ROOM, world.order),
+            ("product", PRODUCT_ROOM, world.product),
+        )
+    ]
+    own = {Side.NEW: world.payment.engine}
+    parts.append(Messaging(broker.transport(), PAYMENT_ROOM, own, consumer=consumers["payment"]))
     async with AsyncExitStack() as stack:
-        for name, (room, engines) in rooms.items():
-            part = Messaging(broker.transport(), room, engines, consumer=world.post.consumers[name])
+        for part in parts:
             stack.push_async_callback(part.close)
             await part.start()
         yield

@@ -82,6 +82,7 @@ async def test_money_that_was_given_back_by_hand_is_noted_and_the_goods_are_put_
     assert (found.saga.state, found.saga.by_hand) == (SagaState.COMPENSATED, False)
     story = [entry["what"] for entry in found.history]
     assert "settled as compensated by ada: done by hand" in story
+    assert "PaymentRefunded: noted, it was undone by hand" in story
     assert not any("too" in what for what in story)
     # Not twice: the money was not given back as credit too.
     assert await shop.wrong(stocked=STOCK, credit={USER: CREDIT - order.total}) == []

@@ -98,11 +98,9 @@ class OrderDesk:
         now = self._clock()
         moved = self._conductors[found.style].heard(found.saga, message, order, now)
         what = message.message_type
-        if (
-            isinstance(message, AboutUndone)
-            and not message.by_hand
-            and _was_waited_for(found.saga, moved.saga)
-        ):
+        if isinstance(message, AboutUndone) and message.by_hand:
+            what = f"{what}: noted, it was undone by hand"
+        elif isinstance(message, AboutUndone) and _was_waited_for(found.saga, moved.saga):
             # It was asked for twice, refused once, and somebody has undone it by hand before the second request came.
             what = f"{what}: undone by {message.aggregate_type} too, after it was undone by hand"
             log.error("undone_twice", order=order.id, participant=message.aggregate_type)

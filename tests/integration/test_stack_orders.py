@@ -15,6 +15,7 @@ import pytest
 
 from backend.demo.orders.stack import OrderStack, order_ports
 from backend.demo.record import StackRecord
+from backend.shared.testing.watchdog import kill_tree
 
 _PROGRAM = """
     import asyncio, pathlib
@@ -52,7 +53,7 @@ async def test_broker_and_payments_are_found_and_stopped_by_another_process(stac
         assert (await client.get(f"{record.urls['payment']}/readyz")).status_code == 200
     assert stack.broker.answers()
 
-    psutil.Process(record.processes["broker"].pid).kill()
+    kill_tree(psutil.Process(record.processes["broker"].pid))  # and waits for its end
     assert stack.recorded() is None, "a stack without its broker does not count as up"
     assert await stack.stop_recorded()
     assert not record.is_running

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy.exc import NoResultFound
 from structlog.testing import capture_logs
 
 from backend.shared import AwayError, Phase
@@ -68,6 +69,16 @@ async def test_while_something_is_away_a_message_waits(make_teller: MakeTeller, 
     assert fails.tried == 3 * ATTEMPTS + 1
     assert await legacy_sql(DEAD) == []
     assert [row["times"] for row in await legacy_sql(GREETED)] == [1]
+
+
+async def test_a_handler_that_does_not_find_its_row_is_not_a_database_that_is_away(
+    make_teller: MakeTeller, legacy_sql: Sql
+) -> None:
+    teller = await make_teller(Phase.DUALWRITE)
+    fails = Fails(NoResultFound("No row was found when one was required"), times=ATTEMPTS)
+    await teller.consumer.take(await told(teller, fails))
+    assert [letter["reason"].partition(":")[0] for letter in await legacy_sql(DEAD)] == ["NoResultFound"]
+    assert await legacy_sql(GREETED) == []
 
 
 async def test_what_was_put_aside_is_told_anew_though_the_broker_has_kept_it_a_moment_ago(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, MultipleResultsFound, NoResultFound, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from backend.shared.domain.outages import Outage
@@ -120,7 +120,9 @@ def may_pass(error: BaseException) -> bool:
 
 
 def is_database_error(error: BaseException) -> bool:
-    """Whether `error` came from a database, its driver or the way to it."""
+    """Whether `error` came from a database, its driver or the way to it. An answer that the caller did not expect is her own affair."""
+    if isinstance(error, NoResultFound | MultipleResultsFound):
+        return False
     return (
         isinstance(error, SQLAlchemyError | OSError | TimeoutError)
         or sqlstate_of(error) is not None
